@@ -1,0 +1,1 @@
+"""The Click application: options in, words and files out; no mathematics."""

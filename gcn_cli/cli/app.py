@@ -1,0 +1,77 @@
+"""The command `gcn`: a group that loads a subcommand only when it is called, and one error edge."""
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from gcn_cli import __version__
+from gcn_cli.errors import GcnError
+
+COMMANDS = {
+    "train": "Learn a model from one picture, several, or a folder.",
+    "synthesize": "Make new pictures from a model.",
+    "reconstruct": "Show what the model's auto-encoder makes of pictures.",
+    "inspect": "Show a model, a preset, or what a model makes of a picture.",
+}
+
+
+class LazyGroup(click.Group):
+    """Help for the group reads the table above; torch is imported by the command that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"gcn_cli.cli.{name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="gcn")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Learn a texture from one picture, synthesise as much of it as you like.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 diverged, 75 interrupted and saved, 130 Ctrl-C.
+    """
+
+
+def main() -> None:
+    """Run the command line; every error leaves here as one line and its exit code."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = cli.main(prog_name="gcn", standalone_mode=False)
+        sys.stdout.flush()
+    except GcnError as error:
+        code = _fail(str(error), error.exit_code, debug)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted", 130, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except MemoryError:
+        code = _fail("out of memory; use a smaller size or fewer images", 1, debug)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        code = _fail(f"{text} (gcn --debug {' '.join(sys.argv[1:2])} ... shows where)", 1, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"gcn: error: {message}", err=True)
+    return code

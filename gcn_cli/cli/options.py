@@ -1,0 +1,128 @@
+"""Options that commands share, and the options made from the fields of the config."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from gcn_cli.config import Config, option_name, parse_value
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FieldType(click.ParamType):
+    """A config value as text; parsed by the config's own rules."""
+
+    def __init__(self, field: str, metavar: str) -> None:
+        self.field = field
+        self.name = metavar
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str):
+            # None is a value here ("all", "own"), so it travels in a box past click's defaults.
+            return (parse_value(self.field, value),)
+        return value
+
+
+def config_options(command: F) -> F:
+    """An option for every field of the config. Only those given reach the command."""
+    for spec in reversed(dataclasses.fields(Config)):
+        shown = f"{spec.metadata['help']}  [default: {_shown(spec.default)}]"
+        name = option_name(spec.name)
+        if spec.type is bool:
+            declaration = f"{name}/--no-{name[2:]}"
+            command = click.option(declaration, spec.name, default=None, help=shown)(command)
+        else:
+            kind = FieldType(spec.name, "VALUE")
+            command = click.option(name, spec.name, type=kind, default=None, help=shown)(command)
+    return command
+
+
+def given_config(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the config options that were given out of all of a command's options."""
+    given = {}
+    for spec in dataclasses.fields(Config):
+        value = options.pop(spec.name)
+        if value is not None:
+            given[spec.name] = value[0] if isinstance(value, tuple) else value
+    return given
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+class Duration(click.ParamType):
+    """Seconds, from "90", "90s", "5m" or "1.5h"."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is not a time such as 90s, 5m or 1.5h, more than 0", param, ctx)
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+class Size(click.ParamType):
+    """(height, width) in pixels, from "512" or "WIDTHxHEIGHT"."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
+            self.fail(f"{value!r} is not a size such as 512 or 640x480", param, ctx)
+        return int(match[2] or match[1]), int(match[1])
+
+
+def machine_options(command: F) -> F:
+    """--device, --precision and --threads."""
+    for option in (
+        click.option("--threads", type=click.IntRange(min=1), help="processor threads"),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "float32", "bf16"]),
+            default="auto",
+            show_default=True,
+            help="number format of the maps; auto is float32, pixels and noise always are",
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def model_option(command: F) -> F:
+    """--model, by default the newest run."""
+    return click.option(
+        "--model",
+        metavar="RUN",
+        help="a run's folder or model file  [default: the newest under runs/]",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """--json, one object a line on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="print JSON for machines")(command)
+
+
+def overwrite_option(command: F) -> F:
+    """--overwrite."""
+    return click.option("--overwrite", is_flag=True, help="replace files that exist")(command)

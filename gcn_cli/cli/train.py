@@ -1,0 +1,87 @@
+"""gcn train: pictures in, a run folder out."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gcn_cli.cli.options import (
+    Duration,
+    config_options,
+    given_config,
+    machine_options,
+    overwrite_option,
+)
+from gcn_cli.config import PRESET_NOTES, PRESETS, read_file, resolve
+
+_PRESET_HELP = "; ".join(f"{name}: {note}" for name, note in PRESET_NOTES.items())
+
+
+@click.command("train")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "-o", "--output", metavar="RUN", help="run folder  [default: runs/<stem of the first SOURCE>]"
+)
+@click.option("--preset", type=click.Choice(list(PRESETS)), help=f"published settings. {_PRESET_HELP}")
+@click.option("--config", "config_file", metavar="FILE", help="TOML file of config values")
+@click.option("--max-time", type=Duration(), help="end cleanly after 90s, 5m, 1.5h")
+@click.option(
+    "--preview-every",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="iterations between previews of the samples; 0 writes none",
+)
+@click.option(
+    "--save-every",
+    type=Duration(),
+    default=60.0,
+    help="time between checkpoints  [default: 60s]",
+)
+@overwrite_option
+@machine_options
+@config_options
+def command(
+    sources: tuple[str, ...],
+    output: str | None,
+    preset: str | None,
+    config_file: str | None,
+    max_time: float | None,
+    preview_every: int,
+    save_every: float,
+    overwrite: bool,
+    device: str,
+    precision: str,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Learn from SOURCE: one picture, several pictures of one texture, a folder, or - for stdin.
+
+    The same command again goes on where a run stopped. What --config and the options leave out
+    comes from the preset, then from the defaults below.
+
+    \b
+    gcn train texture.jpg
+    gcn train texture.jpg --max-time 90s --size 128
+    gcn train faces/ --preset paper-object -o runs/faces
+    """
+    config = resolve(
+        given_config(options), read_file(config_file) if config_file else None, preset
+    )
+    from gcn_cli.cli.training import Schedule, run_training
+    from gcn_cli.cli.runs import run_for
+    from gcn_cli.runtime import choose_device, choose_precision, set_threads
+
+    set_threads(threads)
+    chosen = choose_device(device)
+    if config.learner == "mle" and config.chains is None:
+        config = dataclasses.replace(config, chains=1 if chosen.type == "cpu" else 16)
+    run_training(
+        list(sources),
+        Path(output) if output else run_for(list(sources)),
+        config,
+        Schedule(max_time, preview_every, save_every, overwrite),
+        chosen,
+        choose_precision(precision, chosen),
+    )

@@ -1,0 +1,191 @@
+"""The life of a run: read pictures, begin or resume, train, keep the folder up to date."""
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gcn_cli import checkpoint as files
+from gcn_cli import images
+from gcn_cli.checkpoint import Checkpoint
+from gcn_cli.cli.console import Progress, say
+from gcn_cli.cli.runs import MODEL
+from gcn_cli.config import Config, option_name, to_json
+from gcn_cli.errors import DivergedError, InputError, InterruptedRunError
+from gcn_cli.images import PixelScale
+from gcn_cli.learning.published import PublishedLearner
+from gcn_cli.learning.setup import published_learner
+from gcn_cli.learning.trainer import Metrics, train
+from gcn_cli.runtime import StopRequest
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to stop, to show and to save; none of it changes what is learned."""
+
+    max_time: float | None
+    preview_every: int
+    save_every: float
+    overwrite: bool
+
+
+def run_training(
+    sources: list[str],
+    run: Path,
+    config: Config,
+    schedule: Schedule,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Train `config` on `sources` into the folder `run`; goes on with what is there."""
+    stop = StopRequest(schedule.max_time)
+    pictures, pixels, digest = _read(sources, config)
+    try:
+        learner = published_learner(config, [pixels.to_model(p) for p in pictures], device, dtype)
+    except ValueError as error:
+        raise InputError(f"{sources[0]}: {error}; see --size, --crop and --layers") from error
+    if schedule.overwrite and (run / MODEL).exists():
+        _clear(run)
+    recorder = Recorder(run, config, pixels, learner, digest, schedule)
+    recorder.resume()
+    if recorder.iteration >= learner.iterations:
+        say(f"{run}: complete, {learner.iterations} iterations; --overwrite trains anew")
+        return
+    say(f"training {run} on {device} from {len(pictures)} picture(s), {learner.observed.image_size}")
+    with stop.listening():
+        try:
+            train(learner, done=recorder.iteration, should_stop=stop, on_step=recorder.note)
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {run} keeps the last checkpoint") from error
+        finally:
+            recorder.close()
+    recorder.save()
+    if stop.signal is not None:
+        message = f"{stop.signal.name} after iteration {recorder.iteration}; saved"
+        if stop.signal.name == "SIGINT":
+            say(message)
+            raise KeyboardInterrupt
+        raise InterruptedRunError(f"{message}, the same command goes on")
+    if recorder.iteration < learner.iterations:
+        say(f"time limit after iteration {recorder.iteration} of {learner.iterations}, saved")
+    print(run)
+
+
+def _read(sources: list[str], config: Config) -> tuple[list[Tensor], PixelScale, str]:
+    size = (config.size, config.size) if config.size else None
+    pictures = [images.read(s, config.channels, size) for s in images.expand_sources(sources)]
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(str(tuple(picture.shape)).encode())
+        digest.update(bytes(picture.to(torch.uint8).flatten().tolist()))
+    mean = config.mean_color
+    if mean is None:
+        count = sum(picture[0].numel() for picture in pictures)
+        total = torch.stack([picture.double().sum(dim=(1, 2)) for picture in pictures]).sum(dim=0)
+        mean = tuple((total / count).tolist())
+    return pictures, PixelScale(mean, 1.0), digest.hexdigest()
+
+
+def _clear(run: Path) -> None:
+    """Take away what an earlier training left; samples stay."""
+    (run / MODEL).unlink()
+    (run / "metrics.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(run / "previews", ignore_errors=True)
+
+
+class Recorder:
+    """Keeps the run folder: model file, metrics.jsonl, previews, and the line on the screen."""
+
+    def __init__(
+        self,
+        run: Path,
+        config: Config,
+        pixels: PixelScale,
+        learner: PublishedLearner,
+        digest: str,
+        schedule: Schedule,
+    ) -> None:
+        self.run, self.config, self.pixels = run, config, pixels
+        self.learner, self.digest, self.schedule = learner, digest, schedule
+        self.iteration = 0
+        self.history: list[Metrics] = []
+        self.seconds_before = 0.0
+        self.started = self.last_save = time.monotonic()
+        self.progress: Progress | None = None
+
+    def resume(self) -> None:
+        """Go on from the run's model file, where there is one.
+
+        Raises InputError where it was made with other values or other pictures.
+        """
+        self.run.mkdir(parents=True, exist_ok=True)
+        if (self.run / MODEL).exists():
+            saved = files.load(self.run / MODEL)
+            self._check_same(saved)
+            self.learner.load_state(saved.learner_state)
+            self.learner.model.load_state_dict(saved.model.state_dict())
+            self.iteration, self.history = saved.iteration, saved.history
+            self.seconds_before = saved.seconds
+            say(f"{self.run}: going on after iteration {self.iteration}")
+        lines = "".join(json.dumps(row) + "\n" for row in self.history)
+        images.write_bytes(self.run / "metrics.jsonl", lines.encode())
+        self.metrics = (self.run / "metrics.jsonl").open("a", encoding="utf-8")
+        self.progress = Progress("train", self.learner.iterations, self.iteration)
+
+    def _check_same(self, saved: Checkpoint) -> None:
+        now, then = to_json(self.config), to_json(saved.config)
+        changed = [key for key in now if now[key] != then[key]]
+        remedy = "use --overwrite to train anew, or -o for another run"
+        if changed:
+            key = changed[0]
+            raise InputError(
+                f"{self.run}: trained with {option_name(key)} {then[key]}, not {now[key]}; {remedy}"
+            )
+        if saved.data_digest != self.digest:
+            raise InputError(f"{self.run}: trained on other pictures; {remedy}")
+
+    def note(self, iteration: int, metrics: Metrics) -> None:
+        """Take down one iteration."""
+        self.iteration = iteration
+        row = {"iteration": float(iteration), **metrics}
+        self.history.append(row)
+        self.metrics.write(json.dumps(row) + "\n")
+        words = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        assert self.progress is not None
+        self.progress.update(iteration, words)
+        every = self.schedule.preview_every
+        if every and (iteration % every == 0 or iteration == self.learner.iterations):
+            sheet = images.grid(self.pixels.to_pixels(self.learner.preview()[:16].cpu()))
+            images.write(sheet, str(self.run / "previews" / f"{iteration:06d}.png"))
+        if time.monotonic() - self.last_save >= self.schedule.save_every:
+            self.save()
+
+    def save(self) -> None:
+        """Write the model file as of the last iteration."""
+        self.last_save = time.monotonic()
+        files.save(
+            self.run / MODEL,
+            Checkpoint(
+                config=self.config,
+                pixels=self.pixels,
+                model=self.learner.model,
+                image_size=self.learner.observed.image_size,
+                iteration=self.iteration,
+                total_iterations=self.learner.iterations,
+                seconds=self.seconds_before + self.last_save - self.started,
+                data_digest=self.digest,
+                history=self.history,
+                learner_state=self.learner.state(),
+            ),
+        )
+
+    def close(self) -> None:
+        """End the bar and the metrics file."""
+        self.metrics.close()
+        if self.progress is not None:
+            self.progress.bar.close()

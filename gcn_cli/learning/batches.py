@@ -1,0 +1,57 @@
+"""Observed batches: all images, some of them, or random crops of larger ones."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Batches:
+    """Draws observed batches from pictures (C, H, W); one named generator, saved with the run.
+
+    crop = None takes whole pictures, which must then have one size; batch_size = None takes all
+    of them (of crops: one a picture).
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Tensor],
+        *,
+        crop: int | None,
+        batch_size: int | None,
+        generator: torch.Generator,
+    ) -> None:
+        """Raises ValueError where pictures differ in size or are smaller than the crop."""
+        sizes = {tuple(p.shape) for p in pictures}
+        if crop is None and len(sizes) > 1:
+            raise ValueError("pictures differ in size: give one size for all, or a crop")
+        if crop is not None and min(min(size[1:]) for size in sizes) < crop:
+            raise ValueError(f"crop {crop} is larger than the smallest picture")
+        self.pictures = list(pictures)
+        self.crop = crop
+        self.batch_size = batch_size or len(pictures)
+        self.generator = generator
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the images in a batch."""
+        if self.crop is not None:
+            return self.crop, self.crop
+        return self.pictures[0].shape[1], self.pictures[0].shape[2]
+
+    def __call__(self) -> Tensor:
+        """The next batch, (batch_size, C, H, W)."""
+        if self.crop is None and self.batch_size >= len(self.pictures):
+            return torch.stack(self.pictures)
+        order = torch.randperm(len(self.pictures), generator=self.generator).tolist()
+        chosen = [self.pictures[order[k % len(order)]] for k in range(self.batch_size)]
+        return torch.stack([self._cut(picture) for picture in chosen])
+
+    def _cut(self, picture: Tensor) -> Tensor:
+        if self.crop is None:
+            return picture
+        top, left = (self._below(side - self.crop + 1) for side in picture.shape[1:])
+        return picture[:, top : top + self.crop, left : left + self.crop]
+
+    def _below(self, bound: int) -> int:
+        return int(torch.randint(bound, (1,), generator=self.generator))

@@ -1,0 +1,135 @@
+"""The published learner: Algorithm 1 and contrastive divergence, stage by stage.
+
+A stage adds a layer of filters, makes the optimiser anew at a lower rate, restarts the chains
+and trains all layers together. One stage with all layers is the same code with growth off.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.chains import Chains, DataChains
+from gcn_cli.learning.contrast import (
+    ascend,
+    likelihood_gradient,
+    load_optimiser_state,
+    make_optimiser,
+    normalise,
+    optimiser_state,
+)
+from gcn_cli.model.energy import energy, energy_gradient
+from gcn_cli.model.fast import fast_basis
+from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.spec import LayerSpec
+from gcn_cli.sampling.noise import named_generator
+
+@dataclass(frozen=True)
+class LearningRules:
+    """How the gradient becomes a step; the values of the released code are in the presets."""
+
+    learning_rate: float
+    rate_divisor: float  # the learning rate is divided by this at every new stage
+    bias_rate: float  # biases learn this many times faster
+    momentum: float
+    weight_decay: float  # on filters only
+    gradient_cap: float  # largest entry of a layer's gradient after division by its map's area
+    init_std: float  # new filters are N(0, init_std^2)
+
+
+class PublishedLearner:
+    """Model, chains and optimiser of one training; `step` is one iteration."""
+
+    def __init__(
+        self,
+        model: GenerativeConvNet,
+        later_layers: Sequence[LayerSpec],
+        observed: Batches,
+        chains: Chains,
+        rules: LearningRules,
+        *,
+        iterations_per_stage: int,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`model` is that of stage 0, `later_layers` what stages 1, 2, ... add."""
+        self.model = model
+        self.later_layers = tuple(later_layers)
+        self.observed = observed
+        self.chains = chains
+        self.rules = rules
+        self.iterations_per_stage = iterations_per_stage
+        self.seed = seed
+        self.dtype = dtype
+        self.stage = 0
+        self.optimiser = self._fresh_optimiser()
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of all stages together."""
+        return self.iterations_per_stage * (1 + len(self.later_layers))
+
+    def step(self, iteration: int) -> dict[str, float]:
+        """Iteration number `iteration`, from 1: synthesise, compare, learn. Returns metrics."""
+        due = min((iteration - 1) // self.iterations_per_stage, len(self.later_layers))
+        while self.stage < due:
+            self._next_stage()
+        observed = self.observed()
+        basis = fast_basis(self.model, self.dtype)
+        synthesised = self.chains.advance(energy_gradient(self.model.sigma, basis), observed)
+        gradients = likelihood_gradient(self.model, observed, synthesised)
+        areas = [h * w for h, w in self.model.map_sizes(*observed.shape[-2:])]
+        ascend(self.model, self.optimiser, normalise(gradients, areas, self.rules.gradient_cap))
+        return {"stage": float(self.stage + 1), **self._measure(observed, synthesised)}
+
+    def preview(self) -> Tensor:
+        """The synthesised images as they are, (N, C, H, W)."""
+        return self.chains.images
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything but the model's own parameters, to go on as if never stopped."""
+        own = {f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()}
+        own |= {f"chains.{k}": v for k, v in self.chains.state().items()}
+        own["batches"] = self.observed.generator.get_state()
+        return {**own, "stage": torch.tensor(self.stage)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` returned; parameters of the grown model are loaded afterwards."""
+        while self.stage < int(state["stage"]):
+            self._next_stage()
+        load_optimiser_state(self.optimiser, _below(state, "optimiser."))
+        self.chains.load_state(_below(state, "chains."))
+        self.observed.generator.set_state(state["batches"])
+
+    def _next_stage(self) -> None:
+        self.stage += 1
+        generator = named_generator(self.seed, "layer", self.stage)
+        self.model.grow(self.later_layers[self.stage - 1], self.rules.init_std, generator)
+        self.optimiser = self._fresh_optimiser()
+        self.chains.restart()
+
+    def _fresh_optimiser(self) -> torch.optim.SGD:
+        return make_optimiser(
+            self.model,
+            learning_rate=self.rules.learning_rate / self.rules.rate_divisor**self.stage,
+            bias_rate=self.rules.bias_rate,
+            weight_decay=self.rules.weight_decay,
+            momentum=self.rules.momentum,
+        )
+
+    @torch.no_grad()
+    def _measure(self, observed: Tensor, synthesised: Tensor) -> dict[str, float]:
+        gap = energy(self.model, synthesised).mean() - energy(self.model, observed).mean()
+        measures = {
+            "energy_gap": float(gap) / observed[0].numel(),
+            "contrast": float(synthesised.std() / observed.std()),
+        }
+        if isinstance(self.chains, DataChains):
+            measures["reconstruction_error"] = self.chains.reconstruction_error
+        return measures
+
+
+def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -1,0 +1,53 @@
+"""The training loop. It counts, stops and reports; what a step computes is the learner's."""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from gcn_cli.errors import DivergedError
+
+Metrics = dict[str, float]
+
+
+class Learner(Protocol):
+    """One training: a step, a look at its samples, and a state that can be saved whole."""
+
+    @property
+    def iterations(self) -> int: ...
+
+    def step(self, iteration: int) -> Metrics: ...
+
+    def preview(self) -> Tensor: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None: ...
+
+
+def train(
+    learner: Learner,
+    *,
+    done: int,
+    should_stop: Callable[[], bool],
+    on_step: Callable[[int, Metrics], None],
+) -> int:
+    """Run from iteration `done` + 1 to the learner's last; returns the last iteration done.
+
+    `should_stop` is asked after every iteration, so that a run always moves by one at least.
+    Raises DivergedError at the first metric that is not a finite number.
+    """
+    for iteration in range(done + 1, learner.iterations + 1):
+        metrics = learner.step(iteration)
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            raise DivergedError(
+                f"iteration {iteration}: {bad[0]} is {metrics[bad[0]]}; "
+                "lower --learning-rate or --step-size"
+            )
+        on_step(iteration, metrics)
+        done = iteration
+        if should_stop():
+            break
+    return done

@@ -1,0 +1,141 @@
+"""The bottom-up network: filters, gates and the score f.
+
+F_k^(l) = ReLU(sum_i w_i^(l,k) * F_i^(l-1) + b_(l,k)),  F^(0) = I,  f = sum over F^(L) (equation 2
+of Xie, Lu, Zhu, Wu 2016), or <head, F^(L)> with the fully connected filter of the object model.
+Image tensors are (N, C, H, W) with 0 the mean colour, in the units the model was made for.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gcn_cli.model.lattice import extend
+from gcn_cli.model.spec import LayerSpec, Lattice, border
+
+
+class GenerativeConvNet(nn.Module):
+    """p(I; w) = exp(f(I; w)) q(I) / Z(w) with q = N(0, sigma^2 Id).
+
+    `weights[l]` is (filters, channels below, size, size), `biases[l]` is (filters,). With a head,
+    `head` is (filters, h, w) over the whole top map, and images have exactly `image_size`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerSpec],
+        *,
+        channels: int = 3,
+        lattice: Lattice = Lattice.ZERO,
+        sigma: float = 1.0,
+        head_for: tuple[int, int] | None = None,
+    ) -> None:
+        """`head_for` = (H, W) adds the fully connected head for images of that size."""
+        super().__init__()
+        if not layers:
+            raise ValueError("a generative ConvNet needs at least one layer of filters")
+        if not sigma > 0:
+            raise ValueError(f"sigma {sigma}: the reference deviation must be positive")
+        self.layers: tuple[LayerSpec, ...] = ()
+        self.channels = channels
+        self.lattice = Lattice(lattice)
+        self.sigma = sigma
+        self.image_size = head_for
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        self.head: nn.Parameter | None = None
+        for spec in layers:
+            self._append(spec)
+        self._make_head()
+
+    def _append(self, spec: LayerSpec) -> None:
+        below = self.layers[-1].filters if self.layers else self.channels
+        self.weights.append(nn.Parameter(torch.zeros(spec.filters, below, spec.size, spec.size)))
+        self.biases.append(nn.Parameter(torch.zeros(spec.filters)))
+        self.layers = (*self.layers, spec)
+
+    def _make_head(self) -> None:
+        if self.image_size is not None:
+            top = self.map_sizes(*self.image_size)[-1]
+            self.head = nn.Parameter(torch.zeros(self.layers[-1].filters, *top))
+
+    def grow(self, spec: LayerSpec, std: float, generator: torch.Generator) -> None:
+        """Put a layer of new filters N(0, std^2) on top; a head is made anew for the new top."""
+        self._append(spec)
+        self._make_head()
+        newest = [self.weights[-1]] + ([self.head] if self.head is not None else [])
+        _draw(newest, std, generator)
+        self.to(self.weights[0].device, self.weights[0].dtype)
+
+    def initialise(self, std: float, generator: torch.Generator) -> None:
+        """Filters (and head) ~ N(0, std^2), biases 0, as published with std = 0.01."""
+        _draw([*self.weights, *([self.head] if self.head is not None else [])], std, generator)
+        for bias in self.biases:
+            bias.data.zero_()
+
+    def borders(self) -> list[tuple[int, int]]:
+        """(before, after) of each layer's border, in pixels of the map below."""
+        return [border(self.lattice, layer) for layer in self.layers]
+
+    def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """(h, w) of every layer's map for an image of height x width.
+
+        Raises ValueError where an image is too small, or does not close on the torus.
+        """
+        sizes = []
+        for spec, (before, after) in zip(self.layers, self.borders(), strict=True):
+            sides = []
+            for side in (height, width):
+                if self.lattice is Lattice.CIRCULAR and side % spec.stride:
+                    raise ValueError(
+                        f"a side of {side} does not close on a torus sub-sampled by {spec.stride}: "
+                        f"sides must be multiples of {self.total_stride}"
+                    )
+                sides.append((side + before + after - spec.size) // spec.stride + 1)
+            height, width = sides
+            if min(height, width) < 1:
+                raise ValueError("the image is smaller than the receptive field of one filter")
+            sizes.append((height, width))
+        return sizes
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels from one position of the top map to the next."""
+        return math.prod(spec.stride for spec in self.layers)
+
+    def receptive_fields(self) -> list[int]:
+        """Side in pixels that one filter response of each layer looks at."""
+        fields, field, jump = [], 1, 1
+        for spec in self.layers:
+            field += (spec.size - 1) * jump
+            jump *= spec.stride
+            fields.append(field)
+        return fields
+
+    def pre_activations(self, x: Tensor) -> list[Tensor]:
+        """Filter responses before the ReLU, layer by layer: (N, filters, h, w) each."""
+        responses, below = [], x
+        for spec, weight, bias, (before, after) in zip(
+            self.layers, self.weights, self.biases, self.borders(), strict=True
+        ):
+            below = extend(below, self.lattice, before, after)
+            responses.append(F.conv2d(below, weight, bias, stride=spec.stride))
+            below = F.relu(responses[-1])
+        return responses
+
+    def activation_pattern(self, x: Tensor) -> list[Tensor]:
+        """delta(I): which ReLUs are open, layer by layer, bool (N, filters, h, w)."""
+        return [response > 0 for response in self.pre_activations(x)]
+
+    def score(self, x: Tensor) -> Tensor:
+        """f(I; w), one number an image: (N, C, H, W) -> (N,)."""
+        top = F.relu(self.pre_activations(x)[-1])
+        return (top if self.head is None else top * self.head).sum(dim=(1, 2, 3))
+
+
+def _draw(parameters: list[nn.Parameter], std: float, generator: torch.Generator) -> None:
+    for parameter in parameters:
+        values = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+        parameter.data.copy_(std * values)

@@ -1,0 +1,27 @@
+"""Measures of pictures that need no learned weights. Pixels are (C, H, W) in 0..255."""
+
+import math
+
+from torch import Tensor
+
+
+def rms_error(a: Tensor, b: Tensor) -> float:
+    """Root of the mean squared difference a pixel and channel, in grey levels."""
+    return math.sqrt(float((a - b).square().mean()))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB for a peak of 255; infinite for equal pictures."""
+    error = rms_error(a, b)
+    return math.inf if error == 0 else 20 * math.log10(255 / error)
+
+
+def contrast(a: Tensor, reference: Tensor) -> float:
+    """Deviation of a's pixels from their mean, relative to the reference's."""
+    return float(a.std() / reference.std())
+
+
+def unexplained_variance(a: Tensor, reference: Tensor) -> float:
+    """Mean squared difference over the reference's variance about its mean colour."""
+    centred = reference - reference.mean(dim=(-2, -1), keepdim=True)
+    return float((a - reference).square().mean() / centred.square().mean())

@@ -1,0 +1,83 @@
+"""The machine a run lives on: device, precision, threads, wall-clock limits, signals."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from gcn_cli.errors import InputError
+
+
+def choose_device(asked: str) -> torch.device:
+    """`auto` takes the first GPU there is; a device asked for by name must exist.
+
+    Raises InputError where it does not.
+    """
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"--device {asked}: not on this machine; use auto or cpu"
+        ) from error
+    return device
+
+
+def choose_precision(asked: str, device: torch.device) -> torch.dtype:
+    """The number format of the maps. `auto` is float32: gates are exact, pictures as published."""
+    del device
+    return torch.bfloat16 if asked == "bf16" else torch.float32
+
+
+def set_threads(asked: int | None) -> None:
+    """Processor threads for torch; by default what torch finds."""
+    if asked is not None:
+        torch.set_num_threads(asked)
+
+
+class StopRequest:
+    """Asks a training to stop after the iteration it is in: a time limit or a signal."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.started = time.monotonic()
+        self.seconds = seconds
+        self.signal: signal.Signals | None = None
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the wall-clock limit has passed."""
+        return self.seconds is not None and time.monotonic() - self.started >= self.seconds
+
+    def __call__(self) -> bool:
+        return self.signal is not None or self.timed_out
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch SIGINT and SIGTERM meanwhile; a second Ctrl-C stops at once."""
+
+        def note(number: int, _frame: object) -> None:
+            if self.signal is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.signal = signal.Signals(number)
+
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if os.uname().sysname == "Linux" else peak / 2**20

@@ -6,21 +6,21 @@ the checkpoint and `gcn inspect` alike; the text beside a field is its help.
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gcn_cli.errors import InputError
-from gcn_cli.model.spec import LayerSpec, Lattice, parse_layers
+from gcn_cli.model.spec import Lattice, LayerSpec, parse_layers
 
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # what the authors subtract, RGB 0..255
 PUBLISHED_LAYERS = parse_layers("100@15/3+2,64@5+2,30@3+2")
 
 
-def _option(default: Any, help: str, **rule: Any) -> Any:
+def _option(default: Any, text: str, **rule: Any) -> Any:
     """A field with its help; `low`, `high`, `choices` are rules that values must keep."""
-    return field(default=default, metadata={"help": help, **rule})
+    return field(default=default, metadata={"help": text, **rule})
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,7 @@ class Config:
         "mle: maximum likelihood with persistent chains; cd: contrastive divergence",
         choices=("mle", "cd"),
     )
-    size: int | None = _option(
-        224, "resize pictures to SIZE x SIZE; 0 keeps each as it is", low=1
-    )
+    size: int | None = _option(224, "resize pictures to SIZE x SIZE; 0 keeps each as it is", low=1)
     crop: int | None = _option(
         None, "learn from random crops of this side instead of whole pictures", low=1
     )
@@ -168,26 +166,32 @@ def parse_value(name: str, value: Any) -> Any:
 
 def _typed(name: str, value: Any) -> Any:
     kind = {spec.name: spec for spec in dataclasses.fields(Config)}[name].type
-    text = str(value).strip()
-    if name == "layers":
-        return value if isinstance(value, tuple) else parse_layers(text)
-    if name == "mean_color":
-        if value is None or text == "own":
-            return None
-        parts = value if isinstance(value, list | tuple) else text.split(",")
-        return tuple(float(part) for part in parts)
-    if name == "lattice":
-        return Lattice(text)
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ValueError("must be true or false")
-        return value
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
+    if name in _WRITTEN:
+        return _WRITTEN[name](value)
+    if isinstance(value, bool) != (kind is bool):
+        raise ValueError("must be true or false" if kind is bool else "must be a number")
     if kind in (int, int | None):
-        number = None if value is None else int(text)
+        number = None if value is None else int(value)
         return None if number == 0 and kind == (int | None) else number
-    return float(text) if kind is float else text
+    return {bool: bool, float: float, str: str}[cast(Any, kind)](value)
+
+
+def _mean_color(value: Any) -> tuple[float, ...] | None:
+    if value is None or value == "own":
+        return None
+    parts = value if isinstance(value, list | tuple) else str(value).split(",")
+    return tuple(float(part) for part in parts)
+
+
+def _layers(value: Any) -> tuple[LayerSpec, ...]:
+    return value if isinstance(value, tuple) else parse_layers(str(value))
+
+
+_WRITTEN: dict[str, Callable[[Any], Any]] = {
+    "layers": _layers,
+    "mean_color": _mean_color,
+    "lattice": Lattice,
+}
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def write(pixels: Tensor, target: str) -> None:
     """Write a PNG (or the format of the name's suffix) whole or not at all; "-" is stdout."""
     buffer = io.BytesIO()
     picture = to_picture(pixels)
-    kind = "PNG" if target == "-" else Image.registered_extensions().get(Path(target).suffix.lower())
+    suffix = ".png" if target == "-" else Path(target).suffix.lower()
+    kind = Image.registered_extensions().get(suffix)
     if kind is None:
         raise InputError(f"{target}: unknown picture format; use a name that ends in .png")
     picture.save(buffer, format=kind)

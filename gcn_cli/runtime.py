@@ -24,9 +24,7 @@ def choose_device(asked: str) -> torch.device:
         device = torch.device(asked)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"--device {asked}: not on this machine; use auto or cpu"
-        ) from error
+        raise InputError(f"--device {asked}: not on this machine; use auto or cpu") from error
     return device
 
 

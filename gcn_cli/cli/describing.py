@@ -33,9 +33,8 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
     ]
     if model.head is not None:
         whole = f"{loaded.image_size[1]}x{loaded.image_size[0]}"
-        layers.append(
-            {"layer": "head", "receptive_field": whole, "map": "1", "parameters": model.head.numel()}
-        )
+        count = model.head.numel()
+        layers.append({"layer": "head", "receptive_field": whole, "map": "1", "parameters": count})
     return {
         "config": to_json(loaded.config),
         "mean_color": list(loaded.pixels.mean),

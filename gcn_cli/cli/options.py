@@ -12,7 +12,7 @@ from gcn_cli.config import Config, option_name, parse_value
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class FieldType(click.ParamType):
+class FieldType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
     """A config value as text; parsed by the config's own rules."""
 
     def __init__(self, field: str, metavar: str) -> None:
@@ -58,7 +58,7 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """Seconds, from "90", "90s", "5m" or "1.5h"."""
 
     name = "duration"
@@ -74,7 +74,7 @@ class Duration(click.ParamType):
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg]
     """(height, width) in pixels, from "512" or "WIDTHxHEIGHT"."""
 
     name = "size"

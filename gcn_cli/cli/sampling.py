@@ -82,7 +82,8 @@ def _starts(
         if size is not None and size != tuple(stored.shape[-2:]):
             raise InputError("--size: stored chains have a size of their own; leave it out")
         return stored[:count].float()
-    picture = images.read(start, channels, size or (loaded.image_size if _resized(loaded) else None))
+    trained = loaded.image_size if _resized(loaded) else None
+    picture = images.read(start, channels, size or trained)
     return loaded.pixels.to_model(picture).expand(count, *picture.shape).clone()
 
 

@@ -15,7 +15,9 @@ from gcn_cli.cli.options import (
 )
 from gcn_cli.config import PRESET_NOTES, PRESETS, read_file, resolve
 
-_PRESET_HELP = "; ".join(f"{name}: {note}" for name, note in PRESET_NOTES.items())
+_PRESET_HELP = "published settings. " + "; ".join(
+    f"{name}: {note}" for name, note in PRESET_NOTES.items()
+)
 
 
 @click.command("train")
@@ -23,7 +25,7 @@ _PRESET_HELP = "; ".join(f"{name}: {note}" for name, note in PRESET_NOTES.items(
 @click.option(
     "-o", "--output", metavar="RUN", help="run folder  [default: runs/<stem of the first SOURCE>]"
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), help=f"published settings. {_PRESET_HELP}")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help=_PRESET_HELP)
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of config values")
 @click.option("--max-time", type=Duration(), help="end cleanly after 90s, 5m, 1.5h")
 @click.option(
@@ -66,11 +68,9 @@ def command(
     gcn train texture.jpg --max-time 90s --size 128
     gcn train faces/ --preset paper-object -o runs/faces
     """
-    config = resolve(
-        given_config(options), read_file(config_file) if config_file else None, preset
-    )
-    from gcn_cli.cli.training import Schedule, run_training
+    config = resolve(given_config(options), read_file(config_file) if config_file else None, preset)
     from gcn_cli.cli.runs import run_for
+    from gcn_cli.cli.training import Schedule, run_training
     from gcn_cli.runtime import choose_device, choose_precision, set_threads
 
     set_threads(threads)

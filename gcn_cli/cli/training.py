@@ -56,7 +56,8 @@ def run_training(
     if recorder.iteration >= learner.iterations:
         say(f"{run}: complete, {learner.iterations} iterations; --overwrite trains anew")
         return
-    say(f"training {run} on {device} from {len(pictures)} picture(s), {learner.observed.image_size}")
+    height, width = learner.observed.image_size
+    say(f"training {run} on {device} from {len(pictures)} picture(s) at {width}x{height}")
     with stop.listening():
         try:
             train(learner, done=recorder.iteration, should_stop=stop, on_step=recorder.note)

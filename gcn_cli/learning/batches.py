@@ -9,8 +9,8 @@ from torch import Tensor
 class Batches:
     """Draws observed batches from pictures (C, H, W); one named generator, saved with the run.
 
-    crop = None takes whole pictures, which must then have one size; batch_size = None takes all
-    of them (of crops: one a picture).
+    crop = None takes whole pictures, which must then have one size, and never one twice;
+    batch_size = None takes all of them (of crops: one a picture).
     """
 
     def __init__(
@@ -29,7 +29,8 @@ class Batches:
             raise ValueError(f"crop {crop} is larger than the smallest picture")
         self.pictures = list(pictures)
         self.crop = crop
-        self.batch_size = batch_size or len(pictures)
+        wanted = batch_size or len(pictures)
+        self.batch_size = min(wanted, len(pictures)) if crop is None else wanted
         self.generator = generator
 
     @property

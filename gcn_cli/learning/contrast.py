@@ -24,9 +24,7 @@ def likelihood_gradient(
     return dict(zip(names, torch.autograd.grad(gap, parameters), strict=True))
 
 
-def normalise(
-    gradients: dict[str, Tensor], map_areas: list[int], cap: float
-) -> dict[str, Tensor]:
+def normalise(gradients: dict[str, Tensor], map_areas: list[int], cap: float) -> dict[str, Tensor]:
     """Apply the published rules; `map_areas` holds each layer's h * w. A head's area is 1."""
     return {name: _capped(g / _area(name, map_areas), cap) for name, g in gradients.items()}
 

@@ -26,6 +26,7 @@ from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
 from gcn_cli.sampling.noise import named_generator
 
+
 @dataclass(frozen=True)
 class LearningRules:
     """How the gradient becomes a step; the values of the released code are in the presets."""

@@ -38,8 +38,6 @@ class _Layer:
         filled = self.weight.shape[-1] * self.depth
         return (side + self.before + self.after - self.kernel) // step * step + filled
 
-    kernel: int = 0
-
     def up(self, below: Tensor) -> Tensor:
         """Filter responses before the ReLU."""
         x = extend(below, self.lattice, self.before, self.after)

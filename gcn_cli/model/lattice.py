@@ -44,4 +44,3 @@ def fold(u: Tensor, lattice: Lattice, before: int, after: int) -> Tensor:
                 core.narrow(axis, inner - 1 - after, after).add_(last.flip(axis))
         u = core
     return u
-

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcn_cli.model.lattice import extend
-from gcn_cli.model.spec import LayerSpec, Lattice, border
+from gcn_cli.model.spec import Lattice, LayerSpec, border
 
 
 class GenerativeConvNet(nn.Module):

@@ -32,7 +32,7 @@ def deconvolve(
 def coefficients(
     model: GenerativeConvNet, gates: Sequence[Tensor], size: tuple[int, int]
 ) -> list[Tensor]:
-    """What places the filters of each layer on the way down: (N, filters, h, w), bottom layer first.
+    """What places each layer's filters on the way down: (N, filters, h, w), bottom layer first.
 
     `gates` as of `activation_pattern`, `size` the (H, W) of the image. Gates need not be those
     of any image: the recursion is linear in what starts it.

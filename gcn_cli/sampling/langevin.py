@@ -1,6 +1,6 @@
 """Langevin dynamics as published: no Metropolis step, no clipping inside the chain.
 
-    I <- I - (eps^2 / 2) dU/dI + eps Z,   dU/dI = I / sigma^2 - B(I),   Z ~ N(0, Id)
+I <- I - (eps^2 / 2) dU/dI + eps Z,   dU/dI = I / sigma^2 - B(I),   Z ~ N(0, Id)
 """
 
 from collections.abc import Callable
@@ -65,4 +65,5 @@ def find_mode(
 def mode_residual(x: Tensor, reconstruction: Tensor) -> Tensor:
     """|I - sigma^2 B(I)| / |I| an image, 0 at a Hopfield mode: (N, C, H, W) twice -> (N,)."""
     scale = x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-    return (x - reconstruction).flatten(1).norm(dim=1) / scale
+    residual: Tensor = (x - reconstruction).flatten(1).norm(dim=1) / scale
+    return residual

@@ -58,4 +58,4 @@ class ImageNoise:
     def load_state(self, state: Tensor) -> None:
         """Put back what `state` returned."""
         for generator, row in zip(self.generators, state, strict=True):
-            generator.set_state(row.contiguous())
+            generator.set_state(row.clone())  # a view of a stack is refused

@@ -1,0 +1,260 @@
+"""The commands end to end on small pictures: messages, exit codes, files."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SMALL = [
+    "--size", "24", "--layers", "6@5/2+2,4@3+1", "--iterations", "4", "--langevin-steps", "2",
+    "--threads", "1", "--device", "cpu",
+]  # fmt: skip
+
+
+def gcn(*words: str, cwd: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-W", "error", "-m", "gcn_cli", *words]
+    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, check=False)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    Image.effect_noise((40, 32), 60).convert("RGB").save(tmp_path / "texture.png")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished run; read only."""
+    folder = tmp_path_factory.mktemp("trained")
+    Image.effect_noise((40, 32), 60).convert("RGB").save(folder / "texture.png")
+    done = gcn("train", "texture.png", *SMALL, "--preview-every", "4", cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().strip() == "runs/texture"
+    return folder
+
+
+def test_training_leaves_a_whole_run(trained: Path) -> None:
+    run = trained / "runs" / "texture"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == list(range(1, 9))
+    assert {"stage", "energy_gap", "contrast"} <= rows[0].keys()
+    assert sorted(p.name for p in (run / "previews").iterdir()) == ["000004.png", "000008.png"]
+    assert (run / "model.safetensors").exists()
+
+
+def test_the_same_command_again_says_complete(trained: Path) -> None:
+    again = gcn("train", "texture.png", *SMALL, cwd=trained)
+    assert again.returncode == 0
+    assert b"complete, 8 iterations" in again.stderr
+
+
+def test_other_values_for_an_existing_run_are_refused(trained: Path) -> None:
+    other = gcn("train", "texture.png", *SMALL, "--sigma", "2", cwd=trained)
+    assert other.returncode == 2
+    assert b"--sigma 1.0, not 2.0; use --overwrite" in other.stderr
+
+
+def test_synthesis_is_a_function_of_the_seed_whatever_the_count(trained: Path) -> None:
+    def sample(*words: str) -> bytes:
+        done = gcn("synthesize", "--steps", "3", *words, cwd=trained)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    alone = sample("-o", "-")
+    picture = Image.open(io.BytesIO(alone))
+    assert picture.size == (24, 24)
+    paths = [json.loads(line) for line in sample("--count", "3", "--json").splitlines()]
+    assert len(paths) == 3
+    among = [(trained / record["path"]).read_bytes() for record in paths]
+    assert among[0] == alone
+    assert among[1] != alone
+    assert sample("-o", "-", "--seed", "1") != alone
+
+
+def test_synthesis_starts_and_sizes(trained: Path) -> None:
+    for words, size in (
+        (["--size", "30x20"], (30, 20)),
+        (["--start", "chains"], (24, 24)),
+        (["--start", "texture.png", "--lattice", "circular", "--no-noise"], (24, 24)),
+        (["--precision", "bf16", "--steps", "0"], (24, 24)),
+    ):
+        done = gcn("synthesize", "--steps", "2", "-o", "-", *words, cwd=trained)
+        assert done.returncode == 0, done.stderr.decode()
+        assert Image.open(io.BytesIO(done.stdout)).size == size
+
+
+def test_reconstruction_prints_its_measures(trained: Path) -> None:
+    done = gcn("reconstruct", "texture.png", "--steps", "2", "--json", cwd=trained)
+    assert done.returncode == 0, done.stderr.decode()
+    record = json.loads(done.stdout)
+    assert {"rms_error", "share_of_variance", "psnr_db", "residual"} <= record.keys()
+    assert (trained / record["output"]).exists()
+
+
+def test_inspect_describes_model_picture_and_preset(trained: Path, tmp_path: Path) -> None:
+    words = ("--picture", "texture.png", "--filters", str(tmp_path / "f.png"), "--json")
+    done = gcn("inspect", *words, cwd=trained)
+    assert done.returncode == 0, done.stderr.decode()
+    facts = json.loads(done.stdout)
+    assert [layer["receptive_field"] for layer in facts["layers"]] == [5, 9]
+    assert len(facts["picture"]["open_gates"]) == 2
+    with Image.open(tmp_path / "f.png") as filters:
+        assert filters.size[0] > 20
+    assert b"receptive_field" in gcn("inspect", cwd=trained).stdout
+
+    preset = gcn("inspect", "--preset", "paper-object", cwd=trained)
+    (tmp_path / "preset.toml").write_bytes(preset.stdout)
+    assert b"head = true" in preset.stdout
+    from gcn_cli.config import PRESETS, read_file, resolve
+
+    assert resolve({}, read_file(str(tmp_path / "preset.toml"))) == PRESETS["paper-object"]
+
+
+def test_a_run_killed_and_resumed_equals_one_that_was_not(here: Path) -> None:
+    words = ["train", "texture.png", *SMALL, "--iterations", "60", "--chains", "2"]
+    whole = gcn(*words, "-o", "whole", cwd=here)
+    assert whole.returncode == 0, whole.stderr.decode()
+
+    command = [sys.executable, "-m", "gcn_cli", *words, "-o", "killed", "--save-every", "0.05s"]
+    process = subprocess.Popen(command, cwd=here, stderr=subprocess.DEVNULL)
+    model = here / "killed" / "model.safetensors"
+    while not model.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = gcn(*words, "-o", "killed", cwd=here)
+    assert resumed.returncode == 0, resumed.stderr.decode()
+    assert b"going on after iteration" in resumed.stderr
+    for name in ("metrics.jsonl",):
+        assert (here / "killed" / name).read_bytes() == (here / "whole" / name).read_bytes()
+    samples = [
+        gcn("synthesize", "--model", run, "--start", "chains", "-o", "-", cwd=here).stdout
+        for run in ("whole", "killed")
+    ]
+    assert samples[0] == samples[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_signals_save_and_have_their_exit_codes(
+    number: signal.Signals, code: int, here: Path
+) -> None:
+    command = [
+        sys.executable, "-m", "gcn_cli", "train", "texture.png", *SMALL,
+        "--iterations", "100000", "-o", "run",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE)
+    metrics = here / "run" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors.decode()
+    assert b"saved" in errors
+    assert (here / "run" / "model.safetensors").exists()
+
+
+def test_a_time_limit_ends_cleanly_and_can_be_continued(here: Path) -> None:
+    words = ["train", "texture.png", *SMALL, "--iterations", "1000000", "--max-time", "1s"]
+    first = gcn(*words, cwd=here)
+    assert first.returncode == 0, first.stderr.decode()
+    assert b"time limit after iteration" in first.stderr
+    assert b"going on after" in gcn(*words, cwd=here).stderr
+
+
+def test_a_config_file_and_stdin_and_overwrite(here: Path) -> None:
+    (here / "my.toml").write_text('preset = "paper-reconstruct"\niterations = 3\nsize = 24\n')
+    picture = (here / "texture.png").read_bytes()
+    words = ["train", "-", "--config", "my.toml", "--layers", "4@5/2+1", "--device", "cpu"]
+    done = gcn(*words, cwd=here, stdin=picture)
+    assert done.returncode == 0, done.stderr.decode()
+    rows = (here / "runs" / "stdin" / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 3
+    assert "reconstruction_error" in rows[0]
+    assert gcn(*words, "--overwrite", "--seed", "3", cwd=here, stdin=picture).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "absent.png"], "absent.png: no such file or folder"),
+        (["train"], "Missing argument 'SOURCE...'"),
+        (["train", "bad.png"], "bad.png: not a readable picture"),
+        (["train", "texture.png", "--iterations", "0"], "--iterations 0: must be 1 or more"),
+        (["train", "texture.png", "--layers", "9by9"], "--layers 9by9"),
+        (["train", "texture.png", "--max-time", "soon"], "'soon' is not a time"),
+        (["train", "texture.png", "--device", "cuda:77"], "--device cuda:77: not on this machine"),
+        (["train", "texture.png", "--size", "8", "--lattice", "valid"], "smaller than"),
+        (["train", "texture.png", "--config", "no.toml"], "--config no.toml: No such file"),
+        (["synthesize"], "no runs under runs/"),
+        (["synthesize", "--model", "bad.png"], "bad.png: not a gcn model file"),
+        (["synthesize", "--size", "0"], "'0' is not a size"),
+        (["reconstruct", "texture.png", "--model", "none"], "none: no such model file"),
+        (["inspect", "--preset", "paper-fish"], "'paper-fish' is not one of"),
+        (["explode"], "No such command 'explode'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(
+    words: list[str], message: str, here: Path
+) -> None:
+    (here / "bad.png").write_bytes(b"bad")
+    done = gcn(*words, cwd=here)
+    errors = done.stderr.decode()
+    assert done.returncode == 2, errors
+    assert message in errors
+    assert "Traceback" not in errors
+    assert done.stdout == b""
+
+
+def test_files_are_not_replaced_unasked(trained: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine.png"
+    target.write_bytes(b"mine")
+    words = ["synthesize", "--steps", "1", "-o", str(target)]
+    refused = gcn(*words, cwd=trained)
+    assert refused.returncode == 2
+    assert b"--overwrite" in refused.stderr
+    assert target.read_bytes() == b"mine"
+    assert gcn(*words, "--overwrite", cwd=trained).returncode == 0
+
+
+def test_divergence_has_its_own_exit_code_and_keeps_no_half_file(here: Path) -> None:
+    done = gcn("train", "texture.png", *SMALL, "--step-size", "1e15", cwd=here)
+    assert done.returncode == 3
+    assert b"lower --learning-rate or --step-size" in done.stderr
+
+
+def test_debug_shows_the_traceback(here: Path) -> None:
+    done = gcn("--debug", "train", "absent.png", cwd=here)
+    assert done.returncode == 2
+    assert b"Traceback" in done.stderr
+
+
+def test_help_and_version_import_no_torch(here: Path) -> None:
+    script = (
+        "import sys\nfrom gcn_cli.cli.app import cli\n"
+        "for words in (['--help'], ['--version'], ['train', '--help'], ['synthesize', '--help'],\n"
+        "              ['reconstruct', '--help'], ['inspect', '--help']):\n"
+        "    cli(words, standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=here, stdout=subprocess.DEVNULL)
+
+
+def test_the_installed_command_is_the_module(here: Path) -> None:
+    installed = Path(sys.executable).parent / "gcn"
+    done = subprocess.run([installed, "--version"], capture_output=True, check=True, cwd=here)
+    assert done.stdout == gcn("--version", cwd=here).stdout
+
+
+def test_a_closed_pipe_is_no_error(trained: Path) -> None:
+    command = f"{sys.executable} -m gcn_cli inspect | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=trained, capture_output=True, check=False, env=os.environ
+    )
+    assert b"Traceback" not in done.stderr

@@ -1,0 +1,60 @@
+"""One thread and float64 helpers for every test."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.spec import Lattice, LayerSpec
+
+MakeModel = Callable[..., GenerativeConvNet]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that figures repeat to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_model() -> MakeModel:
+    """A float64 model with filters and biases drawn from a seed."""
+
+    def make(
+        *layers: str,
+        lattice: Lattice = Lattice.ZERO,
+        channels: int = 3,
+        sigma: float = 1.0,
+        head_for: tuple[int, int] | None = None,
+        scale: float = 0.2,
+        seed: int = 0,
+    ) -> GenerativeConvNet:
+        model = GenerativeConvNet(
+            [LayerSpec.parse(text) for text in layers],
+            channels=channels,
+            lattice=lattice,
+            sigma=sigma,
+            head_for=head_for,
+        ).double()
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.data.copy_(scale * drawn)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def images() -> Callable[..., torch.Tensor]:
+    """Standard normal float64 images from a seed."""
+
+    def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return draw

@@ -1,0 +1,70 @@
+"""Values, their rules, and which source wins."""
+
+from pathlib import Path
+
+import pytest
+
+from gcn_cli.config import PRESETS, Config, from_json, parse_value, read_file, resolve, to_json
+from gcn_cli.errors import InputError
+
+
+def test_an_option_beats_the_file_beats_the_preset_beats_the_default() -> None:
+    preset = PRESETS["paper-codebook"]
+    assert resolve({}, {}, "paper-codebook") == preset
+    assert Config().langevin_steps != preset.langevin_steps
+    merged = resolve({"iterations": 3}, {"iterations": 4, "sigma": 2}, "paper-codebook")
+    assert (merged.iterations, merged.sigma) == (3, 2.0)
+    assert merged.langevin_steps == preset.langevin_steps
+
+
+def test_a_file_can_name_its_preset() -> None:
+    assert resolve({}, {"preset": "paper-object"}).head is True
+    with pytest.raises(InputError, match="paper-nonsense"):
+        resolve({}, {"preset": "paper-nonsense"})
+
+
+def test_unknown_keys_and_broken_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown key itterations"):
+        resolve({}, {"itterations": 3})
+    broken = tmp_path / "broken.toml"
+    broken.write_text("iterations = = 3")
+    with pytest.raises(InputError, match=r"broken\.toml: not a TOML file"):
+        read_file(str(broken))
+    with pytest.raises(InputError, match="No such file"):
+        read_file(str(tmp_path / "absent.toml"))
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_survive_json(name: str) -> None:
+    assert from_json(to_json(PRESETS[name])) == PRESETS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("iterations", "0", "--iterations 0: must be 1 or more"),
+        ("iterations", "many", "--iterations many"),
+        ("sigma", "0", "--sigma 0.0: must be more than 0"),
+        ("learner", "sgd", "--learner sgd: must be one of"),
+        ("lattice", "cubic", "--lattice cubic"),
+        ("layers", "100x3", "--layers 100x3"),
+        ("mean_color", "1,2", "--mean-color has 2 values for 3 channels"),
+        ("momentum", "1", "--momentum 1.0: must be 0.999 or less"),
+    ],
+)
+def test_a_bad_value_names_the_option_and_the_rule(name: str, text: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve({name: parse_value(name, text)})
+    assert words in str(caught.value)
+
+
+def test_options_that_would_be_ignored_are_refused() -> None:
+    with pytest.raises(InputError, match="--chains"):
+        resolve({"learner": "cd", "chains": 3})
+    with pytest.raises(InputError, match="--crop and --head"):
+        resolve({"head": True, "crop": 32})
+
+
+def test_nought_unsets_what_may_be_unset() -> None:
+    assert parse_value("size", "0") is None
+    assert parse_value("mean_color", "own") is None

@@ -16,11 +16,11 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from gcn_cli import __version__
-from gcn_cli.config import Config, from_json, parse_value, to_json
+from gcn_cli.config import Config, from_json, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale, write_bytes
-from gcn_cli.learning.setup import build_model
-from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.learning.setup import Model, build_model
+from gcn_cli.model.spec import parse_layers
 
 FORMAT = 1
 FILE_NAME = "model.safetensors"
@@ -32,7 +32,7 @@ class Checkpoint:
 
     config: Config
     pixels: PixelScale
-    model: GenerativeConvNet
+    model: Model
     image_size: tuple[int, int]  # (H, W) of the images it learned from
     iteration: int = 0
     total_iterations: int = 0
@@ -59,7 +59,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "metrics": list(checkpoint.history[-1]) if checkpoint.history else [],
     }
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
-    tensors |= {f"learner.{name}": t for name, t in checkpoint.learner_state.items()}
+    # A learner's state has the model in it too; it is stored once.
+    own = {n: t for n, t in checkpoint.learner_state.items() if not n.startswith("model.")}
+    tensors |= {f"learner.{name}": tensor for name, tensor in own.items()}
     rows = [list(row.values()) for row in checkpoint.history]
     tensors["history"] = torch.tensor(rows, dtype=torch.float64)
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -67,7 +69,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint; the model is on `device`, the learner's state where it was made.
+    """Read a checkpoint; the model is on `device`, the learner's state on the processor.
 
     Raises InputError for a file that is missing, damaged, or not one of ours.
     """
@@ -99,7 +101,7 @@ def _assemble(
 ) -> Checkpoint:
     config = from_json(description["config"])
     height, width = description["image_size"]
-    model = build_model(config, (height, width), parse_value("layers", description["layers"]))
+    model = build_model(config, (height, width), parse_layers(description["layers"]))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
@@ -117,6 +119,6 @@ def _assemble(
         learner_state={
             name.removeprefix("learner."): tensor
             for name, tensor in tensors.items()
-            if name.startswith("learner.")
+            if name.startswith(("learner.", "model."))
         },
     )

@@ -1,110 +1,146 @@
-"""What a training is asked to do: one frozen dataclass, the presets, and where values come from.
+"""What a training is asked to do: a frozen dataclass for each family of learners, and presets.
 
 Precedence: option, file (--config), preset, default. The fields feed the options of `gcn train`,
 the checkpoint and `gcn inspect` alike; the text beside a field is its help.
 """
 
 import dataclasses
-import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from gcn_cli.errors import InputError
 from gcn_cli.model.spec import Lattice, LayerSpec, parse_layers
+from gcn_cli.values import check, option_name, parse, value
 
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # what the authors subtract, RGB 0..255
 PUBLISHED_LAYERS = parse_layers("100@15/3+2,64@5+2,30@3+2")
+# Two layers at each of 1/2, 1/4, 1/8 and 1/16 of the resolution: the wide ones cost least.
+LADDER_LAYERS = parse_layers("64@5,64@3,96@3/2,96@3,128@3/2,128@3,128@3/2,128@3")
+LATTICES = tuple(map(str, Lattice))
 
 
-def _option(default: Any, text: str, **rule: Any) -> Any:
-    """A field with its help; `low`, `high`, `choices` are rules that values must keep."""
-    return field(default=default, metadata={"help": text, **rule})
+class _Checked:
+    """Checks every field by its rules when a config is made."""
 
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides what a training learns, apart from its pictures."""
-
-    learner: str = _option(
-        "mle",
-        "mle: maximum likelihood with persistent chains; cd: contrastive divergence",
-        choices=("mle", "cd"),
-    )
-    size: int | None = _option(224, "resize pictures to SIZE x SIZE; 0 keeps each as it is", low=1)
-    crop: int | None = _option(
-        None, "learn from random crops of this side instead of whole pictures", low=1
-    )
-    batch_size: int | None = _option(None, "observed images an iteration; 0 means all", low=1)
-    channels: int = _option(3, "3 for colour, 1 for grey", choices=(1, 3))
-    mean_color: tuple[float, ...] | None = _option(
-        IMAGENET_MEAN, "colour that becomes 0, as R,G,B in 0..255; 'own' takes the pictures' mean"
-    )
-    layers: tuple[LayerSpec, ...] = _option(
-        PUBLISHED_LAYERS, "layers of filters, bottom first, as filters@size/stride+padding,..."
-    )
-    head: bool = _option(False, "one fully connected filter over the top map: aligned objects")
-    lattice: Lattice = _option(
-        Lattice.ZERO, "what lies beyond the border", choices=tuple(map(str, Lattice))
-    )
-    sigma: float = _option(1.0, "deviation of the reference distribution, in grey levels", above=0)
-    langevin_steps: int = _option(10, "Langevin steps an iteration", low=1)
-    step_size: float = _option(0.3, "Langevin step size, in grey levels", above=0)
-    chains: int | None = _option(
-        None, "persistent chains; by default 16 as published on a GPU, 1 on a processor", low=1
-    )
-    growth: bool = _option(True, "add layers one at a time, training all below again")
-    iterations: int = _option(700, "learning iterations a stage", low=1)
-    learning_rate: float = _option(5e-4, "step up the likelihood in the first stage", above=0)
-    rate_divisor: float = _option(2.0, "divides the learning rate at every new stage", above=0)
-    bias_rate: float = _option(2.0, "biases learn this many times faster", low=0)
-    momentum: float = _option(0.0, "momentum of the descent", low=0, high=0.999)
-    weight_decay: float = _option(1e-4, "pull of filters towards 0", low=0)
-    gradient_cap: float = _option(20.0, "a layer's gradient is scaled to this maximum", above=0)
-    init_std: float = _option(0.01, "deviation of new filters", above=0)
-    seed: int = _option(0, "names every random draw of the run", low=0)
+    channels: int
+    mean_color: tuple[float, ...] | None
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            _check(spec.name, getattr(self, spec.name), spec.metadata)
+        for spec in dataclasses.fields(self):  # type: ignore[arg-type]
+            check(spec.name, getattr(self, spec.name), spec.metadata)
         if self.mean_color is not None and len(self.mean_color) != self.channels:
             raise InputError(
                 f"--mean-color has {len(self.mean_color)} values for {self.channels} channels; "
                 "give one a channel, or 'own'"
             )
+
+
+@dataclass(frozen=True)
+class LadderConfig(_Checked):
+    """Denoising: one generative ConvNet for every level of noise. The default."""
+
+    learner: str = value(
+        "denoise",
+        "denoise: a ladder of noise levels; mle: maximum likelihood with persistent chains; "
+        "cd: contrastive divergence",
+        choices=("denoise",),
+    )
+    size: int | None = value(None, "resize pictures to SIZE x SIZE; 0 keeps each as it is", low=1)
+    shrink: int | None = value(
+        512, "shrink pictures whose shorter side is longer than this; 0 never does", low=16
+    )
+    crop: int | None = value(
+        128, "learn from random crops of this side; 0 takes whole pictures", low=1
+    )
+    batch_size: int | None = value(4, "observed images an iteration; 0 means all", low=1)
+    channels: int = value(3, "3 for colour, 1 for grey", choices=(1, 3))
+    mean_color: tuple[float, ...] | None = value(
+        None, "colour that becomes 0, as R,G,B in 0..255; 'own' takes the pictures' mean"
+    )
+    layers: tuple[LayerSpec, ...] = value(
+        LADDER_LAYERS, "layers of filters, bottom first, as filters@size/stride+padding,..."
+    )
+    depth: int = value(2, "space-to-depth: filters see blocks of this side", low=1, high=8)
+    head: bool = value(False, "fully connected to the whole map, by place: aligned objects")
+    lattice: Lattice = value(Lattice.REFLECT, "what lies beyond the border", choices=LATTICES[1:])
+    smoothness: float = value(0.5, "half width of the box that smooths the ReLU", above=0)
+    exact_gates: bool = value(False, "plain ReLU gates: exactly piecewise Gaussian, learns slower")
+    noise_min: float = value(0.03, "lowest level, in deviations of the data", above=0)
+    noise_max: float = value(25.0, "highest level; far above what hides a pixel", above=0)
+    margin: int = value(12, "pixels at the border of a crop that do not count", low=0)
+    flips: bool = value(False, "mirror crops left to right at random")
+    rotations: bool = value(False, "turn crops by quarters at random")
+    iterations: int = value(5000, "learning iterations a stage", low=1)
+    learning_rate: float = value(6e-3, "learning rate at its highest", above=0)
+    seed: int = value(0, "names every random draw of the run", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise_min >= self.noise_max:
+            raise InputError(f"--noise-min {self.noise_min}: must be below --noise-max")
+        if self.head and (self.crop is not None or self.rotations):
+            raise InputError("--head: needs whole upright images; use --crop 0 --no-rotations")
+        if self.crop is not None and self.crop <= 2 * self.margin:
+            raise InputError(f"--margin {self.margin}: must be under half of --crop {self.crop}")
+
+
+@dataclass(frozen=True)
+class PaperConfig(_Checked):
+    """The published learners, maximum likelihood and contrastive divergence."""
+
+    learner: str = value("mle", "", choices=("mle", "cd"))
+    size: int | None = value(224, "", low=1)
+    crop: int | None = value(None, "", low=1)
+    batch_size: int | None = value(None, "", low=1)
+    channels: int = value(3, "", choices=(1, 3))
+    mean_color: tuple[float, ...] | None = value(IMAGENET_MEAN, "")
+    layers: tuple[LayerSpec, ...] = value(PUBLISHED_LAYERS, "")
+    head: bool = value(False, "")
+    lattice: Lattice = value(Lattice.ZERO, "", choices=LATTICES)
+    sigma: float = value(1.0, "deviation of the reference distribution, in grey levels", above=0)
+    langevin_steps: int = value(10, "Langevin steps an iteration", low=1)
+    step_size: float = value(0.3, "Langevin step size, in grey levels", above=0)
+    chains: int | None = value(
+        None, "persistent chains; by default 16 as published on a GPU, 1 on a processor", low=1
+    )
+    growth: bool = value(True, "add layers one at a time, training all below again")
+    iterations: int = value(700, "", low=1)
+    learning_rate: float = value(5e-4, "", above=0)
+    rate_divisor: float = value(2.0, "divides the learning rate at every new stage", above=0)
+    bias_rate: float = value(2.0, "biases learn this many times faster", low=0)
+    momentum: float = value(0.0, "momentum of the descent", low=0, high=0.999)
+    weight_decay: float = value(1e-4, "pull of filters towards 0", low=0)
+    gradient_cap: float = value(20.0, "a layer's gradient is scaled to this maximum", above=0)
+    init_std: float = value(0.01, "deviation of new filters", above=0)
+    seed: int = value(0, "", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.crop is not None and self.head:
             raise InputError("--crop and --head: a head needs whole aligned images; leave one out")
         if self.learner == "cd" and self.chains is not None:
             raise InputError("--chains: contrastive divergence starts at the data; leave it out")
 
 
-def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
-    option = option_name(name)
-    if "choices" in rule and value not in rule["choices"]:
-        raise InputError(f"{option} {value}: must be one of {', '.join(map(str, rule['choices']))}")
-    if value is None:
-        return
-    if "low" in rule and value < rule["low"]:
-        raise InputError(f"{option} {value}: must be {rule['low']} or more")
-    if "above" in rule and not value > rule["above"]:
-        raise InputError(f"{option} {value}: must be more than {rule['above']}")
-    if "high" in rule and value > rule["high"]:
-        raise InputError(f"{option} {value}: must be {rule['high']} or less")
-
-
-def option_name(field_name: str) -> str:
-    """learning_rate -> --learning-rate."""
-    return "--" + field_name.replace("_", "-")
-
+Config = LadderConfig | PaperConfig
+FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
+    "denoise": LadderConfig,
+    "mle": PaperConfig,
+    "cd": PaperConfig,
+}
 
 PRESETS: dict[str, Config] = {
-    "paper-texture": Config(),
-    "paper-codebook": Config(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),
-    "paper-object": Config(
+    "default": LadderConfig(),
+    "quick": LadderConfig(iterations=1700, crop=96, learning_rate=8e-3),
+    "best": LadderConfig(iterations=40_000),
+    "object": LadderConfig(head=True, crop=None, margin=0, batch_size=16, lattice=Lattice.ZERO),
+    "paper-texture": PaperConfig(),
+    "paper-codebook": PaperConfig(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),
+    "paper-object": PaperConfig(
         langevin_steps=30, iterations=600, learning_rate=4e-3, rate_divisor=1.0, head=True
     ),
-    "paper-reconstruct": Config(
+    "paper-reconstruct": PaperConfig(
         learner="cd",
         langevin_steps=1,
         step_size=0.5,
@@ -117,81 +153,56 @@ PRESETS: dict[str, Config] = {
     ),
 }
 PRESET_NOTES = {
-    "paper-texture": "one texture image, three stages",
-    "paper-codebook": "one image of objects that are not aligned",
-    "paper-object": "a folder of aligned objects, fully connected head",
-    "paper-reconstruct": "a folder of images, learned by one-step reconstruction",
+    "default": "one texture, some 5 minutes of two processor cores",
+    "quick": "the same in a minute",
+    "best": "the same in 40 minutes",
+    "object": "a folder of aligned objects",
+    "paper-texture": "published, one texture image, three stages",
+    "paper-codebook": "published, one image of objects that are not aligned",
+    "paper-object": "published, a folder of aligned objects, fully connected head",
+    "paper-reconstruct": "published, a folder of images, learned by one-step reconstruction",
 }
 
 
 def resolve(
     options: Mapping[str, Any], file: Mapping[str, Any] | None = None, preset: str | None = None
 ) -> Config:
-    """The config of a run; `options` and `file` hold only what was given there."""
+    """The config of a run; `options` and `file` hold only what was given there.
+
+    Raises InputError for an unknown key, and for a value that the learner would not use.
+    """
     given = dict(file or {})
-    name = preset or given.pop("preset", None)
-    given.pop("preset", None)
+    in_file = given.pop("preset", None)
+    name = preset or in_file
     if name is not None and name not in PRESETS:
         raise InputError(f"preset {name}: must be one of {', '.join(PRESETS)}")
-    base = PRESETS[name] if name else Config()
-    unknown = [key for key in given if key not in field_names()]
-    if unknown:
-        raise InputError(f"config: unknown key {unknown[0]}; known are {', '.join(field_names())}")
-    values = {key: parse_value(key, value) for key, value in given.items()}
-    return dataclasses.replace(base, **values | dict(options))
+    known = fields()
+    for key in given:
+        if key not in known:
+            raise InputError(f"config: unknown key {key}; known are {', '.join(known)}")
+    values = {key: parse(key, known[key].type, v) for key, v in given.items()} | dict(options)
+    base = PRESETS[name] if name else LadderConfig()
+    learner = values.get("learner", base.learner)
+    if learner not in FAMILIES:
+        raise InputError(f"--learner {learner}: must be one of {', '.join(FAMILIES)}")
+    if FAMILIES[learner] is not type(base):
+        if name is not None:
+            raise InputError(f"--preset {name}: is not for --learner {learner}; leave one out")
+        base = FAMILIES[learner]()
+    own = {spec.name for spec in dataclasses.fields(base)}
+    for key in values:
+        if key not in own:
+            raise InputError(f"{option_name(key)}: means nothing to --learner {learner}")
+    return dataclasses.replace(base, **values)
 
 
-def field_names() -> list[str]:
-    """Names of all config values, as in a file."""
-    return [spec.name for spec in dataclasses.fields(Config)]
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """A TOML file of config values, flat. Raises InputError with the place of an error."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: not a TOML file: {error}") from error
-
-
-def parse_value(name: str, value: Any) -> Any:
-    """A value as written in an option, a file or a checkpoint, in the field's own type."""
-    try:
-        return _typed(name, value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{option_name(name)} {value}: {error}") from error
-
-
-def _typed(name: str, value: Any) -> Any:
-    kind = {spec.name: spec for spec in dataclasses.fields(Config)}[name].type
-    if name in _WRITTEN:
-        return _WRITTEN[name](value)
-    if isinstance(value, bool) != (kind is bool):
-        raise ValueError("must be true or false" if kind is bool else "must be a number")
-    if kind in (int, int | None):
-        number = None if value is None else int(value)
-        return None if number == 0 and kind == (int | None) else number
-    return {bool: bool, float: float, str: str}[cast(Any, kind)](value)
-
-
-def _mean_color(value: Any) -> tuple[float, ...] | None:
-    if value is None or value == "own":
-        return None
-    parts = value if isinstance(value, list | tuple) else str(value).split(",")
-    return tuple(float(part) for part in parts)
-
-
-def _layers(value: Any) -> tuple[LayerSpec, ...]:
-    return value if isinstance(value, tuple) else parse_layers(str(value))
-
-
-_WRITTEN: dict[str, Callable[[Any], Any]] = {
-    "layers": _layers,
-    "mean_color": _mean_color,
-    "lattice": Lattice,
-}
+def fields() -> dict[str, dataclasses.Field[Any]]:
+    """Every config value by name, in the order of the help, with the text of its help."""
+    both = [*dataclasses.fields(LadderConfig), *dataclasses.fields(PaperConfig)]
+    known: dict[str, dataclasses.Field[Any]] = {}
+    for spec in both:
+        known.setdefault(spec.name, spec)
+    return known
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -203,5 +214,7 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Config:
-    """The config that `to_json` described."""
-    return Config(**{key: parse_value(key, value) for key, value in values.items()})
+    """The config that `to_json` described. Raises KeyError, TypeError where it is none."""
+    family = FAMILIES[values["learner"]]
+    kinds = {spec.name: spec.type for spec in dataclasses.fields(family)}
+    return family(**{key: parse(key, kinds[key], v) for key, v in values.items()})

@@ -60,11 +60,17 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     return found
 
 
-def read(source: str, channels: int = 3, size: tuple[int, int] | None = None) -> Tensor:
+def read(
+    source: str,
+    channels: int = 3,
+    size: tuple[int, int] | None = None,
+    shrink: int | None = None,
+) -> Tensor:
     """A picture as (channels, H, W) float32 in 0..255; "-" reads standard input.
 
     Rotation notes are applied, transparency is laid on white, `size` (H, W) resizes with
-    antialiased bicubic. Raises InputError for what is not a whole picture.
+    antialiased bicubic, `shrink` makes a longer shorter side that long, proportions kept.
+    Raises InputError for what is not a whole picture.
     """
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
@@ -76,6 +82,9 @@ def read(source: str, channels: int = 3, size: tuple[int, int] | None = None) ->
         raise InputError(f"{source}: not a readable picture (damaged or unknown format)") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{source}: too many pixels to be a texture; make it smaller") from error
+    shorter = min(picture.size)
+    if size is None and shrink is not None and shorter > shrink:
+        size = round(picture.height * shrink / shorter), round(picture.width * shrink / shorter)
     if size is not None and picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float()

@@ -4,10 +4,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
+from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError
 
 
@@ -28,10 +30,26 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
-def choose_precision(asked: str, device: torch.device) -> torch.dtype:
-    """The number format of the maps. `auto` is float32: gates are exact, pictures as published."""
-    del device
-    return torch.bfloat16 if asked == "bf16" else torch.float32
+def choose_precision(asked: str, device: torch.device, config: Config) -> torch.dtype:
+    """The number format of the maps; pixels, noise and parameters are float32 in any case.
+
+    `auto` is bfloat16 for ladders where the device has fast units for it: their smooth gates
+    lose nothing. Published models stay in float32, since rounding flips some of their gates.
+    """
+    if asked != "auto":
+        return torch.bfloat16 if asked == "bf16" else torch.float32
+    smooth = isinstance(config, LadderConfig) and not config.exact_gates
+    return torch.bfloat16 if smooth and _fast_bfloat16(device) else torch.float32
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    with suppress(OSError):
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
+    return False
 
 
 def set_threads(asked: int | None) -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from gcn_cli import checkpoint
 from gcn_cli.checkpoint import Checkpoint
-from gcn_cli.config import Config
+from gcn_cli.config import PaperConfig
 from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale
 from gcn_cli.model.network import GenerativeConvNet
@@ -21,7 +21,7 @@ def sample(head: bool = False) -> Checkpoint:
     model = GenerativeConvNet(layers, head_for=(16, 16) if head else None)
     model.initialise(0.1, torch.Generator().manual_seed(0))
     return Checkpoint(
-        config=Config(layers=layers, head=head, seed=7),
+        config=PaperConfig(layers=layers, head=head, seed=7),
         pixels=PixelScale((1.0, 2.0, 3.0), 1.0),
         model=model,
         image_size=(16, 16),

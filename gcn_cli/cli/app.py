@@ -65,7 +65,7 @@ def main() -> None:
     except MemoryError:
         code = _fail("out of memory; use a smaller size or fewer images", 1, debug)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         code = _fail(f"{text} (gcn --debug {' '.join(sys.argv[1:2])} ... shows where)", 1, debug)
     sys.exit(code if isinstance(code, int) else 0)
 

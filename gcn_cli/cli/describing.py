@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from gcn_cli import images
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import to_json
+from gcn_cli.learning.setup import Model
 from gcn_cli.model.energy import energy
+from gcn_cli.model.ladder import LadderLevel, LadderNet
+from gcn_cli.model.network import GenerativeConvNet
 
 HISTORY_ROWS = 10
 
@@ -25,13 +28,13 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
             "layer": str(spec),
             "receptive_field": field,
             "map": f"{width}x{height}",
-            "parameters": weight.numel() + bias.numel(),
+            "parameters": sum(p[number].numel() for p in _per_layer(model)),
         }
-        for spec, field, (height, width), weight, bias in zip(
-            model.layers, model.receptive_fields(), sizes, model.weights, model.biases, strict=True
+        for number, (spec, field, (height, width)) in enumerate(
+            zip(model.layers, model.receptive_fields(), sizes, strict=True)
         )
     ]
-    if model.head is not None:
+    if isinstance(model, GenerativeConvNet) and model.head is not None:
         whole = f"{loaded.image_size[1]}x{loaded.image_size[0]}"
         count = model.head.numel()
         layers.append({"layer": "head", "receptive_field": whole, "map": "1", "parameters": count})
@@ -55,15 +58,27 @@ def _thinned(history: list[dict[str, float]]) -> list[dict[str, float]]:
     return [history[place] for place in places]
 
 
+def _per_layer(model: Model) -> list[nn.ParameterList]:
+    """The lists of a model that have an entry a layer."""
+    if isinstance(model, LadderNet):
+        return [model.weights, model.biases, model.levels, model.readouts]
+    return [model.weights, model.biases]
+
+
 @torch.no_grad()
-def judge(loaded: Checkpoint, pixels: Tensor) -> dict[str, Any]:
-    """Score, energy and the share of open gates by layer, for a picture (C, H, W) in 0..255."""
+def judge(
+    loaded: Checkpoint, here: GenerativeConvNet | LadderLevel, pixels: Tensor
+) -> dict[str, Any]:
+    """Score, energy and the share of open gates by layer, for a picture (C, H, W) in 0..255.
+
+    A smooth gate counts by how far it is open.
+    """
     x = loaded.pixels.to_model(pixels)[None]
-    gates = loaded.model.activation_pattern(x)
+    gates = here.activation_pattern(x)
     return {
-        "score": float(loaded.model.score(x)),
-        "energy": float(energy(loaded.model, x)),
-        "energy_per_pixel": float(energy(loaded.model, x)) / x.numel(),
+        "score": float(here.score(x)),
+        "energy": float(energy(here, x)),
+        "energy_per_pixel": float(energy(here, x)) / x.numel(),
         "open_gates": [round(float(gate.float().mean()), 4) for gate in gates],
     }
 
@@ -71,6 +86,8 @@ def judge(loaded: Checkpoint, pixels: Tensor) -> dict[str, Any]:
 def filter_sheet(loaded: Checkpoint) -> Tensor:
     """The first layer's filters side by side, each stretched to 0..255 about mid grey."""
     filters = loaded.model.weights[0].detach()
+    if isinstance(loaded.model, LadderNet):
+        filters = torch.pixel_shuffle(filters, loaded.model.depth)
     peak = filters.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
     shown = 127.5 + 127.5 * filters / peak
     enlarged = shown.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)

@@ -13,6 +13,11 @@ from gcn_cli.config import PRESETS, to_json
 @model_option
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="print a preset as a config file")
 @click.option("--picture", metavar="IMAGE", help="score, energy and open gates of a picture")
+@click.option(
+    "--level",
+    type=click.FloatRange(min=0, min_open=True),
+    help="noise level of a ladder at which --picture is judged  [default: 1]",
+)
 @click.option("--filters", metavar="FILE", help="write the first layer's filters as a picture")
 @overwrite_option
 @json_option
@@ -20,6 +25,7 @@ def command(
     model: str | None,
     preset: str | None,
     picture: str | None,
+    level: float | None,
     filters: str | None,
     overwrite: bool,
     as_json: bool,
@@ -34,11 +40,15 @@ def command(
         values = to_json(PRESETS[preset])
         click.echo(json.dumps(values, indent=1) if as_json else _toml(values))
         return
+    if level is not None and picture is None:
+        raise click.UsageError("--level: says where --picture is judged; give both")
     from pathlib import Path
+
+    import torch
 
     from gcn_cli import checkpoint, images
     from gcn_cli.cli import describing
-    from gcn_cli.cli.reconstructing import read_for
+    from gcn_cli.cli.reconstructing import model_at, read_for
     from gcn_cli.cli.runs import model_path, refuse_existing
 
     if filters is not None and filters != "-":
@@ -46,7 +56,8 @@ def command(
     loaded = checkpoint.load(model_path(model))
     facts = describing.describe(loaded)
     if picture is not None:
-        facts["picture"] = describing.judge(loaded, read_for(loaded, picture))
+        here = model_at(loaded, level, torch.float32)
+        facts["picture"] = describing.judge(loaded, here.model, read_for(loaded, picture))
     if filters is not None:
         images.write(describing.filter_sheet(loaded), filters)
     if filters != "-":

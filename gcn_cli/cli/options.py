@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from gcn_cli.config import Config, option_name, parse_value
+from gcn_cli.config import LadderConfig, PaperConfig, fields
+from gcn_cli.values import option_name, parse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,14 +23,14 @@ class FieldType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str):
             # None is a value here ("all", "own"), so it travels in a box past click's defaults.
-            return (parse_value(self.field, value),)
+            return (parse(self.field, fields()[self.field].type, value),)
         return value
 
 
 def config_options(command: F) -> F:
     """An option for every field of the config. Only those given reach the command."""
-    for spec in reversed(dataclasses.fields(Config)):
-        shown = f"{spec.metadata['help']}  [default: {_shown(spec.default)}]"
+    for spec in reversed(fields().values()):
+        shown = f"{spec.metadata['help']}  [{_defaults(spec.name)}]"
         name = option_name(spec.name)
         if spec.type is bool:
             declaration = f"{name}/--no-{name[2:]}"
@@ -43,11 +44,25 @@ def config_options(command: F) -> F:
 def given_config(options: dict[str, Any]) -> dict[str, Any]:
     """Take the config options that were given out of all of a command's options."""
     given = {}
-    for spec in dataclasses.fields(Config):
-        value = options.pop(spec.name)
+    for name in fields():
+        value = options.pop(name)
         if value is not None:
-            given[spec.name] = value[0] if isinstance(value, tuple) else value
+            given[name] = value[0] if isinstance(value, tuple) else value
     return given
+
+
+def _defaults(name: str) -> str:
+    """Defaults by learner, as far as a value means something to it."""
+    shown = []
+    for family, learner in ((LadderConfig, "denoise"), (PaperConfig, "mle")):
+        own = {spec.name: spec.default for spec in dataclasses.fields(family)}
+        if name in own:
+            shown.append((learner, _shown(own[name])))
+    if name == "learner":
+        return "default: denoise"
+    if len({text for _, text in shown}) == 1 and len(shown) == 2:
+        return f"default: {shown[0][1]}"
+    return "; ".join(f"{learner}: {text}" for learner, text in shown)
 
 
 def _shown(value: Any) -> str:

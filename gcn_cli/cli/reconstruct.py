@@ -19,6 +19,11 @@ from gcn_cli.cli.options import json_option, machine_options, model_option, over
     help="times the picture is auto-encoded, towards a mode of the model",
 )
 @click.option(
+    "--level",
+    type=click.FloatRange(min=0, min_open=True),
+    help="noise level of a ladder, in deviations of its data  [default: 1]",
+)
+@click.option(
     "-o",
     "--output",
     metavar="FOLDER",
@@ -31,6 +36,7 @@ def command(
     pictures: tuple[str, ...],
     model: str | None,
     steps: int,
+    level: float | None,
     output: str | None,
     overwrite: bool,
     as_json: bool,
@@ -45,7 +51,7 @@ def command(
     at a mode.
     """
     from gcn_cli import checkpoint
-    from gcn_cli.cli.reconstructing import read_for, reconstruct_one
+    from gcn_cli.cli.reconstructing import model_at, read_for, reconstruct_one
     from gcn_cli.cli.runs import model_path, refuse_existing
     from gcn_cli.images import expand_sources, write
     from gcn_cli.runtime import choose_device, choose_precision, set_threads
@@ -59,9 +65,9 @@ def command(
     for target in targets if output else []:
         refuse_existing(target, overwrite)
     loaded = checkpoint.load(path, chosen)
-    dtype = choose_precision(precision, chosen)
+    model_here = model_at(loaded, level, choose_precision(precision, chosen, loaded.config))
     for source, target in zip(sources, targets, strict=True):
-        result, measures = reconstruct_one(loaded, read_for(loaded, source), steps, dtype)
+        result, measures = reconstruct_one(loaded, model_here, read_for(loaded, source), steps)
         write(result, str(target))
         if as_json:
             click.echo(json.dumps({"image": source, "output": str(target), **measures}))

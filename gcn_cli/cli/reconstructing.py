@@ -1,13 +1,21 @@
 """What `gcn reconstruct` and `gcn inspect` do with one picture."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from gcn_cli import images, quality
 from gcn_cli.checkpoint import Checkpoint
+from gcn_cli.config import LadderConfig
 from gcn_cli.errors import InputError
+from gcn_cli.model.energy import Gradient
 from gcn_cli.model.fast import fast_basis
+from gcn_cli.model.ladder import LadderLevel, LadderNet
+from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.sampling.langevin import find_mode, mode_residual
+
+DEFAULT_LEVEL = 1.0  # where a ladder's noise is as strong as its data
 
 
 def read_for(loaded: Checkpoint, source: str) -> Tensor:
@@ -15,9 +23,14 @@ def read_for(loaded: Checkpoint, source: str) -> Tensor:
 
     Raises InputError where the model's layers do not fit on it.
     """
-    resized = loaded.config.size is not None or loaded.model.head is not None
-    size = loaded.image_size if resized else None
-    pixels = images.read(source, loaded.config.channels, size)
+    config = loaded.config
+    size = loaded.image_size if config.size or config.head else None
+    longest = config.shrink if isinstance(config, LadderConfig) else None
+    pixels = images.read(source, config.channels, size, longest)
+    if isinstance(loaded.model, LadderNet):
+        stride = loaded.model.total_stride  # what does not divide is cut off at the far border
+        height, width = (side // stride * stride for side in pixels.shape[1:])
+        pixels = pixels[:, :height, :width]
     try:
         loaded.model.map_sizes(pixels.shape[1], pixels.shape[2])
     except ValueError as error:
@@ -25,26 +38,40 @@ def read_for(loaded: Checkpoint, source: str) -> Tensor:
     return pixels
 
 
+@dataclass(frozen=True)
+class ModelHere:
+    """A model at one level: its reference deviation, its B, and the model itself."""
+
+    model: GenerativeConvNet | LadderLevel
+    basis: Gradient
+
+    def reconstruction(self, x: Tensor) -> Tensor:
+        """sigma^2 B(I)."""
+        return self.model.sigma**2 * self.basis(x)
+
+
+def model_at(loaded: Checkpoint, level: float | None, dtype: torch.dtype) -> ModelHere:
+    """The checkpoint's model, a ladder at `level`. Raises InputError for levels of no ladder."""
+    if isinstance(loaded.model, LadderNet):
+        rung = loaded.model.at(DEFAULT_LEVEL if level is None else level, dtype)
+        return ModelHere(rung, rung.basis)
+    if level is not None:
+        raise InputError("--level: this model has one level of noise; leave it out")
+    return ModelHere(loaded.model, fast_basis(loaded.model, dtype))
+
+
+@torch.no_grad()
 def reconstruct_one(
-    loaded: Checkpoint, pixels: Tensor, steps: int, dtype: torch.dtype
+    loaded: Checkpoint, here: ModelHere, pixels: Tensor, steps: int
 ) -> tuple[Tensor, dict[str, float]]:
     """`steps` auto-encodings of a picture, and what is to be said of them."""
-    model = loaded.model
-    basis = fast_basis(model, dtype)
-
-    def reconstruction(x: Tensor) -> Tensor:
-        return model.sigma**2 * basis(x)
-
-    result = find_mode(_to_device(loaded, pixels), reconstruction, steps=steps)
-    again = reconstruction(result)
+    device = next(loaded.model.parameters()).device
+    start = loaded.pixels.to_model(pixels)[None].to(device)
+    result = find_mode(start, here.reconstruction, steps=steps)
     back = loaded.pixels.to_pixels(result[0].cpu())
     return back, {
         "rms_error": quality.rms_error(back, pixels),
         "share_of_variance": quality.unexplained_variance(back, pixels),
         "psnr_db": quality.psnr(back, pixels),
-        "residual": float(mode_residual(result, again)[0]),
+        "residual": float(mode_residual(result, here.reconstruction(result))[0]),
     }
-
-
-def _to_device(loaded: Checkpoint, pixels: Tensor) -> Tensor:
-    return loaded.pixels.to_model(pixels)[None].to(loaded.model.weights[0].device)

@@ -1,5 +1,7 @@
 """What `gcn synthesize` does once its options are read."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -7,13 +9,22 @@ from torch import Tensor
 
 from gcn_cli import images
 from gcn_cli.checkpoint import Checkpoint
-from gcn_cli.cli.console import Progress
+from gcn_cli.cli.console import Progress, say
 from gcn_cli.cli.runs import next_free, refuse_existing
+from gcn_cli.config import LadderConfig, PaperConfig
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.fast import fast_basis
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.spec import Lattice
+from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.langevin import run_chain
 from gcn_cli.sampling.noise import ImageNoise
+
+PUBLISHED_STEPS = 100
+LADDER_STEPS = 25  # where quality stops rising with evaluations
+DEFAULT_LEVEL = 1.0  # of noise on a picture to start from, in deviations of the data
 
 
 class Targets:
@@ -34,68 +45,151 @@ class Targets:
                 refuse_existing(Path(path), overwrite)
 
 
-def make_samples(
-    loaded: Checkpoint,
-    *,
-    count: int,
-    size: tuple[int, int] | None,
-    start: str,
-    steps: int,
-    step_size: float,
-    noise: bool,
-    seed: int,
-    dtype: torch.dtype,
-) -> list[Tensor]:
-    """Run `count` chains; pictures (C, H, W) in 0..255."""
-    model = loaded.model
-    device = model.weights[0].device
-    x = _starts(loaded, count, size, start, seed).to(device)
+@dataclass(frozen=True)
+class Wish:
+    """What `gcn synthesize` was asked for; None is what was left open."""
+
+    count: int
+    size: tuple[int, int] | None
+    start: str
+    steps: int | None
+    step_size: float | None
+    noise: bool
+    seed: int
+    lattice: Lattice | None
+    level: float | None
+
+
+def make_samples(loaded: Checkpoint, wish: Wish, dtype: torch.dtype) -> list[Tensor]:
+    """The pictures of a wish, (C, H, W) in 0..255.
+
+    On a GPU all chains run together, in smaller batches where memory does not allow it.
+    """
+    device = next(loaded.model.parameters()).device
+    batch = wish.count if device.type != "cpu" else 1
+    make = _ladder_batch if isinstance(loaded.config, LadderConfig) else _published_batch
+    pictures: list[Tensor] = []
+    while len(pictures) < wish.count:
+        numbers = range(len(pictures), min(len(pictures) + batch, wish.count))
+        try:
+            made = make(loaded, wish, numbers, device, dtype)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch //= 2
+            say(f"out of memory on {device}: going on with {batch} pictures at a time")
+            continue
+        if not bool(torch.isfinite(made).all()):
+            raise DivergedError("a chain left the finite numbers; lower --step-size, or retrain")
+        pictures += list(loaded.pixels.to_pixels(made.cpu().float()))
+    return pictures
+
+
+def _published_batch(
+    loaded: Checkpoint, wish: Wish, numbers: range, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    model, config = loaded.model, loaded.config
+    assert isinstance(model, GenerativeConvNet)
+    assert isinstance(config, PaperConfig)
+    if wish.level is not None:
+        raise InputError("--level: this model has one level of noise; leave it out")
+    model.lattice = wish.lattice or config.lattice
+    x = _starts(loaded, wish, numbers).to(device)
     _check_size(loaded, (x.shape[-2], x.shape[-1]))
-    source = ImageNoise(seed, "chain", range(count), device) if noise else None
+    steps = PUBLISHED_STEPS if wish.steps is None else wish.steps
     with Progress("synthesize", steps) as progress:
-        x = run_chain(
+        return run_chain(
             x,
             energy_gradient(model.sigma, fast_basis(model, dtype)),
             steps=steps,
-            step_size=step_size,
-            noise=source,
+            step_size=wish.step_size or config.step_size,
+            noise=ImageNoise(wish.seed, "chain", numbers, device) if wish.noise else None,
             callback=lambda number, _: progress.update(number, ""),
         )
-    if not bool(torch.isfinite(x).all()):
-        raise DivergedError(f"the chains left the finite numbers; lower --step-size {step_size}")
-    return list(loaded.pixels.to_pixels(x.cpu()))
 
 
-def _starts(
-    loaded: Checkpoint, count: int, size: tuple[int, int] | None, start: str, seed: int
+def _ladder_batch(
+    loaded: Checkpoint, wish: Wish, numbers: range, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    channels = loaded.config.channels
-    if start == "noise":
-        shape = (count, channels, *(size or loaded.image_size))
-        return loaded.model.sigma * ImageNoise(seed, "start", range(count))(shape)
-    if start == "chains":
+    net, config = loaded.model, loaded.config
+    assert isinstance(net, LadderNet)
+    assert isinstance(config, LadderConfig)
+    _refuse_published_options(wish)
+    steps = LADDER_STEPS if wish.steps is None else wish.steps
+    if steps < 1:
+        raise InputError("--steps 0: a ladder needs one evaluation at least")
+    net.lattice = wish.lattice or (config.lattice if config.head else Lattice.CIRCULAR)
+    height, width = wish.size or loaded.image_size
+    if config.head and (height, width) != loaded.image_size:
+        _refuse_head_size(loaded)
+    # Sides that do not divide are made a little larger and cut: whole, but not seamless.
+    rounded = [-(-side // net.total_stride) * net.total_stride for side in (height, width)]
+    if numbers.start == 0 and rounded != [height, width]:
+        say(f"seamless only for sides that are multiples of {net.total_stride}")
+    shape = (len(numbers), config.channels, *rounded)
+    noise = ImageNoise(wish.seed, "chain", numbers, device)
+    drawn = ImageNoise(wish.seed, "start", numbers, device)(shape)
+    if wish.start == "noise":
+        levels = noise_levels(steps, config.noise_max, config.noise_min)
+        start = math.sqrt(levels[0] ** 2 + 1) * drawn
+    else:
+        picture = images.read(wish.start, config.channels, (rounded[0], rounded[1]))
+        level = DEFAULT_LEVEL if wish.level is None else wish.level
+        levels = noise_levels(steps, max(level, config.noise_min), config.noise_min)
+        start = loaded.pixels.to_model(picture).to(device) + levels[0] * drawn
+    with Progress("synthesize", steps) as progress:
+        x = anneal(
+            start,
+            lambda y, level: net.at(level, dtype).denoise(y),
+            levels,
+            noise,
+            lambda number, _: progress.update(number, ""),
+        )
+    return x[:, :, :height, :width]
+
+
+def _refuse_published_options(wish: Wish) -> None:
+    """Options that only mean something to chains of the published models."""
+    for given, option in (
+        (wish.start == "chains", "--start chains"),
+        (wish.step_size is not None, "--step-size"),
+        (not wish.noise, "--no-noise"),
+        (wish.level is not None and wish.start == "noise", "--level without --start PICTURE"),
+    ):
+        if given:
+            raise InputError(f"{option}: means nothing to a ladder model; leave it out")
+
+
+def _starts(loaded: Checkpoint, wish: Wish, numbers: range) -> Tensor:
+    channels, size = loaded.config.channels, wish.size
+    assert isinstance(loaded.model, GenerativeConvNet)
+    if wish.start == "noise":
+        shape = (len(numbers), channels, *(size or loaded.image_size))
+        return loaded.model.sigma * ImageNoise(wish.seed, "start", numbers)(shape)
+    if wish.start == "chains":
         stored = loaded.learner_state.get("chains.images")
         if stored is None:
             raise InputError("--start chains: this run keeps none; use noise or a picture")
-        if count > len(stored):
-            raise InputError(f"--count {count}: the run keeps {len(stored)} chains")
+        if wish.count > len(stored):
+            raise InputError(f"--count {wish.count}: the run keeps {len(stored)} chains")
         if size is not None and size != tuple(stored.shape[-2:]):
             raise InputError("--size: stored chains have a size of their own; leave it out")
-        return stored[:count].float()
-    trained = loaded.image_size if _resized(loaded) else None
-    picture = images.read(start, channels, size or trained)
-    return loaded.pixels.to_model(picture).expand(count, *picture.shape).clone()
-
-
-def _resized(loaded: Checkpoint) -> bool:
-    return loaded.config.size is not None or loaded.model.head is not None
+        return stored[numbers.start : numbers.stop].float()
+    trained = loaded.image_size if loaded.config.size or loaded.config.head else None
+    picture = images.read(wish.start, channels, size or trained)
+    values = loaded.pixels.to_model(picture)
+    return values.expand(len(numbers), *values.shape).clone()
 
 
 def _check_size(loaded: Checkpoint, size: tuple[int, int]) -> None:
-    if loaded.model.head is not None and size != loaded.image_size:
-        height, width = loaded.image_size
-        raise InputError(f"--size: this model has a head for {width}x{height} and no other size")
+    if loaded.config.head and size != loaded.image_size:
+        _refuse_head_size(loaded)
     try:
         loaded.model.map_sizes(*size)
     except ValueError as error:
         raise InputError(f"--size {size[1]}x{size[0]}: {error}") from error
+
+
+def _refuse_head_size(loaded: Checkpoint) -> None:
+    height, width = loaded.image_size
+    raise InputError(f"--size: this model has a head for {width}x{height} and no other size")

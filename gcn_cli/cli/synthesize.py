@@ -20,9 +20,7 @@ from gcn_cli.model.spec import Lattice
 @click.option(
     "--steps",
     type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="Langevin steps of every chain",
+    help="Langevin evaluations of every picture  [default: 25 for a ladder, else 100]",
 )
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="pictures")
 @click.option("--size", type=Size(), help="512 or WIDTHxHEIGHT  [default: that of training]")
@@ -32,14 +30,27 @@ from gcn_cli.model.spec import Lattice
     default="noise",
     show_default=True,
     metavar="noise|chains|PICTURE",
-    help="white noise of the reference distribution, the chains stored with the run, or a picture",
+    help="white noise of the reference distribution, a picture, or the chains stored with a "
+    "published model's run",
 )
-@click.option("--step-size", type=float, help="Langevin step size  [default: that of training]")
-@click.option("--noise/--no-noise", default=True, help="--no-noise descends towards a mode")
+@click.option(
+    "--step-size",
+    type=float,
+    help="Langevin step size of published models  [default: that of training]",
+)
+@click.option(
+    "--noise/--no-noise", default=True, help="--no-noise descends towards a mode; published models"
+)
 @click.option(
     "--lattice",
     type=click.Choice([str(kind) for kind in Lattice]),
-    help="border; circular makes pictures seamless  [default: that of training]",
+    help="border; circular makes pictures seamless  "
+    "[default: circular for ladders without a head, else that of training]",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(min=0, min_open=True),
+    help="noise put on the PICTURE to start from: small keeps it, large forgets it  [default: 1]",
 )
 @click.option(
     "-o",
@@ -52,7 +63,7 @@ from gcn_cli.model.spec import Lattice
 @machine_options
 def command(
     model: str | None,
-    steps: int,
+    steps: int | None,
     count: int,
     size: tuple[int, int] | None,
     seed: int,
@@ -60,6 +71,7 @@ def command(
     step_size: float | None,
     noise: bool,
     lattice: str | None,
+    level: float | None,
     output: str | None,
     overwrite: bool,
     as_json: bool,
@@ -80,7 +92,7 @@ def command(
         raise click.BadParameter(f"{step_size} is not more than 0", param_hint="--step-size")
     from gcn_cli import checkpoint, images
     from gcn_cli.cli.runs import model_path
-    from gcn_cli.cli.sampling import Targets, make_samples
+    from gcn_cli.cli.sampling import Targets, Wish, make_samples
     from gcn_cli.runtime import choose_device, choose_precision, set_threads
 
     set_threads(threads)
@@ -88,21 +100,16 @@ def command(
     path = model_path(model)
     targets = Targets(output, path.parent / "samples", count, overwrite)
     loaded = checkpoint.load(path, chosen)
-    if lattice is not None:
-        loaded.model.lattice = Lattice(lattice)
-    pictures = make_samples(
-        loaded,
-        count=count,
-        size=size,
-        start=start,
-        steps=steps,
-        step_size=step_size or loaded.config.step_size,
-        noise=noise,
-        seed=seed,
-        dtype=choose_precision(precision, chosen),
-    )
+    border = None if lattice is None else Lattice(lattice)
+    wish = Wish(count, size, start, steps, step_size, noise, seed, border, level)
+    pictures = make_samples(loaded, wish, choose_precision(precision, chosen, loaded.config))
     for number, (target, picture) in enumerate(zip(targets.paths, pictures, strict=True)):
         images.write(picture, target)
         if target != "-":
-            record = {"path": target, "seed": seed, "number": number, "steps": steps}
+            record = {
+                "path": target,
+                "seed": seed,
+                "number": number,
+                "size": list(picture.shape[1:]),
+            }
             click.echo(json.dumps(record) if as_json else str(Path(target)))

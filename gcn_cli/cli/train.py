@@ -13,7 +13,8 @@ from gcn_cli.cli.options import (
     machine_options,
     overwrite_option,
 )
-from gcn_cli.config import PRESET_NOTES, PRESETS, read_file, resolve
+from gcn_cli.config import PRESET_NOTES, PRESETS, PaperConfig, resolve
+from gcn_cli.values import read_file
 
 _PRESET_HELP = "published settings. " + "; ".join(
     f"{name}: {note}" for name, note in PRESET_NOTES.items()
@@ -31,9 +32,7 @@ _PRESET_HELP = "published settings. " + "; ".join(
 @click.option(
     "--preview-every",
     type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="iterations between previews of the samples; 0 writes none",
+    help="iterations between previews of the samples; 0 writes none  [default: ten a run]",
 )
 @click.option(
     "--save-every",
@@ -50,7 +49,7 @@ def command(
     preset: str | None,
     config_file: str | None,
     max_time: float | None,
-    preview_every: int,
+    preview_every: int | None,
     save_every: float,
     overwrite: bool,
     device: str,
@@ -65,8 +64,9 @@ def command(
 
     \b
     gcn train texture.jpg
-    gcn train texture.jpg --max-time 90s --size 128
-    gcn train faces/ --preset paper-object -o runs/faces
+    gcn train texture.jpg --preset quick -o runs/draft
+    gcn train faces/ --preset object --size 64
+    gcn train texture.jpg --preset paper-texture --max-time 5m
     """
     config = resolve(given_config(options), read_file(config_file) if config_file else None, preset)
     from gcn_cli.cli.runs import run_for
@@ -75,7 +75,7 @@ def command(
 
     set_threads(threads)
     chosen = choose_device(device)
-    if config.learner == "mle" and config.chains is None:
+    if isinstance(config, PaperConfig) and config.learner == "mle" and config.chains is None:
         config = dataclasses.replace(config, chains=1 if chosen.type == "cpu" else 16)
     run_training(
         list(sources),
@@ -83,5 +83,5 @@ def command(
         config,
         Schedule(max_time, preview_every, save_every, overwrite),
         chosen,
-        choose_precision(precision, chosen),
+        choose_precision(precision, chosen, config),
     )

@@ -1,7 +1,9 @@
 """The life of a run: read pictures, begin or resume, train, keep the folder up to date."""
 
+import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -15,13 +17,13 @@ from gcn_cli import images
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.cli.console import Progress, say
 from gcn_cli.cli.runs import MODEL
-from gcn_cli.config import Config, option_name, to_json
+from gcn_cli.config import Config, LadderConfig, to_json
 from gcn_cli.errors import DivergedError, InputError, InterruptedRunError
 from gcn_cli.images import PixelScale
-from gcn_cli.learning.published import PublishedLearner
-from gcn_cli.learning.setup import published_learner
+from gcn_cli.learning.setup import AnyLearner, make_learner
 from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.runtime import StopRequest
+from gcn_cli.values import option_name
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Schedule:
     """When to stop, to show and to save; none of it changes what is learned."""
 
     max_time: float | None
-    preview_every: int
+    preview_every: int | None
     save_every: float
     overwrite: bool
 
@@ -44,9 +46,11 @@ def run_training(
 ) -> None:
     """Train `config` on `sources` into the folder `run`; goes on with what is there."""
     stop = StopRequest(schedule.max_time)
-    pictures, pixels, digest = _read(sources, config)
+    pictures, digest = _read(sources, config)
+    config = _fit_crop(config, pictures)
+    pixels = _scale(config, pictures)
     try:
-        learner = published_learner(config, [pixels.to_model(p) for p in pictures], device, dtype)
+        learner = make_learner(config, [pixels.to_model(p) for p in pictures], device, dtype)
     except ValueError as error:
         raise InputError(f"{sources[0]}: {error}; see --size, --crop and --layers") from error
     if schedule.overwrite and (run / MODEL).exists():
@@ -77,19 +81,45 @@ def run_training(
     print(run)
 
 
-def _read(sources: list[str], config: Config) -> tuple[list[Tensor], PixelScale, str]:
+def _read(sources: list[str], config: Config) -> tuple[list[Tensor], str]:
+    """The pictures as the config wants them, and a digest that names them."""
     size = (config.size, config.size) if config.size else None
-    pictures = [images.read(s, config.channels, size) for s in images.expand_sources(sources)]
+    longest = config.shrink if isinstance(config, LadderConfig) else None
+    found = images.expand_sources(sources)
+    pictures = [images.read(source, config.channels, size, longest) for source in found]
     digest = hashlib.sha256()
     for picture in pictures:
         digest.update(str(tuple(picture.shape)).encode())
-        digest.update(bytes(picture.to(torch.uint8).flatten().tolist()))
-    mean = config.mean_color
-    if mean is None:
-        count = sum(picture[0].numel() for picture in pictures)
-        total = torch.stack([picture.double().sum(dim=(1, 2)) for picture in pictures]).sum(dim=0)
-        mean = tuple((total / count).tolist())
-    return pictures, PixelScale(mean, 1.0), digest.hexdigest()
+        digest.update(images.to_picture(picture).tobytes())
+    return pictures, digest.hexdigest()
+
+
+def _fit_crop(config: Config, pictures: list[Tensor]) -> Config:
+    """A ladder's crop is cut down to what small pictures have, and that is said."""
+    if not isinstance(config, LadderConfig) or config.crop is None:
+        return config
+    smallest = min(min(picture.shape[1:]) for picture in pictures)
+    if smallest >= config.crop:
+        return config
+    stride = config.depth * math.prod(layer.stride for layer in config.layers)
+    crop = smallest // stride * stride
+    if crop <= 2 * config.margin:
+        raise InputError(f"a picture of side {smallest} is too small to learn from; enlarge it")
+    say(f"--crop {config.crop}: cut down to {crop}, the smallest picture has a side of {smallest}")
+    return dataclasses.replace(config, crop=crop)
+
+
+def _scale(config: Config, pictures: list[Tensor]) -> PixelScale:
+    """The mean colour that becomes 0; ladders also have a deviation of 1."""
+    count = sum(picture[0].numel() for picture in pictures)
+    total = torch.stack([picture.double().sum(dim=(1, 2)) for picture in pictures]).sum(dim=0)
+    mean = config.mean_color or tuple((total / count).tolist())
+    scale = PixelScale(mean, 1.0)
+    spread = torch.stack([scale.to_model(p).double().square().sum() for p in pictures]).sum()
+    deviation = math.sqrt(float(spread) / (count * config.channels))
+    if deviation < 1e-3:
+        raise InputError("the pictures have one colour only; there is nothing to learn")
+    return PixelScale(mean, deviation if isinstance(config, LadderConfig) else 1.0)
 
 
 def _clear(run: Path) -> None:
@@ -107,7 +137,7 @@ class Recorder:
         run: Path,
         config: Config,
         pixels: PixelScale,
-        learner: PublishedLearner,
+        learner: AnyLearner,
         digest: str,
         schedule: Schedule,
     ) -> None:
@@ -129,7 +159,6 @@ class Recorder:
             saved = files.load(self.run / MODEL)
             self._check_same(saved)
             self.learner.load_state(saved.learner_state)
-            self.learner.model.load_state_dict(saved.model.state_dict())
             self.iteration, self.history = saved.iteration, saved.history
             self.seconds_before = saved.seconds
             say(f"{self.run}: going on after iteration {self.iteration}")
@@ -160,6 +189,8 @@ class Recorder:
         assert self.progress is not None
         self.progress.update(iteration, words)
         every = self.schedule.preview_every
+        if every is None:
+            every = max(1, self.learner.iterations // 10)
         if every and (iteration % every == 0 or iteration == self.learner.iterations):
             sheet = images.grid(self.pixels.to_pixels(self.learner.preview()[:16].cpu()))
             images.write(sheet, str(self.run / "previews" / f"{iteration:06d}.png"))

@@ -20,6 +20,8 @@ class Batches:
         crop: int | None,
         batch_size: int | None,
         generator: torch.Generator,
+        flips: bool = False,
+        rotations: bool = False,
     ) -> None:
         """Raises ValueError where pictures differ in size or are smaller than the crop."""
         sizes = {tuple(p.shape) for p in pictures}
@@ -32,6 +34,7 @@ class Batches:
         wanted = batch_size or len(pictures)
         self.batch_size = min(wanted, len(pictures)) if crop is None else wanted
         self.generator = generator
+        self.flips, self.rotations = flips, rotations
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -42,17 +45,23 @@ class Batches:
 
     def __call__(self) -> Tensor:
         """The next batch, (batch_size, C, H, W)."""
-        if self.crop is None and self.batch_size >= len(self.pictures):
+        turned = self.flips or self.rotations
+        if self.crop is None and self.batch_size >= len(self.pictures) and not turned:
             return torch.stack(self.pictures)
         order = torch.randperm(len(self.pictures), generator=self.generator).tolist()
         chosen = [self.pictures[order[k % len(order)]] for k in range(self.batch_size)]
-        return torch.stack([self._cut(picture) for picture in chosen])
+        return torch.stack([self._turn(self._cut(picture)) for picture in chosen])
 
     def _cut(self, picture: Tensor) -> Tensor:
         if self.crop is None:
             return picture
         top, left = (self._below(side - self.crop + 1) for side in picture.shape[1:])
         return picture[:, top : top + self.crop, left : left + self.crop]
+
+    def _turn(self, picture: Tensor) -> Tensor:
+        if self.flips and self._below(2):
+            picture = picture.flip(-1)
+        return picture.rot90(self._below(4), (-2, -1)) if self.rotations else picture
 
     def _below(self, bound: int) -> int:
         return int(torch.randint(bound, (1,), generator=self.generator))

@@ -15,11 +15,10 @@ from gcn_cli.learning.chains import Chains, DataChains
 from gcn_cli.learning.contrast import (
     ascend,
     likelihood_gradient,
-    load_optimiser_state,
     make_optimiser,
     normalise,
-    optimiser_state,
 )
+from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
 from gcn_cli.model.energy import energy, energy_gradient
 from gcn_cli.model.fast import fast_basis
 from gcn_cli.model.network import GenerativeConvNet
@@ -90,18 +89,20 @@ class PublishedLearner:
         return self.chains.images
 
     def state(self) -> dict[str, Tensor]:
-        """Everything but the model's own parameters, to go on as if never stopped."""
-        own = {f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()}
+        """Everything to go on as if never stopped."""
+        own = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        own |= {f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()}
         own |= {f"chains.{k}": v for k, v in self.chains.state().items()}
         own["batches"] = self.observed.generator.get_state()
         return {**own, "stage": torch.tensor(self.stage)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` returned; parameters of the grown model are loaded afterwards."""
+        """Put back what `state` returned."""
         while self.stage < int(state["stage"]):
             self._next_stage()
-        load_optimiser_state(self.optimiser, _below(state, "optimiser."))
-        self.chains.load_state(_below(state, "chains."))
+        self.model.load_state_dict(below(state, "model."))
+        load_optimiser_state(self.optimiser, below(state, "optimiser."))
+        self.chains.load_state(below(state, "chains."))
         self.observed.generator.set_state(state["batches"])
 
     def _next_stage(self) -> None:
@@ -130,7 +131,3 @@ class PublishedLearner:
         if isinstance(self.chains, DataChains):
             measures["reconstruction_error"] = self.chains.reconstruction_error
         return measures
-
-
-def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

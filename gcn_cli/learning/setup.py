@@ -5,31 +5,44 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gcn_cli.config import Config
+from gcn_cli.config import Config, LadderConfig, PaperConfig
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.chains import Chains, DataChains, PersistentChains
+from gcn_cli.learning.denoising import DenoisingLearner, DenoisingRules
 from gcn_cli.learning.published import LearningRules, PublishedLearner
+from gcn_cli.model.ladder import LadderNet, Rectifier
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
+Model = GenerativeConvNet | LadderNet
+AnyLearner = PublishedLearner | DenoisingLearner
 
-def build_model(
-    config: Config, image_size: tuple[int, int], layers: Sequence[LayerSpec]
-) -> GenerativeConvNet:
+
+def build_model(config: Config, image_size: tuple[int, int], layers: Sequence[LayerSpec]) -> Model:
     """The model of a config with the given layers, its parameters zero."""
+    head_for = image_size if config.head else None
+    if isinstance(config, LadderConfig):
+        return LadderNet(
+            layers,
+            channels=config.channels,
+            depth=config.depth,
+            lattice=config.lattice,
+            rectifier=Rectifier(config.smoothness, config.exact_gates),
+            head_for=head_for,
+        )
     return GenerativeConvNet(
         layers,
         channels=config.channels,
         lattice=config.lattice,
         sigma=config.sigma,
-        head_for=image_size if config.head else None,
+        head_for=head_for,
     )
 
 
-def published_learner(
+def make_learner(
     config: Config, pictures: Sequence[Tensor], device: torch.device, dtype: torch.dtype
-) -> PublishedLearner:
+) -> AnyLearner:
     """The learner of `config` for pictures (C, H, W) in model units, on `device`.
 
     Raises ValueError where the pictures do not fit one another, the crop or the layers.
@@ -39,12 +52,40 @@ def published_learner(
         crop=config.crop,
         batch_size=config.batch_size,
         generator=named_generator(config.seed, "batches"),
+        flips=isinstance(config, LadderConfig) and config.flips,
+        rotations=isinstance(config, LadderConfig) and config.rotations,
     )
+    build_model(config, batches.image_size, config.layers).map_sizes(*batches.image_size)
+    if isinstance(config, LadderConfig):
+        return _denoising(config, batches, device, dtype)
+    return _published(config, batches, device, dtype)
+
+
+def _denoising(
+    config: LadderConfig, batches: Batches, device: torch.device, dtype: torch.dtype
+) -> DenoisingLearner:
+    net = build_model(config, batches.image_size, config.layers)
+    assert isinstance(net, LadderNet)
+    net.initialise(named_generator(config.seed, "layer", 0))
+    rules = DenoisingRules(
+        learning_rate=config.learning_rate,
+        lowest_noise=config.noise_min,
+        highest_noise=config.noise_max,
+        margin=config.margin,
+        iterations=config.iterations,
+        seed=config.seed,
+    )
+    return DenoisingLearner(net.to(device), batches, rules, device, dtype)
+
+
+def _published(
+    config: PaperConfig, batches: Batches, device: torch.device, dtype: torch.dtype
+) -> PublishedLearner:
     size = batches.image_size
     first = config.layers[:1] if config.growth else config.layers
     model = build_model(config, size, first)
+    assert isinstance(model, GenerativeConvNet)
     model.initialise(config.init_std, named_generator(config.seed, "layer", 0))
-    build_model(config, size, config.layers).map_sizes(*size)  # the whole stack must fit
     return PublishedLearner(
         model.to(device),
         config.layers[len(first) :],
@@ -66,7 +107,7 @@ def published_learner(
 
 
 def _chains(
-    config: Config, batch_size: int, shape: tuple[int, int, int], device: torch.device
+    config: PaperConfig, batch_size: int, shape: tuple[int, int, int], device: torch.device
 ) -> Chains:
     count = batch_size if config.learner == "cd" else config.chains or 1
     images = torch.zeros(count, *shape, device=device)

@@ -14,7 +14,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gcn_cli.model import topdown
 from gcn_cli.model.network import GenerativeConvNet
 
 Energy = Callable[[Tensor], Tensor]
@@ -24,12 +23,15 @@ Gradient = Callable[[Tensor], Tensor]
 """dU/dI: (N, C, H, W) -> (N, C, H, W)."""
 
 
-class ScoreModel(Protocol):
-    """What an energy needs of a model: a score f and the deviation of its reference q."""
+class GenerativeModel(Protocol):
+    """What every generative ConvNet has: a score f, B = df/dI, the deviation of its reference q."""
 
-    sigma: float
+    @property
+    def sigma(self) -> float: ...
 
     def score(self, x: Tensor) -> Tensor: ...
+
+    def basis(self, x: Tensor) -> Tensor: ...
 
 
 def squared_norm(x: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ def squared_norm(x: Tensor) -> Tensor:
     return x.square().sum(dim=(1, 2, 3))
 
 
-def energy(model: ScoreModel, x: Tensor) -> Tensor:
+def energy(model: GenerativeModel, x: Tensor) -> Tensor:
     """U(I): (N, C, H, W) -> (N,)."""
     return squared_norm(x) / (2 * model.sigma**2) - model.score(x)
 
@@ -48,9 +50,9 @@ def log_reference(x: Tensor, sigma: float) -> Tensor:
     return -squared_norm(x) / (2 * sigma**2) - pixels / 2 * math.log(2 * math.pi * sigma**2)
 
 
-def reconstruct(model: GenerativeConvNet, x: Tensor) -> Tensor:
+def reconstruct(model: GenerativeModel, x: Tensor) -> Tensor:
     """sigma^2 B(I), what the auto-encoder makes of I: (N, C, H, W) -> (N, C, H, W)."""
-    return model.sigma**2 * topdown.basis(model, x)
+    return model.sigma**2 * model.basis(x)
 
 
 def energy_gradient(sigma: float, basis: Gradient) -> Gradient:
@@ -93,7 +95,7 @@ class GaussianPiece:
 def gaussian_piece(model: GenerativeConvNet, x: Tensor) -> GaussianPiece:
     """The Gaussian piece of p on the cell that each image of x lies in (theorem 2)."""
     gates, size = model.activation_pattern(x), (x.shape[-2], x.shape[-1])
-    slope = topdown.top_down(model, gates, size)
-    alpha = topdown.intercept(model, gates, size)
+    slope = model.top_down(gates, size)
+    alpha = model.intercept(gates, size)
     variance = model.sigma**2
     return GaussianPiece(variance * slope, variance, alpha + variance * squared_norm(slope) / 2)

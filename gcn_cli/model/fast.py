@@ -1,4 +1,4 @@
-"""B again, rearranged to what hardware likes; equal to `topdown.basis` within rounding.
+"""B again, rearranged to what hardware likes; equal to `GenerativeConvNet.basis` within rounding.
 
 Three changes, none of which alters a filter: a strided first layer becomes an unstrided one on
 space-to-depth channels (15x15 / 3 on 3 channels is 5x5 on 27); maps are stored channels last;

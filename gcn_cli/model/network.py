@@ -1,7 +1,11 @@
-"""The bottom-up network: filters, gates and the score f.
+"""The paper's network: filters and gates on the way up, the same filters as basis functions down.
 
 F_k^(l) = ReLU(sum_i w_i^(l,k) * F_i^(l-1) + b_(l,k)),  F^(0) = I,  f = sum over F^(L) (equation 2
 of Xie, Lu, Zhu, Wu 2016), or <head, F^(L)> with the fully connected filter of the object model.
+B(I) = df/dI is computed without autograd, as the paper describes it (section 4): start from ones
+on the top maps, multiply by the gates, deconvolve, layer by layer. This is the reference;
+`fast.py` computes the same rearranged to what hardware likes.
+
 Image tensors are (N, C, H, W) with 0 the mean colour, in the units the model was made for.
 """
 
@@ -12,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcn_cli.model.lattice import extend
+from gcn_cli.model.lattice import extend, fold
 from gcn_cli.model.spec import Lattice, LayerSpec, border
 
 
@@ -133,6 +137,47 @@ class GenerativeConvNet(nn.Module):
         """f(I; w), one number an image: (N, C, H, W) -> (N,)."""
         top = F.relu(self.pre_activations(x)[-1])
         return (top if self.head is None else top * self.head).sum(dim=(1, 2, 3))
+
+    def deconvolve(self, layer: int, coefficients: Tensor, below: tuple[int, int]) -> Tensor:
+        """A layer's filters placed by `coefficients`: (N, filters, h, w) -> (N, C, *below)."""
+        spec = self.layers[layer]
+        before, after = self.borders()[layer]
+        # Rows that the stride steps over at the far end get no basis function: output padding.
+        rest = [(side + before + after - spec.size) % spec.stride for side in below]
+        written = F.conv_transpose2d(
+            coefficients, self.weights[layer], stride=spec.stride, output_padding=(rest[0], rest[1])
+        )
+        return fold(written, self.lattice, before, after)
+
+    def coefficients(self, gates: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """What places each layer's filters on the way down: (N, filters, h, w), bottom layer first.
+
+        `gates` as of `activation_pattern`, `size` the (H, W) of the image. Gates need not be those
+        of any image: the recursion is linear in what starts it.
+        """
+        sizes = [size, *self.map_sizes(*size)]
+        top = gates[-1].to(self.weights[0].dtype)
+        placed = [top if self.head is None else top * self.head]
+        for layer in reversed(range(1, len(self.layers))):
+            written = self.deconvolve(layer, placed[0], sizes[layer])
+            placed.insert(0, written * gates[layer - 1].to(written.dtype))
+        return placed
+
+    def top_down(self, gates: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """B for a given activation pattern: (N, C, H, W)."""
+        return self.deconvolve(0, self.coefficients(gates, size)[0], size)
+
+    def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI at the images x themselves: (N, C, H, W) -> (N, C, H, W)."""
+        return self.top_down(self.activation_pattern(x), (x.shape[-2], x.shape[-1]))
+
+    def intercept(self, gates: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """alpha of f(I) = alpha + <I, B> on the cell of `gates`: (N,).
+
+        A coefficient that places a filter also counts that filter's bias, at every position.
+        """
+        per_layer = zip(self.coefficients(gates, size), self.biases, strict=True)
+        return torch.stack([c.sum(dim=(2, 3)) @ bias for c, bias in per_layer]).sum(dim=0)
 
 
 def _draw(parameters: list[nn.Parameter], std: float, generator: torch.Generator) -> None:

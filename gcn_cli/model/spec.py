@@ -52,17 +52,21 @@ def parse_layers(text: str) -> tuple[LayerSpec, ...]:
     return tuple(LayerSpec.parse(part) for part in text.split(","))
 
 
-def border(lattice: Lattice, layer: LayerSpec) -> tuple[int, int]:
-    """Rows that a layer needs before and after the map below it.
+def closing_border(layer: LayerSpec) -> tuple[int, int]:
+    """Rows before and after that give a map of n / stride positions for a side of n.
 
-    On the torus a layer's padding plays no part: maps close on themselves only when
-    size - stride rows are added in all, so that a side of n has n / stride positions.
+    It is size - stride in all: the only amount with which maps close on a torus.
     """
+    if layer.size < layer.stride:
+        raise ValueError(f"layer {layer}: the size must be the stride or more")
+    before = (layer.size - layer.stride) // 2
+    return before, layer.size - layer.stride - before
+
+
+def border(lattice: Lattice, layer: LayerSpec) -> tuple[int, int]:
+    """Rows that a layer needs before and after the map below it; on the torus, to close it."""
     if lattice is Lattice.VALID:
         return 0, 0
     if lattice is Lattice.CIRCULAR:
-        if layer.size < layer.stride:
-            raise ValueError(f"layer {layer}: on a torus the size must be the stride or more")
-        before = (layer.size - layer.stride) // 2
-        return before, layer.size - layer.stride - before
+        return closing_border(layer)
     return layer.padding, layer.padding

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 SMALL = [
-    "--size", "24", "--layers", "6@5/2+2,4@3+1", "--iterations", "4", "--langevin-steps", "2",
-    "--threads", "1", "--device", "cpu",
+    "--learner", "mle", "--size", "24", "--layers", "6@5/2+2,4@3+1", "--iterations", "4",
+    "--langevin-steps", "2", "--threads", "1", "--device", "cpu",
 ]  # fmt: skip
 
 
@@ -112,7 +112,8 @@ def test_inspect_describes_model_picture_and_preset(trained: Path, tmp_path: Pat
     preset = gcn("inspect", "--preset", "paper-object", cwd=trained)
     (tmp_path / "preset.toml").write_bytes(preset.stdout)
     assert b"head = true" in preset.stdout
-    from gcn_cli.config import PRESETS, read_file, resolve
+    from gcn_cli.config import PRESETS, resolve
+    from gcn_cli.values import read_file
 
     assert resolve({}, read_file(str(tmp_path / "preset.toml"))) == PRESETS["paper-object"]
 
@@ -190,7 +191,10 @@ def test_a_config_file_and_stdin_and_overwrite(here: Path) -> None:
         (["train", "texture.png", "--layers", "9by9"], "--layers 9by9"),
         (["train", "texture.png", "--max-time", "soon"], "'soon' is not a time"),
         (["train", "texture.png", "--device", "cuda:77"], "--device cuda:77: not on this machine"),
-        (["train", "texture.png", "--size", "8", "--lattice", "valid"], "smaller than"),
+        (
+            ["train", "texture.png", "--learner", "mle", "--size", "8", "--lattice", "valid"],
+            "smaller than",
+        ),
         (["train", "texture.png", "--config", "no.toml"], "--config no.toml: No such file"),
         (["synthesize"], "no runs under runs/"),
         (["synthesize", "--model", "bad.png"], "bad.png: not a gcn model file"),

@@ -9,7 +9,6 @@ from gcn_cli.learning.contrast import ascend, likelihood_gradient, make_optimise
 from gcn_cli.model.energy import energy
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice, LayerSpec
-from gcn_cli.model.topdown import top_down
 from tests.conftest import MakeModel
 
 
@@ -60,7 +59,7 @@ def test_cd1_without_noise_and_with_frozen_gates_is_learning_to_reconstruct(
     gates, step_size = model.activation_pattern(x), 0.3
 
     def frozen_basis() -> torch.Tensor:
-        return top_down(model, gates, (12, 12))
+        return model.top_down(gates, (12, 12))
 
     basis = frozen_basis()
     error = 0.5 * (x / model.sigma**2 - basis).square().sum()
@@ -80,7 +79,7 @@ def test_cd1_with_free_gates_is_the_identity_where_no_gate_flips(
     model = make_model("6@5/2+1", "4@3+1")
     x, step_size = images(1, 3, 12, 12), 1e-4
     gates = model.activation_pattern(x)
-    basis = top_down(model, gates, (12, 12))
+    basis = model.top_down(gates, (12, 12))
     moved = (x - step_size**2 / 2 * (x - basis)).detach()
     same = zip(gates, model.activation_pattern(moved), strict=True)
     assert all(torch.equal(a, b) for a, b in same)

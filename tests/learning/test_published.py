@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from gcn_cli.config import Config
+from gcn_cli.config import PaperConfig
 from gcn_cli.errors import DivergedError
 from gcn_cli.learning.published import PublishedLearner
-from gcn_cli.learning.setup import published_learner
+from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.model.spec import parse_layers
 
-SMALL = Config(
+SMALL = PaperConfig(
     size=None, layers=parse_layers("8@5/2+2,6@3+1"), iterations=6, langevin_steps=3, chains=2
 )
 
@@ -22,8 +22,10 @@ def stripes(count: int = 1, side: int = 16) -> list[torch.Tensor]:
     return [wave.expand(3, side, side).clone() + 3 * number for number in range(count)]
 
 
-def learner(config: Config, count: int = 1) -> PublishedLearner:
-    return published_learner(config, stripes(count), torch.device("cpu"), torch.float32)
+def learner(config: PaperConfig, count: int = 1) -> PublishedLearner:
+    made = make_learner(config, stripes(count), torch.device("cpu"), torch.float32)
+    assert isinstance(made, PublishedLearner)
+    return made
 
 
 def run(which: PublishedLearner, done: int, until: int) -> list[Metrics]:
@@ -68,7 +70,6 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(stop_at: int, variant: str) -
     run(first, 0, stop_at)
     second = learner(config, 4)
     second.load_state(first.state())
-    second.model.load_state_dict(first.model.state_dict())
     assert run(second, stop_at, 12) == expected[stop_at:]
     for ours, theirs in zip(second.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -103,6 +104,6 @@ def test_pictures_that_do_not_fit_are_refused() -> None:
         ([small], 20, "larger than the smallest"),
     ):
         with pytest.raises(ValueError, match=words):
-            published_learner(
+            make_learner(
                 dataclasses.replace(SMALL, crop=crop), pictures, torch.device("cpu"), torch.float32
             )

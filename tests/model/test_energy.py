@@ -12,7 +12,6 @@ from gcn_cli.model.energy import (
     log_reference,
     reconstruct,
 )
-from gcn_cli.model.topdown import basis
 from gcn_cli.sampling.langevin import find_mode, mode_residual
 from tests.conftest import MakeModel
 
@@ -51,7 +50,7 @@ def test_the_gradient_of_u_is_the_scaled_reconstruction_error(
     model = make_model("6@5/2+1", "4@3+1", sigma=0.7)
     x = images(2, 3, 12, 12)
     slope = autograd_gradient(lambda y: energy(model, y))(x)
-    explicit = energy_gradient(model.sigma, lambda y: basis(model, y))(x)
+    explicit = energy_gradient(model.sigma, model.basis)(x)
     torch.testing.assert_close(explicit, slope)
     torch.testing.assert_close(slope, (x - reconstruct(model, x)) / model.sigma**2)
 

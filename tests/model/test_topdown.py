@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gcn_cli.model import topdown
 from gcn_cli.model.energy import autograd_gradient
 from gcn_cli.model.fast import fast_basis
 from gcn_cli.model.spec import Lattice
@@ -40,7 +39,7 @@ def test_basis_equals_autograd(
     model = make_model(*stack, lattice=lattice)
     x = images(2, 3, *size)
     slope = autograd_gradient(model.score)(x)
-    torch.testing.assert_close(topdown.basis(model, x), slope, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(model.basis(x), slope, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("lattice", "stack", "size"), CASES)
@@ -53,7 +52,7 @@ def test_rearranged_equals_written_out(
 ) -> None:
     model = make_model(*stack, lattice=lattice)
     x = images(2, 3, *size)
-    exact = topdown.basis(model, x)
+    exact = model.basis(x)
     assert error(fast_basis(model, torch.float64)(x), exact) < 1e-13
     assert error(fast_basis(model, torch.float32)(x.float()), exact) < 1e-5
 
@@ -69,7 +68,7 @@ def test_heads_start_the_way_down(
     model = make_model("6@5/2+1", "4@3+1", head_for=size)
     x = images(2, 3, *size)
     slope = autograd_gradient(model.score)(x)
-    torch.testing.assert_close(topdown.basis(model, x), slope)
+    torch.testing.assert_close(model.basis(x), slope)
     torch.testing.assert_close(fast_basis(model, torch.float64)(x), slope)
 
 
@@ -79,8 +78,8 @@ def test_score_is_alpha_plus_inner_product_everywhere_in_a_cell(
     model = make_model("6@5/2+1", "4@3+1")
     x = images(2, 3, 12, 12)
     gates = model.activation_pattern(x)
-    basis = topdown.top_down(model, gates, (12, 12))
-    alpha = topdown.intercept(model, gates, (12, 12))
+    basis = model.top_down(gates, (12, 12))
+    alpha = model.intercept(gates, (12, 12))
     for scale in (0.0, 1e-6, 1e-5):
         moved = x + scale * images(2, 3, 12, 12, seed=3)
         same = zip(gates, model.activation_pattern(moved), strict=True)
@@ -93,7 +92,7 @@ def test_the_top_is_linear_in_what_starts_it(make_model: MakeModel) -> None:
     """Ones below the top, no gates closed: the way down is the plain sum of all filters."""
     model = make_model("3@3", lattice=Lattice.CIRCULAR, channels=1)
     gates = [torch.ones(1, 3, 6, 6, dtype=torch.float64)]
-    constant = topdown.top_down(model, gates, (6, 6))
+    constant = model.top_down(gates, (6, 6))
     expected = model.weights[0].detach().sum() * torch.ones(1, 1, 6, 6, dtype=torch.float64)
     torch.testing.assert_close(constant.detach(), expected)
 
@@ -105,5 +104,5 @@ def test_bf16_maps_with_all_gates_open_stay_within_two_percent(
     for bias in model.biases:
         bias.data.fill_(5.0)  # far from every kink: only rounding is left, no gate can flip
     x = images(2, 3, 24, 24)
-    exact = topdown.basis(model, x)
+    exact = model.basis(x)
     assert error(fast_basis(model, torch.bfloat16)(x.float()), exact) < 2e-2

@@ -1,0 +1,155 @@
+"""Learning the ladder by denoising: contrastive divergence's "learn to reconstruct", with noise.
+
+    loss = mean over images and levels of |D_s(I + s Z) - I|^2 (s^2 + 1) / s^2,
+
+s log-uniform between the lowest and the highest level. The parameter gradient is that of a
+gradient, by `directional_gradient`; Adam makes the step; samples use the running average.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
+from gcn_cli.model.double_pass import directional_gradient
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.noise import ImageNoise, named_generator
+
+GRADIENT_NORM = 1.0  # longer gradients are scaled to this
+WARM_UP = 50  # iterations in which the learning rate rises
+LAST_RATE = 0.01  # share of the learning rate that is left at the end
+LONGEST_MEMORY = 0.999  # of the running average
+PREVIEW_STEPS = 20
+
+
+@dataclass(frozen=True)
+class DenoisingRules:
+    """How the ladder is learned."""
+
+    learning_rate: float
+    lowest_noise: float
+    highest_noise: float
+    margin: int  # pixels at the border of a crop that do not count: beyond it lies a mirror
+    iterations: int
+    seed: int
+
+
+class DenoisingLearner:
+    """A ladder, its running average and its optimiser; `step` is one iteration."""
+
+    def __init__(
+        self,
+        net: LadderNet,
+        observed: Batches,
+        rules: DenoisingRules,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.net, self.observed, self.rules = net, observed, rules
+        self.device, self.dtype = device, dtype
+        self.model = copy.deepcopy(net).requires_grad_(False)  # the running average
+        self.optimiser = torch.optim.AdamW(
+            net.parameters(), lr=rules.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+        )
+        self.noise_generator = named_generator(rules.seed, "denoising")
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole training."""
+        return self.rules.iterations
+
+    @torch.no_grad()
+    def step(self, iteration: int) -> dict[str, float]:
+        """Iteration number `iteration`, from 1: noise, denoise, learn. Returns metrics."""
+        clean = self.observed()
+        level = self._levels(len(clean)).to(self.device)
+        drawn = torch.randn(clean.shape, generator=self.noise_generator).to(self.device)
+        loss, gradients = denoising_loss(
+            self.net, clean, drawn, level, self.rules.margin, self.dtype
+        )
+        self._descend(gradients, iteration)
+        return {"loss": float(loss)}
+
+    def preview(self) -> Tensor:
+        """Two samples of the running average at the size of the crops."""
+        rules, net = self.rules, self.model
+        shape = (2, net.channels, *self.observed.image_size)
+        noise = ImageNoise(rules.seed, "preview", range(2), self.device)
+        levels = noise_levels(PREVIEW_STEPS, rules.highest_noise, rules.lowest_noise)
+        start = math.sqrt(levels[0] ** 2 + 1) * noise(shape)
+        return anneal(start, lambda x, s: net.at(s, self.dtype).denoise(x), levels, noise)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to go on as if never stopped."""
+        return {
+            **{f"net.{name}": tensor for name, tensor in self.net.state_dict().items()},
+            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()},
+            "noise": self.noise_generator.get_state(),
+            "batches": self.observed.generator.get_state(),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        self.net.load_state_dict(below(state, "net."))
+        self.model.load_state_dict(below(state, "model."))
+        load_optimiser_state(self.optimiser, below(state, "optimiser."))
+        self.noise_generator.set_state(state["noise"])
+        self.observed.generator.set_state(state["batches"])
+
+    def _levels(self, count: int) -> Tensor:
+        """One level an image, spread evenly over the ladder about one random offset."""
+        rules = self.rules
+        offset = torch.rand(1, generator=self.noise_generator)
+        place = (torch.arange(count) + offset) / count
+        span = math.log(rules.highest_noise / rules.lowest_noise)
+        return rules.lowest_noise * torch.exp(span * place)
+
+    def _descend(self, gradients: dict[str, Tensor], iteration: int) -> None:
+        """One optimiser step and one step of the running average."""
+        rules = self.rules
+        length = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+        scale = (GRADIENT_NORM / length.clamp_min(GRADIENT_NORM)).float()
+        for name, parameter in self.net.named_parameters():
+            parameter.grad = gradients[name] * scale
+        cosine = 0.5 * (1 + math.cos(math.pi * iteration / rules.iterations))
+        rate = rules.learning_rate * min(1, iteration / WARM_UP) * (cosine + LAST_RATE)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        # A short memory at first, so that the average is never dominated by the start.
+        memory = min(LONGEST_MEMORY, iteration / (iteration + 9))
+        averaged: list[Tensor] = list(self.model.parameters())
+        newest: list[Tensor] = list(self.net.parameters())
+        torch._foreach_lerp_(averaged, newest, 1 - memory)
+
+
+def denoising_loss(
+    net: LadderNet, clean: Tensor, drawn: Tensor, level: Tensor, margin: int, dtype: torch.dtype
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss at levels (N,) with standard noise `drawn`, and its parameter gradients.
+
+    Residuals within `margin` of the border do not count.
+    """
+    noise = level[:, None, None, None]
+    sigma = (noise.square() + 1).sqrt()
+    outward = noise / sigma
+    noisy = clean + noise * drawn
+    up = net.ascend(noisy / sigma, level.log(), dtype)
+    slope, asked = net.descend(up)
+    error = noisy / sigma.square() + outward * slope.to(clean.dtype) - clean
+    counted = torch.zeros_like(error)
+    inner = slice(margin, -margin or None)
+    counted[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()
+    loss = (error.square() / outward.square() * counted).sum()
+    # v = dloss / d grad F; brought to one for narrow number formats, and back after.
+    along = 2 * error * counted / outward
+    largest = along.abs().max().clamp_min(1e-30)
+    gradients = directional_gradient(net, up, asked, along / largest)
+    return loss, {name: gradient * largest for name, gradient in gradients.items()}

@@ -1,0 +1,98 @@
+"""The gradient of a gradient: d/dw <v, grad F>, by hand, for learning by denoising.
+
+<v, grad F> is the derivative of F along v. It is computed by a tangent pass up (how responses
+change along v) and one pass down; the first way down, already made for grad F, is used again.
+Counted in convolutions of one layer: up 1, down 1, tangent up 1, down 1, filters 2. The floor is
+these six; automatic differentiation does the same six and many more element-wise passes.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gcn_cli.model.ladder import Ascent, LadderNet
+from gcn_cli.model.lattice import extend
+from gcn_cli.model.spec import closing_border
+
+
+@torch.no_grad()
+def directional_gradient(
+    net: LadderNet, up: Ascent, asked: list[Tensor], along: Tensor
+) -> dict[str, Tensor]:
+    """Gradients of <along, grad F> by parameter name, float32 (float64 for float64 models).
+
+    `up` and `asked` are those of `LadderNet.ascend` and `descend`; `along` is (N, C, H, W).
+    """
+    wide = net.weights[0].dtype
+    tangents, raw_tangents, tangents_below, gradients = _tangent_pass(net, up, along)
+    above: Tensor | None = None
+    for layer in reversed(range(len(net.layers))):
+        gain = up.gains[layer]
+        curvature = net.rectifier.curvature(up.responses[layer])
+        sensitivity = curvature.mul_(tangents[layer]).mul_(asked[layer])
+        if above is not None:
+            sensitivity.addcmul_(up.gates[layer], above)
+        slope = up.gates[layer] * asked[layer]
+        gradients |= _level_gradients(
+            net, up, layer, sensitivity, (slope * raw_tangents[layer]).sum(dim=(2, 3)).to(wide)
+        )
+        # Both products of maps with filters in one call: images and tangents side by side.
+        outputs = torch.cat([sensitivity, slope]).mul_(torch.cat([gain, gain]))
+        inputs = torch.cat([up.below[layer], tangents_below[layer]])
+        gradients[f"weights.{layer}"] = _filter_gradient(net, layer, outputs, inputs).to(wide)
+        if layer:
+            above = net.deconvolve(layer, sensitivity * gain, up.sizes[layer])
+    return gradients
+
+
+def _tangent_pass(
+    net: LadderNet, up: Ascent, along: Tensor
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], dict[str, Tensor]]:
+    """How responses change along a direction of the image; readout gradients come on the way."""
+    dtype = up.responses[0].dtype
+    tangents, raw_tangents, tangents_below = [], [], []
+    gradients: dict[str, Tensor] = {}
+    moving = F.pixel_unshuffle(along, net.depth).to(dtype)
+    moving = moving.contiguous(memory_format=torch.channels_last)
+    for layer, spec in enumerate(net.layers):
+        tangents_below.append(extend(moving, net.lattice, *closing_border(spec)))
+        weight = net.weights[layer].to(dtype).contiguous(memory_format=torch.channels_last)
+        raw_tangents.append(F.conv2d(tangents_below[-1], weight, stride=spec.stride))
+        tangents.append(raw_tangents[-1] * up.gains[layer])
+        moving = up.gates[layer] * tangents[-1]
+        summed = moving.sum(dim=0) if net.image_size else moving.sum(dim=(0, 2, 3))[:, None, None]
+        gradients[f"readouts.{layer}"] = summed.to(net.weights[0].dtype) * net.strides[layer]
+    return tangents, raw_tangents, tangents_below, gradients
+
+
+def _level_gradients(
+    net: LadderNet, up: Ascent, layer: int, sensitivity: Tensor, from_tangents: Tensor
+) -> dict[str, Tensor]:
+    """Gradients of biases and of the level terms (gain = 1 + scale, shift + bias gain)."""
+    wide = net.weights[0].dtype
+    gain = up.gains[layer][:, :, 0, 0].to(wide)
+    shift = sensitivity.sum(dim=(2, 3)).to(wide)
+    scale = (sensitivity * up.raw[layer]).sum(dim=(2, 3)).to(wide) + from_tangents
+    scale = scale + shift * net.biases[layer]
+    return {
+        f"biases.{layer}": (shift * gain).sum(dim=0),
+        f"levels.{layer}": torch.cat([scale, shift], dim=1).T @ up.features,
+    }
+
+
+def _filter_gradient(net: LadderNet, layer: int, outputs: Tensor, inputs: Tensor) -> Tensor:
+    stride = net.layers[layer].stride
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        outputs,
+        inputs,
+        net.weights[layer].to(outputs.dtype).contiguous(memory_format=torch.channels_last),
+        None,
+        [stride, stride],
+        [0, 0],
+        [1, 1],
+        False,
+        [0, 0],
+        1,
+        [False, True, False],
+    )[1]
+    return gradient

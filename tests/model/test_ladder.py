@@ -1,0 +1,137 @@
+"""The ladder: identities at every level, and the hand-made double pass against autograd."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from gcn_cli.model.double_pass import directional_gradient
+from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient, reconstruct
+from gcn_cli.model.ladder import LadderNet, Rectifier, posterior_mean
+from gcn_cli.model.spec import Lattice, parse_layers
+
+LAYERS = parse_layers("6@5,5@4/2,4@3")
+
+
+def ladder(
+    exact: bool = False, lattice: Lattice = Lattice.CIRCULAR, head: bool = False
+) -> LadderNet:
+    net = LadderNet(
+        LAYERS,
+        rectifier=Rectifier(0.25, exact),
+        lattice=lattice,
+        head_for=(16, 24) if head else None,
+    )
+    generator = torch.Generator().manual_seed(0)
+    net.initialise(generator)
+    for level in net.levels:
+        level.data.mul_(10)
+    for readout in net.readouts:
+        readout.data.add_(0.1 * torch.randn(readout.shape, generator=generator))
+    return net.double()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("lattice", [Lattice.CIRCULAR, Lattice.REFLECT, Lattice.ZERO])
+@pytest.mark.parametrize("head", [False, True])
+def test_basis_is_the_gradient_of_the_score(
+    exact: bool, lattice: Lattice, head: bool, images: Callable[..., torch.Tensor]
+) -> None:
+    level = ladder(exact, lattice, head).at(0.4, torch.float64)
+    x = images(2, 3, 16, 24)
+    slope = autograd_gradient(level.score)(x)
+    torch.testing.assert_close(level.basis(x), slope)
+
+
+def test_denoising_is_tweedie_in_terms_of_the_reconstruction(
+    images: Callable[..., torch.Tensor],
+) -> None:
+    level = ladder().at(0.7, torch.float64)
+    x = images(2, 3, 16, 16)
+    log_density_slope = -energy_gradient(level.sigma, level.basis)(x)
+    torch.testing.assert_close(level.denoise(x), x + level.noise**2 * log_density_slope)
+    slope = autograd_gradient(lambda y: energy(level, y))(x)
+    torch.testing.assert_close(-log_density_slope, slope)
+    shrink = level.noise**2 / (level.noise**2 + 1)
+    residual = shrink * (x - reconstruct(level, x))
+    torch.testing.assert_close(x - level.denoise(x), residual)
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 10.0])
+def test_the_posterior_mean_of_a_gaussian_and_of_a_mixture(noise: float) -> None:
+    """Closed forms: data N(m, v), and two points a, b with equal weight."""
+    x = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    reference = noise**2 + 1
+
+    def from_score(score: torch.Tensor) -> torch.Tensor:
+        # grad log p = B - I / (s^2 + 1), so that R = (s^2 + 1) B follows from the score.
+        return posterior_mean(x, reference * (score + x / reference), noise)
+
+    mean, variance = 0.3, 0.6
+    gaussian_score = (mean - x) / (variance + noise**2)
+    expected = (x * variance + mean * noise**2) / (variance + noise**2)
+    torch.testing.assert_close(from_score(gaussian_score), expected)
+
+    a, b = -1.0, 0.8
+    leaf = x.clone().requires_grad_()
+    log_p = torch.logaddexp(
+        -((leaf - a) ** 2) / (2 * noise**2), -((leaf - b) ** 2) / (2 * noise**2)
+    )
+    (score,) = torch.autograd.grad(log_p.sum(), leaf)
+    weight = torch.sigmoid(((x - a) ** 2 - (x - b) ** 2) / (2 * noise**2))
+    torch.testing.assert_close(from_score(score), (1 - weight) * a + weight * b)
+
+
+def test_an_exact_ladder_is_piecewise_gaussian(images: Callable[..., torch.Tensor]) -> None:
+    """Inside a cell B does not change at all."""
+    level = ladder(exact=True).at(0.5, torch.float64)
+    x = images(1, 3, 16, 16)
+    moved = x + 1e-9 * images(1, 3, 16, 16, seed=1)
+    assert torch.equal(level.basis(x).round(decimals=9), level.basis(moved).round(decimals=9))
+
+
+@pytest.mark.parametrize("lattice", [Lattice.CIRCULAR, Lattice.REFLECT, Lattice.ZERO])
+@pytest.mark.parametrize("head", [False, True])
+def test_the_double_pass_equals_autograd_of_autograd(
+    lattice: Lattice, head: bool, images: Callable[..., torch.Tensor]
+) -> None:
+    net = ladder(lattice=lattice, head=head)
+    z, along = images(3, 3, 16, 24), images(3, 3, 16, 24, seed=1)
+    log_noise = torch.tensor([-2.0, 0.1, 1.5], dtype=torch.float64)
+    with torch.no_grad():
+        up = net.ascend(z, log_noise, torch.float64)
+        _, asked = net.descend(up)
+    ours = directional_gradient(net, up, asked, along)
+
+    leaf = z.clone().requires_grad_()
+    total = net.total(net.ascend(leaf, log_noise, torch.float64)).sum()
+    (slope,) = torch.autograd.grad(total, leaf, create_graph=True)
+    names, parameters = zip(*net.named_parameters(), strict=True)
+    theirs = torch.autograd.grad((slope * along).sum(), parameters)
+    assert set(ours) == set(names)
+    for name, exact in zip(names, theirs, strict=True):
+        torch.testing.assert_close(ours[name], exact, rtol=1e-9, atol=1e-10, msg=name)
+
+
+def test_bf16_maps_stay_within_two_percent(images: Callable[..., torch.Tensor]) -> None:
+    net = ladder().float()
+    x = images(2, 3, 32, 32).float()
+    exact = net.at(0.5).denoise(x)
+    rounded = net.at(0.5, torch.bfloat16).denoise(x)
+    assert float(((rounded - exact).norm() / exact.norm()).detach()) < 2e-2
+
+
+def test_the_smoothed_rectifier_is_the_box_average_of_the_relu() -> None:
+    rectifier = Rectifier(0.25)
+    a = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    offsets = torch.linspace(-0.25, 0.25, 4001, dtype=torch.float64)
+    average = torch.relu(a[:, None] + offsets).mean(dim=1)
+    gate = rectifier.gate(a)
+    torch.testing.assert_close(rectifier.value(a, gate), average, rtol=0, atol=1e-4)
+    assert math.isclose(float(rectifier.curvature(a).sum() * 0.05), 1.0, rel_tol=0.15)
+
+
+def test_sides_must_divide() -> None:
+    with pytest.raises(ValueError, match="multiples of 4"):
+        ladder().map_sizes(18, 16)

@@ -33,7 +33,7 @@ class Checkpoint:
     config: Config
     pixels: PixelScale
     model: Model
-    image_size: tuple[int, int]  # (H, W) of the images it learned from
+    image_size: tuple[int, int]  # (H, W) of the pictures it learned from, and of its samples
     iteration: int = 0
     total_iterations: int = 0
     seconds: float = 0.0  # spent training so far, all sessions together

@@ -72,7 +72,8 @@ class LadderConfig(_Checked):
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
     iterations: int = value(5000, "learning iterations a stage", low=1)
-    learning_rate: float = value(6e-3, "learning rate at its highest", above=0)
+    filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
+    learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
     seed: int = value(0, "names every random draw of the run", low=0)
 
     def __post_init__(self) -> None:
@@ -132,7 +133,7 @@ FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
 
 PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
-    "quick": LadderConfig(iterations=1700, crop=96, learning_rate=8e-3),
+    "quick": LadderConfig(iterations=1200, crop=96),
     "best": LadderConfig(iterations=40_000),
     "object": LadderConfig(head=True, crop=None, margin=0, batch_size=16, lattice=Lattice.ZERO),
     "paper-texture": PaperConfig(),

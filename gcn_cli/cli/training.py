@@ -22,6 +22,7 @@ from gcn_cli.errors import DivergedError, InputError, InterruptedRunError
 from gcn_cli.images import PixelScale
 from gcn_cli.learning.setup import AnyLearner, make_learner
 from gcn_cli.learning.trainer import Metrics, train
+from gcn_cli.model.ladder import LadderNet
 from gcn_cli.runtime import StopRequest
 from gcn_cli.values import option_name
 
@@ -206,7 +207,7 @@ class Recorder:
                 config=self.config,
                 pixels=self.pixels,
                 model=self.learner.model,
-                image_size=self.learner.observed.image_size,
+                image_size=_sample_size(self.learner),
                 iteration=self.iteration,
                 total_iterations=self.learner.iterations,
                 seconds=self.seconds_before + self.last_save - self.started,
@@ -221,3 +222,12 @@ class Recorder:
         self.metrics.close()
         if self.progress is not None:
             self.progress.bar.close()
+
+
+def _sample_size(learner: AnyLearner) -> tuple[int, int]:
+    """The size that samples have by default: that of the picture, as far as it makes a torus."""
+    height, width = learner.observed.picture_size
+    if isinstance(learner.model, LadderNet):
+        stride = learner.model.total_stride
+        return height // stride * stride, width // stride * stride
+    return height, width

@@ -41,6 +41,11 @@ class Batches:
         """(H, W) of the images in a batch."""
         if self.crop is not None:
             return self.crop, self.crop
+        return self.picture_size
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(H, W) of the first picture, before any crop."""
         return self.pictures[0].shape[1], self.pictures[0].shape[2]
 
     def __call__(self) -> Tensor:

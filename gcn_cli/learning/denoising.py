@@ -3,7 +3,8 @@
     loss = mean over images and levels of |D_s(I + s Z) - I|^2 (s^2 + 1) / s^2,
 
 s log-uniform between the lowest and the highest level. The parameter gradient is that of a
-gradient, by `directional_gradient`; Adam makes the step; samples use the running average.
+gradient, by `directional_gradient`; Muon moves the filters, Adam the rest; samples are drawn from
+the running average.
 """
 
 import copy
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.muon import Muon
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
 from gcn_cli.model.double_pass import directional_gradient
 from gcn_cli.model.ladder import LadderNet
@@ -31,7 +33,8 @@ PREVIEW_STEPS = 20
 class DenoisingRules:
     """How the ladder is learned."""
 
-    learning_rate: float
+    filter_rate: float  # of Muon, on filters
+    learning_rate: float  # of Adam, on biases, level terms and readouts
     lowest_noise: float
     highest_noise: float
     margin: int  # pixels at the border of a crop that do not count: beyond it lies a mirror
@@ -53,9 +56,13 @@ class DenoisingLearner:
         self.net, self.observed, self.rules = net, observed, rules
         self.device, self.dtype = device, dtype
         self.model = copy.deepcopy(net).requires_grad_(False)  # the running average
-        self.optimiser = torch.optim.AdamW(
-            net.parameters(), lr=rules.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-        )
+        others = [*net.biases, *net.levels, *net.readouts]
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "filters": Muon(net.weights, rules.filter_rate, dtype=dtype),
+            "others": torch.optim.AdamW(
+                others, rules.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+            ),
+        }
         self.noise_generator = named_generator(rules.seed, "denoising")
 
     @property
@@ -89,7 +96,11 @@ class DenoisingLearner:
         return {
             **{f"net.{name}": tensor for name, tensor in self.net.state_dict().items()},
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **{f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()},
+            **{
+                f"{name}.{key}": tensor
+                for name, optimiser in self.optimisers.items()
+                for key, tensor in optimiser_state(optimiser).items()
+            },
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
         }
@@ -98,7 +109,8 @@ class DenoisingLearner:
         """Put back what `state` returned."""
         self.net.load_state_dict(below(state, "net."))
         self.model.load_state_dict(below(state, "model."))
-        load_optimiser_state(self.optimiser, below(state, "optimiser."))
+        for name, optimiser in self.optimisers.items():
+            load_optimiser_state(optimiser, below(state, f"{name}."))
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])
 
@@ -118,11 +130,13 @@ class DenoisingLearner:
         for name, parameter in self.net.named_parameters():
             parameter.grad = gradients[name] * scale
         cosine = 0.5 * (1 + math.cos(math.pi * iteration / rules.iterations))
-        rate = rules.learning_rate * min(1, iteration / WARM_UP) * (cosine + LAST_RATE)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        course = min(1, iteration / WARM_UP) * (cosine + LAST_RATE)
+        rates = {"filters": rules.filter_rate, "others": rules.learning_rate}
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = rates[name] * course
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         # A short memory at first, so that the average is never dominated by the start.
         memory = min(LONGEST_MEMORY, iteration / (iteration + 9))
         averaged: list[Tensor] = list(self.model.parameters())

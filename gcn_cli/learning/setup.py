@@ -68,6 +68,7 @@ def _denoising(
     assert isinstance(net, LadderNet)
     net.initialise(named_generator(config.seed, "layer", 0))
     rules = DenoisingRules(
+        filter_rate=config.filter_rate,
         learning_rate=config.learning_rate,
         lowest_noise=config.noise_min,
         highest_noise=config.noise_max,

@@ -1,0 +1,64 @@
+"""Muon (Jordan et al. 2024): momentum whose step is the nearest matrix with equal singular values.
+
+A filter bank (filters, channels, k, k) is a matrix from patches to responses. Adam moves it along
+the few directions that gradients agree on; orthogonalised steps move all directions alike. On
+ladders it reaches the loss of Adam in a third of the iterations or fewer.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Newton-Schulz iteration that pulls singular values into about 0.7..1.2 (coefficients by Jordan).
+_CUBIC, _QUINTIC, _LINEAR = -4.7750, 2.0315, 3.4445
+_ROUNDS = 5
+
+
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """About U V^T of a matrix U S V^T: (rows, columns) -> the same. Zero stays zero."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp_min(1e-20)
+    for _ in range(_ROUNDS):
+        square = x @ x.T
+        x = _LINEAR * x + (_CUBIC * square + _QUINTIC * square @ square) @ x
+    made: Tensor = x.T if tall else x
+    return made
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalised Nesterov momentum for filter banks; other parameters want Adam."""
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.9,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`dtype` is that of the orthogonalisation alone; bfloat16 is exact enough for it."""
+        super().__init__(list(parameters), {"lr": lr, "momentum": momentum})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step from the gradients that the parameters hold."""
+        del closure
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self._step(parameter, group["lr"], group["momentum"])
+
+    def _step(self, parameter: nn.Parameter, rate: float, momentum: float) -> None:
+        gradient = parameter.grad
+        if gradient is None:
+            return
+        kept = self.state[parameter]
+        if "momentum" not in kept:
+            kept["momentum"] = torch.zeros_like(parameter)
+        kept["momentum"].lerp_(gradient, 1 - momentum)
+        ahead = gradient.lerp(kept["momentum"], momentum).flatten(1)
+        rows, columns = ahead.shape
+        step = orthogonalise(ahead.to(self.dtype)).to(parameter.dtype)
+        parameter.sub_(step.view_as(parameter), alpha=rate * max(1.0, rows / columns) ** 0.5)

@@ -1,0 +1,122 @@
+"""The default learner through the commands: train, resume, sizes, seams, objects."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gcn_cli import images
+from tests.cli.test_commands import gcn
+
+SMALL = [
+    "--layers", "8@5,8@3/2", "--crop", "16", "--margin", "2", "--iterations", "20",
+    "--threads", "1", "--device", "cpu", "--precision", "float32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished ladder; read only."""
+    folder = tmp_path_factory.mktemp("ladder")
+    Image.effect_noise((40, 32), 60).convert("RGB").save(folder / "texture.png")
+    done = gcn("train", "texture.png", *SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    return folder
+
+
+def test_training_writes_previews_and_metrics(trained: Path) -> None:
+    run = trained / "runs" / "texture"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == list(range(1, 21))
+    assert len(list((run / "previews").iterdir())) == 10
+
+
+def test_resuming_equals_going_through(trained: Path) -> None:
+    words = ["train", "texture.png", *SMALL]
+    stopped = gcn(*words, "-o", "stopped", "--max-time", "0.001s", cwd=trained)
+    assert stopped.returncode == 0, stopped.stderr.decode()
+    assert b"time limit after iteration 1 " in stopped.stderr
+    assert gcn(*words, "-o", "stopped", cwd=trained).returncode == 0
+    ours, theirs = (
+        gcn("synthesize", "--model", run, "-o", "-", cwd=trained).stdout
+        for run in ("stopped", "runs/texture")
+    )
+    assert ours == theirs
+
+
+def test_samples_of_any_size_and_from_a_picture(trained: Path) -> None:
+    for words, size in (
+        ([], (40, 32)),
+        (["--size", "64x32"], (64, 32)),
+        (["--size", "35x21"], (35, 21)),
+        (["--start", "texture.png", "--level", "0.5", "--steps", "4"], (40, 32)),
+        (["--lattice", "reflect", "--precision", "bf16"], (40, 32)),
+    ):
+        target = ["-o", "out.png", "--overwrite", "--model", "runs/texture"]
+        done = gcn("synthesize", *words, *target, cwd=trained)
+        assert done.returncode == 0, done.stderr.decode()
+        with Image.open(trained / "out.png") as picture:
+            assert picture.size == size
+        assert (b"seamless only" in done.stderr) == (size == (35, 21))
+
+
+def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
+    words = ["--start", "texture.png", "--level", "0.03", "--steps", "1", "--model", "runs/texture"]
+    assert gcn("synthesize", *words, "-o", "same.png", "--overwrite", cwd=trained).returncode == 0
+    ours, theirs = (images.read(str(trained / name)) for name in ("same.png", "texture.png"))
+    assert float((ours - theirs).abs().mean()) < 0.1 * float(theirs.std())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["synthesize", "--step-size", "0.3"], "--step-size: means nothing to a ladder"),
+        (["synthesize", "--start", "chains"], "--start chains: means nothing"),
+        (["synthesize", "--no-noise"], "--no-noise: means nothing"),
+        (["synthesize", "--level", "1"], "--level without --start PICTURE"),
+        (["synthesize", "--steps", "0"], "--steps 0"),
+        (["inspect", "--level", "1"], "--level: says where --picture"),
+        (["train", "texture.png", "--sigma", "2"], "--sigma: means nothing to --learner denoise"),
+        (["train", "texture.png", "--head"], "--head: needs whole upright images"),
+        (["train", "texture.png", "--crop", "20", "--margin", "10"], "--margin 10: must be under"),
+        (["train", "flat.png"], "one colour only"),
+        (["train", "tiny.png"], "too small to learn from"),
+        (["train", "texture.png", *SMALL, "--crop", "18"], "multiples of 4"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], message: str, trained: Path) -> None:
+    Image.new("RGB", (160, 160), "red").save(trained / "flat.png")
+    Image.effect_noise((8, 8), 60).save(trained / "tiny.png")
+    model = ["--model", "runs/texture"] if words[0] != "train" else ["-o", "runs/bad"]
+    done = gcn(*words, *model, cwd=trained)
+    assert done.returncode == 2, done.stderr.decode()
+    assert message in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_inspect_and_reconstruct_take_a_level(trained: Path) -> None:
+    words = ("--model", "runs/texture", "--level", "0.3", "--json")
+    done = gcn("inspect", "--picture", "texture.png", *words, cwd=trained)
+    assert done.returncode == 0, done.stderr.decode()
+    assert len(json.loads(done.stdout)["picture"]["open_gates"]) == 2
+    again = gcn("reconstruct", "texture.png", *words, "-o", "rec", "--overwrite", cwd=trained)
+    assert again.returncode == 0, again.stderr.decode()
+    assert json.loads(again.stdout)["psnr_db"] > 0
+
+
+def test_a_folder_of_objects_gets_a_head_and_keeps_its_size(tmp_path: Path) -> None:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for number in range(4):
+        pixels = torch.zeros(3, 16, 16)
+        pixels[:, 2 + number : 10, 3:9] = 200
+        images.write(pixels, str(folder / f"{number}.png"))
+    words = ["--preset", "object", "--layers", "8@5,8@3/2", "--iterations", "5", "--device", "cpu"]
+    done = gcn("train", "faces", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert gcn("synthesize", "--count", "2", cwd=tmp_path).returncode == 0
+    refused = gcn("synthesize", "--size", "32", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert b"head for 16x16" in refused.stderr

@@ -1,0 +1,142 @@
+"""Learning the ladder: its gradient, its resuming, and that it learns."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from gcn_cli.config import LadderConfig
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.denoising import DenoisingLearner, denoising_loss
+from gcn_cli.learning.setup import make_learner
+from gcn_cli.learning.trainer import Metrics, train
+from gcn_cli.model.ladder import LadderNet, Rectifier
+from gcn_cli.model.spec import Lattice, parse_layers
+from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.noise import ImageNoise
+
+SMALL = LadderConfig(
+    layers=parse_layers("8@5,8@3/2"), crop=16, margin=2, batch_size=2, iterations=12
+)
+
+
+def checks(count: int = 1, side: int = 24) -> list[torch.Tensor]:
+    """Unit-variance checkerboards of 4 pixels."""
+    place = torch.arange(side) // 4
+    board = ((place[:, None] + place) % 2) * 2.0 - 1
+    return [board.expand(3, side, side).clone() for _ in range(count)]
+
+
+def learner(config: LadderConfig, count: int = 1, side: int = 24) -> DenoisingLearner:
+    made = make_learner(config, checks(count, side), torch.device("cpu"), torch.float32)
+    assert isinstance(made, DenoisingLearner)
+    return made
+
+
+def run(which: DenoisingLearner, done: int, until: int) -> list[Metrics]:
+    rows: list[Metrics] = []
+    train(
+        which,
+        done=done,
+        should_stop=lambda: done + len(rows) >= until,
+        on_step=lambda _, metrics: rows.append(metrics),
+    )
+    return rows
+
+
+def test_the_gradient_is_that_of_the_loss_by_finite_differences() -> None:
+    net = LadderNet(parse_layers("4@5,4@3/2"), rectifier=Rectifier(0.5), lattice=Lattice.REFLECT)
+    net.initialise(torch.Generator().manual_seed(0))
+    net.double()
+    generator = torch.Generator().manual_seed(1)
+    clean, drawn = (
+        torch.randn(2, 3, 12, 12, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
+    level = torch.tensor([0.2, 2.0], dtype=torch.float64)
+
+    def loss() -> float:
+        return float(denoising_loss(net, clean, drawn, level, 2, torch.float64)[0])
+
+    with torch.no_grad():
+        _, gradients = denoising_loss(net, clean, drawn, level, 2, torch.float64)
+        for name, parameter in net.named_parameters():
+            direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            before = parameter.clone()
+            sides = []
+            for sign in (1, -1):
+                parameter.copy_(before + sign * 1e-5 * direction)
+                sides.append(loss())
+            parameter.copy_(before)
+            slope = (sides[0] - sides[1]) / 2e-5
+            expected = float((gradients[name] * direction).sum())
+            assert slope == pytest.approx(expected, rel=2e-3, abs=1e-6), name
+
+
+def test_an_untrained_ladder_has_a_loss_of_about_one() -> None:
+    """With F = 0 the mean is I / (s^2 + 1), whose weighted error is that of the data: 1."""
+    net = LadderNet(parse_layers("4@3"), rectifier=Rectifier(0.5))
+    clean = checks(4)
+    drawn = ImageNoise(0, "test", range(4))((4, 3, 24, 24))
+    level = torch.tensor([0.05, 0.5, 3.0, 20.0])
+    with torch.no_grad():
+        loss, _ = denoising_loss(net, torch.stack(clean), drawn, level, 0, torch.float32)
+    assert float(loss) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("stop_at", [1, 7])
+@pytest.mark.parametrize("variant", ["crops", "turned", "head"])
+def test_a_stopped_run_goes_on_as_if_never_stopped(stop_at: int, variant: str) -> None:
+    config = {
+        "crops": SMALL,
+        "turned": dataclasses.replace(SMALL, flips=True, rotations=True),
+        "head": dataclasses.replace(
+            SMALL, head=True, crop=None, margin=0, lattice=Lattice.ZERO, flips=True
+        ),
+    }[variant]
+    expected_learner = learner(config, 3)
+    expected = run(expected_learner, 0, 12)
+    first = learner(config, 3)
+    run(first, 0, stop_at)
+    second = learner(config, 3)
+    second.load_state(first.state())
+    assert run(second, stop_at, 12) == expected[stop_at:]
+    theirs = expected_learner.model.state_dict()
+    for name, tensor in second.model.state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_it_learns_and_samples_look_like_the_data() -> None:
+    """Checkerboard samples: unit contrast, and the colours of neighbours 4 apart opposed."""
+    config = dataclasses.replace(SMALL, iterations=250, batch_size=4)
+    ours = learner(config, side=32)
+    rows = run(ours, 0, 250)
+    assert sum(row["loss"] for row in rows[-25:]) < 0.85 * sum(row["loss"] for row in rows[:25])
+    net = ours.model
+    net.lattice = Lattice.CIRCULAR
+    noise = ImageNoise(0, "chain", range(2))
+    levels = noise_levels(25, config.noise_max, config.noise_min)
+    start = math.sqrt(levels[0] ** 2 + 1) * noise((2, 3, 32, 32))
+    x = anneal(start, lambda y, level: net.at(level).denoise(y), levels, noise)
+    assert 0.7 < float(x.std()) < 1.5
+    assert float((x * x.roll(4, -1)).mean()) < -0.2
+    assert float((x * x.roll(8, -1)).mean()) > 0.1
+
+
+def test_preview_shows_two_samples() -> None:
+    assert learner(SMALL).preview().shape == (2, 3, 16, 16)
+
+
+def test_crops_are_turned_only_when_asked() -> None:
+    picture = torch.arange(16.0).reshape(1, 4, 4)
+
+    def draw(flips: bool, rotations: bool) -> set[float]:
+        generator = torch.Generator().manual_seed(0)
+        batches = Batches(
+            [picture], crop=4, batch_size=64, generator=generator, flips=flips, rotations=rotations
+        )
+        return {float(image[0, 0, 0]) for image in batches()}
+
+    assert draw(False, False) == {0.0}
+    assert draw(True, False) == {0.0, 3.0}
+    assert draw(True, True) == {0.0, 3.0, 12.0, 15.0}

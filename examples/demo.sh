@@ -2,7 +2,7 @@
 # What `make demo` runs: learn a texture, write seamless samples. Some 4 minutes on two cores.
 set -eu
 cd "$(dirname "$0")/.."
-gcn train examples/textures/stone_floor.png --preset quick -o runs/demo
+gcn train examples/textures/volcanic_rock.png --preset quick -o runs/demo
 gcn synthesize --model runs/demo --count 2
 gcn synthesize --model runs/demo --size 512x512 --seed 1
 gcn inspect --model runs/demo

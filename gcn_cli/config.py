@@ -51,7 +51,7 @@ class LadderConfig(_Checked):
         512, "shrink pictures whose shorter side is longer than this; 0 never does", low=16
     )
     crop: int | None = value(
-        128, "learn from random crops of this side; 0 takes whole pictures", low=1
+        96, "learn from random crops of this side; 0 takes whole pictures", low=1
     )
     batch_size: int | None = value(4, "observed images an iteration; 0 means all", low=1)
     channels: int = value(3, "3 for colour, 1 for grey", choices=(1, 3))
@@ -133,7 +133,7 @@ FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
 
 PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
-    "quick": LadderConfig(iterations=1200, crop=96),
+    "quick": LadderConfig(iterations=1000),
     "best": LadderConfig(iterations=40_000),
     "object": LadderConfig(head=True, crop=None, margin=0, batch_size=16, lattice=Lattice.ZERO),
     "paper-texture": PaperConfig(),

@@ -58,7 +58,7 @@ class DenoisingLearner:
         self.model = copy.deepcopy(net).requires_grad_(False)  # the running average
         others = [*net.biases, *net.levels, *net.readouts]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "filters": Muon(net.weights, rules.filter_rate, dtype=dtype),
+            "filters": Muon(net.weights, rules.filter_rate),
             "others": torch.optim.AdamW(
                 others, rules.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
             ),

@@ -1,0 +1,267 @@
+"""How fast this machine does the work of gcn, and what share of its peak that is.
+
+    python examples/benchmark.py [--json] [--threads N] [--repeats N]
+
+Every ratio is of two things timed in turn in this one run (A B A B ...), given as the median of
+the pairs with their smallest and largest. Under 3 minutes on two processor cores; on a GPU where
+there is one.
+"""
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS
+from gcn_cli.learning.denoising import denoising_loss
+from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient
+from gcn_cli.model.fast import fast_basis
+from gcn_cli.model.ladder import LadderNet, Rectifier
+from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.spec import Lattice
+from gcn_cli.sampling.langevin import run_chain
+from gcn_cli.sampling.noise import ImageNoise
+
+Work = Callable[[], object]
+
+
+def seconds(work: Work, device: torch.device) -> float:
+    """Wall-clock seconds of one call, the device drained before and after."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    begun = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun
+
+
+def in_turn(works: Sequence[Work], repeats: int, device: torch.device) -> list[list[float]]:
+    """Times of each work, one row a work; called in turn after a warm-up."""
+    for work in works:
+        work()
+    rounds = [[seconds(work, device) for work in works] for _ in range(repeats)]
+    return [list(column) for column in zip(*rounds, strict=True)]
+
+
+def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """slow / fast, pair by pair."""
+    pairs = [a / b for a, b in zip(slow, fast, strict=True)]
+    return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
+
+
+def peak_rate(dtype: torch.dtype, device: torch.device, repeats: int) -> float:
+    """Largest measured rate of matrix products, in GFLOP/s."""
+    rates: list[float] = []
+    for side in (1024, 2048, 3072):
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        (times,) = in_turn([lambda a=a, b=b: a @ b], repeats, device)  # type: ignore[misc]
+        rates.append(2 * float(side) ** 3 / min(times) / 1e9)
+    best: float = max(rates)
+    return best
+
+
+def paper_net(device: torch.device) -> GenerativeConvNet:
+    """The published texture net with filters of its usual size."""
+    model = GenerativeConvNet(PUBLISHED_LAYERS)
+    model.initialise(0.01, torch.Generator().manual_seed(0))
+    return model.to(device)
+
+
+def operations(model: GenerativeConvNet, images: Tensor) -> float:
+    """Multiply-adds of one evaluation of B, times two, in GFLOP: up and down."""
+    sizes = model.map_sizes(images.shape[-2], images.shape[-1])
+    each = [w.numel() * h * w_ for w, (h, w_) in zip(model.weights, sizes, strict=True)]
+    return 2 * 2 * len(images) * sum(each) / 1e9
+
+
+def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:
+    """B of the paper's net, 8 images of 224x224: rearranged against plain autograd."""
+    model = paper_net(device)
+    images = 40 * torch.randn(8, 3, 224, 224, device=device)
+    plain = autograd_gradient(model.score)
+    work = operations(model, images)
+    figures: dict[str, Any] = {}
+    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        fast = fast_basis(model, dtype)
+        slow_times, fast_times = in_turn(
+            [lambda: plain(images), lambda fast=fast: fast(images)],  # type: ignore[misc]
+            repeats,
+            device,
+        )
+        rate = work / statistics.median(fast_times)
+        peak = peak_rate(dtype, device, repeats)
+        exact = model.basis(images[:1]).detach()
+        figures[name] = {
+            "speedup": ratio(slow_times, fast_times),
+            "gflops": rate,
+            "matrix_product_gflops": peak,
+            "share_of_matrix_product": rate / peak,
+            "relative_error": float((fast(images[:1]) - exact).norm() / exact.norm()),
+        }
+    return figures
+
+
+def ladder(device: torch.device) -> LadderNet:
+    """The default ladder, untrained."""
+    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.5), lattice=Lattice.REFLECT)
+    net.initialise(torch.Generator().manual_seed(0))
+    return net.to(device)
+
+
+def plain_denoising_step(net: LadderNet, clean: Tensor, drawn: Tensor, level: Tensor) -> None:
+    """The loss and its gradient by automatic differentiation twice, contiguous float32."""
+    noise = level[:, None, None, None]
+    sigma = (noise.square() + 1).sqrt()
+    noisy = clean + noise * drawn
+    z = (noisy / sigma).requires_grad_()
+    below, total = F.pixel_unshuffle(z, net.depth), torch.zeros((), device=clean.device)
+    angles = level.log()[:, None] * (torch.arange(8, device=clean.device) * 0.5 + 0.25)
+    features = torch.cat([angles.sin(), angles.cos()], dim=1)
+    for number, spec in enumerate(net.layers):
+        before = (spec.size - spec.stride) // 2
+        after = spec.size - spec.stride - before
+        below = F.pad(below, (before, after, before, after), mode="reflect")
+        scale, shift = (features @ net.levels[number].T).chunk(2, dim=1)
+        raw = F.conv2d(below, net.weights[number], net.biases[number], stride=spec.stride)
+        below = F.softplus(raw * (1 + scale)[:, :, None, None] + shift[:, :, None, None], beta=4)
+        total = total + (net.readouts[number] * below).sum() * net.strides[number]
+    (slope,) = torch.autograd.grad(total, z, create_graph=True)
+    error = noisy / sigma.square() + noise / sigma * slope - clean
+    loss = (error.square() * (sigma / noise).square()).mean()
+    torch.autograd.grad(loss, list(net.parameters()))
+
+
+def training_figures(device: torch.device, repeats: int) -> dict[str, Any]:
+    """One gradient of the denoising loss, 4 crops of 128x128."""
+    net = ladder(device)
+    clean, drawn = (torch.randn(4, 3, 128, 128, device=device) for _ in range(2))
+    level = torch.tensor([0.05, 0.4, 3.0, 20.0], device=device)
+
+    def ours(dtype: torch.dtype) -> Work:
+        @torch.no_grad()
+        def work() -> None:
+            denoising_loss(net, clean, drawn, level, 12, dtype)
+
+        return work
+
+    plain, single, half = in_turn(
+        [
+            lambda: plain_denoising_step(net, clean, drawn, level),
+            ours(torch.float32),
+            ours(torch.bfloat16),
+        ],
+        repeats,
+        device,
+    )
+    return {
+        "float32_speedup": ratio(plain, single),
+        "bf16_speedup": ratio(plain, half),
+        "bf16_milliseconds": statistics.median(half) * 1e3,
+    }
+
+
+def langevin_figures(device: torch.device, repeats: int) -> dict[str, Any]:
+    """Langevin steps a second on the paper's net against torchebm's sampler, float32."""
+    try:
+        from torchebm.core import BaseModel
+        from torchebm.samplers import LangevinDynamics
+    except ImportError:
+        return {"skipped": "pip install torchebm to compare"}
+    model = paper_net(device)
+
+    class Wrapped(BaseModel):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            return energy(model, x)
+
+    theirs = LangevinDynamics(model=Wrapped(), step_size=0.045, noise_scale=0.3, device=device)
+    start = torch.zeros(4, 3, 224, 224, device=device)
+    noise = ImageNoise(0, "chain", range(4), device)
+    gradient = energy_gradient(model.sigma, fast_basis(model))
+    slow, fast = in_turn(
+        [
+            lambda: theirs.sample(x=start, n_steps=4),
+            lambda: run_chain(start, gradient, steps=4, step_size=0.3, noise=noise),
+        ],
+        repeats,
+        device,
+    )
+    return {"speedup": ratio(slow, fast), "steps_per_second": 4 / statistics.median(fast)}
+
+
+def scaling_figures(device: torch.device, largest: int) -> dict[str, Any]:
+    """Seconds of one evaluation of the ladder's D a megapixel, from 256 to `largest` a side."""
+    net = ladder(device)
+    net.lattice = Lattice.CIRCULAR
+    figures = {}
+    for side in (256, 512, 1024, 2048):
+        if side > largest:
+            break
+        images = torch.randn(1, 3, side, side, device=device)
+
+        @torch.no_grad()
+        def work(images: Tensor = images) -> Tensor:
+            return net.at(0.5, torch.bfloat16).denoise(images)
+
+        (times,) = in_turn([work], 3, device)
+        figures[str(side)] = statistics.median(times) / (side / 1024) ** 2
+    spread = max(figures.values()) / min(figures.values())
+    return {"seconds_per_megapixel": figures, "largest_over_smallest": spread}
+
+
+def show(figures: dict[str, Any], indent: str = "") -> None:
+    """Nested figures as lines."""
+    for name, value in figures.items():
+        if isinstance(value, dict) and set(value) == {"median", "min", "max"}:
+            print(
+                f"{indent}{name}: {value['median']:.2f}  ({value['min']:.2f}..{value['max']:.2f})"
+            )
+        elif isinstance(value, dict):
+            print(f"{indent}{name}:")
+            show(value, indent + "  ")
+        else:
+            print(
+                f"{indent}{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
+            )
+
+
+def main() -> None:
+    """Print all figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--threads", type=int, help="processor threads")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--largest", type=int, default=2048, help="largest side for scaling")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    figures: dict[str, Any] = {
+        "machine": {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+        "basis": basis_figures(device, options.repeats),
+        "denoising_step": training_figures(device, options.repeats),
+        "langevin": langevin_figures(device, options.repeats),
+        "area": scaling_figures(device, options.largest),
+    }
+    assert math.isfinite(figures["area"]["largest_over_smallest"])
+    if options.json:
+        print(json.dumps(figures, indent=1))
+    else:
+        show(figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -65,8 +65,7 @@ def peak_rate(dtype: torch.dtype, device: torch.device, repeats: int) -> float:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         (times,) = in_turn([lambda a=a, b=b: a @ b], repeats, device)  # type: ignore[misc]
         rates.append(2 * float(side) ** 3 / min(times) / 1e9)
-    best: float = max(rates)
-    return best
+    return max(rates)
 
 
 def paper_net(device: torch.device) -> GenerativeConvNet:
@@ -80,7 +79,8 @@ def operations(model: GenerativeConvNet, images: Tensor) -> float:
     """Multiply-adds of one evaluation of B, times two, in GFLOP: up and down."""
     sizes = model.map_sizes(images.shape[-2], images.shape[-1])
     each = [w.numel() * h * w_ for w, (h, w_) in zip(model.weights, sizes, strict=True)]
-    return 2 * 2 * len(images) * sum(each) / 1e9
+    total: float = 2 * 2 * len(images) * sum(each) / 1e9
+    return total
 
 
 def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Models see pixels minus a mean colour, divided by a scale: `PixelScale` goes bot
 
 import ctypes
 import io
+import math
 import os
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from torch import Tensor
 from gcn_cli.errors import InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+FLAT = 1e-3  # grey levels of deviation below which a picture has one colour
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,24 @@ class PixelScale:
 
     mean: tuple[float, ...]
     scale: float
+
+    @classmethod
+    def fit(
+        cls, pictures: Sequence[Tensor], mean: tuple[float, ...] | None, *, unit_deviation: bool
+    ) -> "PixelScale":
+        """The scale for pictures (C, H, W): mean None takes their own mean colour.
+
+        `unit_deviation` scales to a deviation of 1 about that mean over all pixels and channels,
+        else the scale is 1. Raises InputError where the pictures have one colour only.
+        """
+        count = sum(picture[0].numel() for picture in pictures)
+        total = torch.stack([picture.double().sum(dim=(1, 2)) for picture in pictures]).sum(dim=0)
+        centred = cls(mean or tuple((total / count).tolist()), 1.0)
+        squares = [centred.to_model(picture).double().square().sum() for picture in pictures]
+        deviation = math.sqrt(float(torch.stack(squares).sum()) / (count * len(total)))
+        if deviation < FLAT:
+            raise InputError("the pictures have one colour only; there is nothing to learn")
+        return cls(centred.mean, deviation if unit_deviation else 1.0)
 
     def to_model(self, pixels: Tensor) -> Tensor:
         """(..., C, H, W) pixels -> the same in model units."""

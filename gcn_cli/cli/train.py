@@ -69,8 +69,9 @@ def command(
     gcn train texture.jpg --preset paper-texture --max-time 5m
     """
     config = resolve(given_config(options), read_file(config_file) if config_file else None, preset)
+    from gcn_cli.cli.recording import Schedule
     from gcn_cli.cli.runs import run_for
-    from gcn_cli.cli.training import Schedule, run_training
+    from gcn_cli.cli.training import run_training
     from gcn_cli.runtime import choose_device, choose_precision, set_threads
 
     set_threads(threads)

@@ -24,6 +24,8 @@ class Chains(Protocol):
 
     def restart(self) -> None: ...
 
+    def measures(self) -> dict[str, float]: ...
+
     def state(self) -> dict[str, Tensor]: ...
 
     def load_state(self, state: dict[str, Tensor]) -> None: ...
@@ -52,6 +54,10 @@ class PersistentChains:
     def restart(self) -> None:
         """Back to zero, as published whenever a layer is added."""
         self.images = torch.zeros_like(self.images)
+
+    def measures(self) -> dict[str, float]:
+        """None of its own."""
+        return {}
 
     def state(self) -> dict[str, Tensor]:
         return {"images": self.images, "noise": self.noise.state()}
@@ -94,6 +100,10 @@ class DataChains:
 
     def restart(self) -> None:
         """Nothing is kept between iterations."""
+
+    def measures(self) -> dict[str, float]:
+        """The reconstruction error of the last batch."""
+        return {"reconstruction_error": self.reconstruction_error}
 
     def state(self) -> dict[str, Tensor]:
         return {} if self.noise is None else {"noise": self.noise.state()}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.learning.batches import Batches
-from gcn_cli.learning.chains import Chains, DataChains
+from gcn_cli.learning.chains import Chains
 from gcn_cli.learning.contrast import (
     ascend,
     likelihood_gradient,
@@ -124,10 +124,8 @@ class PublishedLearner:
     @torch.no_grad()
     def _measure(self, observed: Tensor, synthesised: Tensor) -> dict[str, float]:
         gap = energy(self.model, synthesised).mean() - energy(self.model, observed).mean()
-        measures = {
+        return {
             "energy_gap": float(gap) / observed[0].numel(),
             "contrast": float(synthesised.std() / observed.std()),
+            **self.chains.measures(),
         }
-        if isinstance(self.chains, DataChains):
-            measures["reconstruction_error"] = self.chains.reconstruction_error
-        return measures

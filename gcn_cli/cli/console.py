@@ -1,5 +1,6 @@
 """What a person or a log sees: lines on stderr, a bar on a terminal, plain lines in a log."""
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -22,8 +23,16 @@ class Progress:
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self.what, self.total, self.first = what, total, done
         self.on_terminal = sys.stderr.isatty()
+        size = shutil.get_terminal_size()
         self.bar = tqdm(
-            total=total, initial=done, desc=what, unit="it", disable=not self.on_terminal
+            total=total,
+            initial=done,
+            desc=what,
+            unit="it",
+            # tqdm takes a terminal that does not know its size (a container's) for one of none.
+            ncols=size.columns,
+            nrows=size.lines,
+            disable=not self.on_terminal,
         )
         self.started = self.last_line = time.monotonic()
 

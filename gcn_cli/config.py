@@ -51,7 +51,7 @@ class LadderConfig(_Checked):
         512, "shrink pictures whose shorter side is longer than this; 0 never does", low=16
     )
     crop: int | None = value(
-        128, "learn from random crops of this side; 0 takes whole pictures", low=1
+        96, "learn from random crops of this side; 0 takes whole pictures", low=1
     )
     batch_size: int | None = value(4, "observed images an iteration; 0 means all", low=1)
     channels: int = value(3, "3 for colour, 1 for grey", choices=(1, 3))
@@ -64,7 +64,7 @@ class LadderConfig(_Checked):
     depth: int = value(2, "space-to-depth: filters see blocks of this side", low=1, high=8)
     head: bool = value(False, "fully connected to the whole map, by place: aligned objects")
     lattice: Lattice = value(Lattice.REFLECT, "what lies beyond the border", choices=LATTICES[1:])
-    smoothness: float = value(0.5, "half width of the box that smooths the ReLU", above=0)
+    smoothness: float = value(0.35, "half width of the box that smooths the ReLU", above=0)
     exact_gates: bool = value(False, "plain ReLU gates: exactly piecewise Gaussian, learns slower")
     noise_min: float = value(0.03, "lowest level, in deviations of the data", above=0)
     noise_max: float = value(
@@ -73,8 +73,8 @@ class LadderConfig(_Checked):
     margin: int = value(12, "pixels at the border of a crop that do not count", low=0)
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
-    iterations: int = value(3400, "learning iterations a stage", low=1)
-    filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
+    iterations: int = value(5000, "learning iterations a stage", low=1)
+    filter_rate: float = value(0.04, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
     seed: int = value(0, "names every random draw of the run", low=0)
 
@@ -135,10 +135,11 @@ FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
 
 PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
-    "quick": LadderConfig(iterations=900, crop=96),
-    "best": LadderConfig(iterations=28_000),
+    # Short trainings end better with softer gates, a lower rate and a shorter ladder.
+    "quick": LadderConfig(iterations=1000, smoothness=0.5, filter_rate=0.03, noise_max=25.0),
+    "best": LadderConfig(iterations=40_000),
     "object": LadderConfig(
-        head=True, crop=None, margin=0, batch_size=16, lattice=Lattice.ZERO, iterations=5000
+        head=True, crop=None, margin=0, batch_size=16, lattice=Lattice.ZERO, iterations=2000
     ),
     "paper-texture": PaperConfig(),
     "paper-codebook": PaperConfig(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),

@@ -112,7 +112,7 @@ def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:
 
 def ladder(device: torch.device) -> LadderNet:
     """The default ladder, untrained."""
-    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.5), lattice=Lattice.REFLECT)
+    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.35), lattice=Lattice.REFLECT)
     net.initialise(torch.Generator().manual_seed(0))
     return net.to(device)
 
@@ -228,9 +228,8 @@ def show(figures: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{name}:")
             show(value, indent + "  ")
         else:
-            print(
-                f"{indent}{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
-            )
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            print(f"{indent}{name}: {shown}")
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ def machine_options(command: F) -> F:
             type=click.Choice(["auto", "float32", "bf16"]),
             default="auto",
             show_default=True,
-            help="format of the maps; auto: bf16 for ladders where the device is fast at it, else float32",
+            help="format of the maps; auto: bf16 for ladders where that is fast, else float32",
         ),
         click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps"

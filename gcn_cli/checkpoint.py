@@ -23,7 +23,6 @@ from gcn_cli.learning.setup import Model, build_model
 from gcn_cli.model.spec import parse_layers
 
 FORMAT = 1
-FILE_NAME = "model.safetensors"
 
 
 @dataclass(frozen=True)

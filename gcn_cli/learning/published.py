@@ -23,6 +23,7 @@ from gcn_cli.model.energy import energy, energy_gradient
 from gcn_cli.model.fast import fast_basis
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
+from gcn_cli.quality import contrast
 from gcn_cli.sampling.noise import named_generator
 
 
@@ -126,6 +127,6 @@ class PublishedLearner:
         gap = energy(self.model, synthesised).mean() - energy(self.model, observed).mean()
         return {
             "energy_gap": float(gap) / observed[0].numel(),
-            "contrast": float(synthesised.std() / observed.std()),
+            "contrast": contrast(synthesised, observed),
             **self.chains.measures(),
         }

@@ -56,8 +56,8 @@ def _tangent_pass(
     moving = moving.contiguous(memory_format=torch.channels_last)
     for layer, spec in enumerate(net.layers):
         tangents_below.append(extend(moving, net.lattice, *closing_border(spec)))
-        weight = net.weights[layer].to(dtype).contiguous(memory_format=torch.channels_last)
-        raw_tangents.append(F.conv2d(tangents_below[-1], weight, stride=spec.stride))
+        filters = net.filters(layer, dtype)
+        raw_tangents.append(F.conv2d(tangents_below[-1], filters, stride=spec.stride))
         tangents.append(raw_tangents[-1] * up.gains[layer])
         moving = up.gates[layer] * tangents[-1]
         summed = moving.sum(dim=0) if net.image_size else moving.sum(dim=(0, 2, 3))[:, None, None]
@@ -85,7 +85,7 @@ def _filter_gradient(net: LadderNet, layer: int, outputs: Tensor, inputs: Tensor
     gradient: Tensor = torch.ops.aten.convolution_backward(
         outputs,
         inputs,
-        net.weights[layer].to(outputs.dtype).contiguous(memory_format=torch.channels_last),
+        net.filters(layer, outputs.dtype),
         None,
         [stride, stride],
         [0, 0],

@@ -151,8 +151,8 @@ class LadderNet(nn.Module):
         up = Ascent(features, [], [], [], [], [], [])
         below = F.pixel_unshuffle(z, self.depth).to(dtype)
         below = below.contiguous(memory_format=torch.channels_last)
-        for spec, weight, bias, level in zip(
-            self.layers, self.weights, self.biases, self.levels, strict=True
+        for layer, (spec, bias, level) in enumerate(
+            zip(self.layers, self.biases, self.levels, strict=True)
         ):
             scale, shift = (features @ level.T).chunk(2, dim=1)
             gain = 1 + scale
@@ -160,12 +160,18 @@ class LadderNet(nn.Module):
             up.sizes.append((below.shape[-2], below.shape[-1]))
             up.gains.append(gain[:, :, None, None].to(dtype))
             up.below.append(extend(below, self.lattice, *closing_border(spec)))
-            up.raw.append(F.conv2d(up.below[-1], _cast(weight, dtype), stride=spec.stride))
+            filters = self.filters(layer, dtype)
+            up.raw.append(F.conv2d(up.below[-1], filters, stride=spec.stride))
             response = torch.addcmul(shift[:, :, None, None].to(dtype), up.raw[-1], up.gains[-1])
             up.responses.append(response)
             up.gates.append(self.rectifier.gate(response))
             below = self.rectifier.value(response, up.gates[-1])
         return up
+
+    def filters(self, layer: int, dtype: torch.dtype) -> Tensor:
+        """A layer's filters in the maps' number format, channels last."""
+        weight: Tensor = self.weights[layer]
+        return weight.to(dtype).contiguous(memory_format=torch.channels_last)
 
     def readout(self, layer: int, dtype: torch.dtype) -> Tensor:
         """What each response of a layer counts for in F: (1, filters, h or 1, w or 1)."""
@@ -184,7 +190,7 @@ class LadderNet(nn.Module):
     def deconvolve(self, layer: int, coefficients: Tensor, size: tuple[int, int]) -> Tensor:
         """A layer's filters placed by `coefficients` on the map of `size` below."""
         spec = self.layers[layer]
-        weight = _cast(self.weights[layer], coefficients.dtype)
+        weight = self.filters(layer, coefficients.dtype)
         before, after = closing_border(spec)
         rest = [(side + before + after - spec.size) % spec.stride for side in size]
         written = F.conv_transpose2d(
@@ -212,10 +218,6 @@ class LadderNet(nn.Module):
     def at(self, noise: float, dtype: torch.dtype = torch.float32) -> "LadderLevel":
         """The generative ConvNet at noise deviation `noise`."""
         return LadderLevel(self, noise, dtype)
-
-
-def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return weight.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from gcn_cli.config import Config, from_json, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale, write_bytes
 from gcn_cli.learning.setup import Model, build_model
+from gcn_cli.learning.state import below
 from gcn_cli.model.spec import parse_layers
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "data_digest": checkpoint.data_digest,
         "metrics": list(checkpoint.history[-1]) if checkpoint.history else [],
     }
-    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     # A learner's state has the model in it too; it is stored once.
     own = {n: t for n, t in checkpoint.learner_state.items() if not n.startswith("model.")}
     tensors |= {f"learner.{name}": tensor for name, tensor in own.items()}
@@ -101,9 +102,7 @@ def _assemble(
     config = from_json(description["config"])
     height, width = description["image_size"]
     model = build_model(config, (height, width), parse_layers(description["layers"]))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
+    model.load_state_dict(below(tensors, "model."))
     names, pixels = description["metrics"], description["pixels"]
     return Checkpoint(
         config=config,

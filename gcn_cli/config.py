@@ -73,6 +73,9 @@ class LadderConfig(_Checked):
     margin: int = value(12, "pixels at the border of a crop that do not count", low=0)
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
+    guidance: bool = value(
+        True, "sample away from what the model was early in its training; sharper, half as fast"
+    )
     iterations: int = value(5000, "learning iterations a stage", low=1)
     filter_rate: float = value(0.04, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)

@@ -66,6 +66,8 @@ def test_bad_files_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="format 99"):
         checkpoint.load(path)
 
-    save_file({"x": torch.zeros(1)}, path, metadata={"gcn": json.dumps({"format": 1})})
+    save_file(
+        {"x": torch.zeros(1)}, path, metadata={"gcn": json.dumps({"format": checkpoint.FORMAT})}
+    )
     with pytest.raises(InputError, match="incomplete"):
         checkpoint.load(path)

@@ -13,7 +13,7 @@ from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import to_json
 from gcn_cli.learning.setup import Model
 from gcn_cli.model.energy import energy
-from gcn_cli.model.ladder import LadderLevel, LadderNet
+from gcn_cli.model.guided import GuidedLadder, GuidedLevel
 from gcn_cli.model.network import GenerativeConvNet
 
 HISTORY_ROWS = 10
@@ -23,7 +23,7 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
     """Config, layers and training history as plain values."""
     model = loaded.model
     sizes = model.map_sizes(*loaded.image_size)
-    layers = [
+    layers: list[dict[str, Any]] = [
         {
             "layer": str(spec),
             "receptive_field": field,
@@ -38,16 +38,22 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
         whole = f"{loaded.image_size[1]}x{loaded.image_size[0]}"
         count = model.head.numel()
         layers.append({"layer": "head", "receptive_field": whole, "map": "1", "parameters": count})
-    return {
+    facts = {
         "config": to_json(loaded.config),
         "mean_color": list(loaded.pixels.mean),
         "iteration": loaded.iteration,
         "total_iterations": loaded.total_iterations,
         "seconds": round(loaded.seconds, 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(int(layer["parameters"]) for layer in layers),
         "layers": layers,
         "history": _thinned(loaded.history),
     }
+    if isinstance(model, GuidedLadder):
+        facts["guidance"] = [
+            {"noise": round(level, 4), "strength": round(model.strength(level), 4)}
+            for level in model.levels
+        ]
+    return facts
 
 
 def _thinned(history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -60,14 +66,15 @@ def _thinned(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def _per_layer(model: Model) -> list[nn.ParameterList]:
     """The lists of a model that have an entry a layer."""
-    if isinstance(model, LadderNet):
-        return [model.weights, model.biases, model.levels, model.readouts]
+    if isinstance(model, GuidedLadder):
+        net = model.net
+        return [net.weights, net.biases, net.levels, net.readouts]
     return [model.weights, model.biases]
 
 
 @torch.no_grad()
 def judge(
-    loaded: Checkpoint, here: GenerativeConvNet | LadderLevel, pixels: Tensor
+    loaded: Checkpoint, here: GenerativeConvNet | GuidedLevel, pixels: Tensor
 ) -> dict[str, Any]:
     """Score, energy and the share of open gates by layer, for a picture (C, H, W) in 0..255.
 
@@ -85,9 +92,11 @@ def judge(
 
 def filter_sheet(loaded: Checkpoint) -> Tensor:
     """The first layer's filters side by side, each stretched to 0..255 about mid grey."""
-    filters = loaded.model.weights[0].detach()
-    if isinstance(loaded.model, LadderNet):
-        filters = torch.pixel_shuffle(filters, loaded.model.depth)
+    if isinstance(loaded.model, GuidedLadder):
+        net = loaded.model.net
+        filters = torch.pixel_shuffle(net.weights[0].detach(), net.depth)
+    else:
+        filters = loaded.model.weights[0].detach()
     peak = filters.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
     shown = 127.5 + 127.5 * filters / peak
     enlarged = shown.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
@@ -101,8 +110,9 @@ def render(facts: dict[str, Any]) -> str:
     for name, value in facts["config"].items():
         settings.add_row(name, str(value))
     console.print(settings)
-    for key in ("layers", "history"):
-        console.print(_table(key, facts[key]))
+    for key in ("layers", "guidance", "history"):
+        if key in facts:
+            console.print(_table(key, facts[key]))
     for key in ("iteration", "total_iterations", "seconds", "parameters"):
         console.print(f"{key}: {facts[key]}")
     for name, value in facts.get("picture", {}).items():

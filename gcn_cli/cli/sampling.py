@@ -15,7 +15,7 @@ from gcn_cli.config import LadderConfig, PaperConfig
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.fast import fast_basis
-from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.guided import GuidedLadder
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.annealed import anneal, noise_levels
@@ -23,7 +23,7 @@ from gcn_cli.sampling.langevin import run_chain
 from gcn_cli.sampling.noise import ImageNoise
 
 PUBLISHED_STEPS = 100
-LADDER_STEPS = 25  # where quality stops rising with evaluations
+LADDER_STEPS = 16  # where quality stops rising with evaluations
 DEFAULT_LEVEL = 1.0  # of noise on a picture to start from, in deviations of the data
 
 
@@ -112,7 +112,7 @@ def _ladder_batch(
     loaded: Checkpoint, wish: Wish, numbers: range, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     net, config = loaded.model, loaded.config
-    assert isinstance(net, LadderNet)
+    assert isinstance(net, GuidedLadder)
     assert isinstance(config, LadderConfig)
     _refuse_published_options(wish)
     steps = LADDER_STEPS if wish.steps is None else wish.steps

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.guidance import fit_guidance
 from gcn_cli.learning.muon import Muon
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
 from gcn_cli.model.double_pass import directional_gradient
+from gcn_cli.model.guided import GuidedLadder
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
@@ -26,7 +28,10 @@ GRADIENT_NORM = 1.0  # longer gradients are scaled to this
 WARM_UP = 50  # iterations in which the learning rate rises
 LAST_RATE = 0.01  # share of the learning rate that is left at the end
 LONGEST_MEMORY = 0.999  # of the running average
-PREVIEW_STEPS = 20
+PREVIEW_STEPS = 16
+EARLY = 8  # the part of the training after which the ladder is kept as its early self: one in 8
+GUIDED_SIDE = 256  # pixels a side that guidance is fitted on, shared among pictures
+GUIDED_PICTURES = 16
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class DenoisingRules:
     highest_noise: float
     margin: int  # pixels at the border of a crop that do not count: beyond it lies a mirror
     iterations: int
+    guidance: bool
     seed: int
 
 
@@ -47,15 +53,16 @@ class DenoisingLearner:
 
     def __init__(
         self,
-        net: LadderNet,
+        model: GuidedLadder,
         observed: Batches,
         rules: DenoisingRules,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.net, self.observed, self.rules = net, observed, rules
+        self.observed, self.rules = observed, rules
         self.device, self.dtype = device, dtype
-        self.model = copy.deepcopy(net).requires_grad_(False)  # the running average
+        self.net = net = copy.deepcopy(model.net)  # what is learned
+        self.model = model.requires_grad_(False)  # what is sampled: its running average
         others = [*net.biases, *net.levels, *net.readouts]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
             "filters": Muon(net.weights, rules.filter_rate),
@@ -63,6 +70,7 @@ class DenoisingLearner:
                 others, rules.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
             ),
         }
+        self.has_early = torch.tensor(False)
         self.noise_generator = named_generator(rules.seed, "denoising")
 
     @property
@@ -80,12 +88,25 @@ class DenoisingLearner:
             self.net, clean, drawn, level, self.rules.margin, self.dtype
         )
         self._descend(gradients, iteration)
+        if iteration == math.ceil(self.rules.iterations / EARLY):
+            self.model.early.load_state_dict(self.model.net.state_dict())
+            self.has_early.fill_(True)
+        if iteration == self.rules.iterations:
+            self.conclude()
         return {"loss": float(loss)}
+
+    def conclude(self) -> None:
+        """End the learning, as `step` does at its last iteration: fit the guidance.
+
+        For trainings that end sooner; before there is an early ladder it does nothing.
+        """
+        if self.rules.guidance and self.has_early:
+            fit_guidance(self.model, self._examples(), self.rules.seed, self.dtype)
 
     def preview(self) -> Tensor:
         """Two samples of the running average at the size of the crops."""
         rules, net = self.rules, self.model
-        shape = (2, net.channels, *self.observed.image_size)
+        shape = (2, net.net.channels, *self.observed.image_size)
         noise = ImageNoise(rules.seed, "preview", range(2), self.device)
         levels = noise_levels(PREVIEW_STEPS, rules.highest_noise, rules.lowest_noise)
         start = math.sqrt(levels[0] ** 2 + 1) * noise(shape)
@@ -101,6 +122,7 @@ class DenoisingLearner:
                 for name, optimiser in self.optimisers.items()
                 for key, tensor in optimiser_state(optimiser).items()
             },
+            "has_early": self.has_early,
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
         }
@@ -111,8 +133,23 @@ class DenoisingLearner:
         self.model.load_state_dict(below(state, "model."))
         for name, optimiser in self.optimisers.items():
             load_optimiser_state(optimiser, below(state, f"{name}."))
+        self.has_early.copy_(state["has_early"])
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])
+
+    def _examples(self) -> Tensor:
+        """Data to fit guidance on: whole pictures where they are learned whole, else middles."""
+        pictures = self.observed.pictures
+        if self.observed.crop is None:
+            return torch.stack(pictures[:GUIDED_PICTURES])
+        count = min(len(pictures), 4)
+        smallest = min(min(picture.shape[1:]) for picture in pictures[:count])
+        stride = self.net.total_stride
+        side = min(smallest, int(GUIDED_SIDE / count**0.5)) // stride * stride
+        tops = [[(s - side) // 2 for s in picture.shape[1:]] for picture in pictures[:count]]
+        return torch.stack(
+            [p[:, y : y + side, x : x + side] for p, (y, x) in zip(pictures, tops, strict=False)]
+        )
 
     def _levels(self, count: int) -> Tensor:
         """One level an image, spread evenly over the ladder about one random offset."""
@@ -139,7 +176,7 @@ class DenoisingLearner:
             optimiser.zero_grad(set_to_none=True)
         # A short memory at first, so that the average is never dominated by the start.
         memory = min(LONGEST_MEMORY, iteration / (iteration + 9))
-        averaged: list[Tensor] = list(self.model.parameters())
+        averaged: list[Tensor] = list(self.model.net.parameters())
         newest: list[Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(averaged, newest, 1 - memory)
 

@@ -10,20 +10,24 @@ from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.chains import Chains, DataChains, PersistentChains
 from gcn_cli.learning.denoising import DenoisingLearner, DenoisingRules
 from gcn_cli.learning.published import LearningRules, PublishedLearner
+from gcn_cli.model.guided import GuidedLadder
 from gcn_cli.model.ladder import LadderNet, Rectifier
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
+from gcn_cli.sampling.annealed import noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
-Model = GenerativeConvNet | LadderNet
+Model = GenerativeConvNet | GuidedLadder
 AnyLearner = PublishedLearner | DenoisingLearner
+
+GUIDED_LEVELS = 16  # at which a ladder keeps a strength of guidance
 
 
 def build_model(config: Config, image_size: tuple[int, int], layers: Sequence[LayerSpec]) -> Model:
     """The model of a config with the given layers, its parameters zero."""
     head_for = image_size if config.head else None
     if isinstance(config, LadderConfig):
-        return LadderNet(
+        net = LadderNet(
             layers,
             channels=config.channels,
             depth=config.depth,
@@ -31,6 +35,7 @@ def build_model(config: Config, image_size: tuple[int, int], layers: Sequence[La
             rectifier=Rectifier(config.smoothness, config.exact_gates),
             head_for=head_for,
         )
+        return GuidedLadder(net, noise_levels(GUIDED_LEVELS, config.noise_max, config.noise_min))
     return GenerativeConvNet(
         layers,
         channels=config.channels,
@@ -55,18 +60,22 @@ def make_learner(
         flips=isinstance(config, LadderConfig) and config.flips,
         rotations=isinstance(config, LadderConfig) and config.rotations,
     )
-    build_model(config, batches.image_size, config.layers).map_sizes(*batches.image_size)
+    model = build_model(config, batches.image_size, config.layers)
+    model.map_sizes(*batches.image_size)
     if isinstance(config, LadderConfig):
-        return _denoising(config, batches, device, dtype)
+        assert isinstance(model, GuidedLadder)
+        return _denoising(config, model, batches, device, dtype)
     return _published(config, batches, device, dtype)
 
 
 def _denoising(
-    config: LadderConfig, batches: Batches, device: torch.device, dtype: torch.dtype
+    config: LadderConfig,
+    model: GuidedLadder,
+    batches: Batches,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> DenoisingLearner:
-    net = build_model(config, batches.image_size, config.layers)
-    assert isinstance(net, LadderNet)
-    net.initialise(named_generator(config.seed, "layer", 0))
+    model.net.initialise(named_generator(config.seed, "layer", 0))
     rules = DenoisingRules(
         filter_rate=config.filter_rate,
         learning_rate=config.learning_rate,
@@ -74,9 +83,10 @@ def _denoising(
         highest_noise=config.noise_max,
         margin=config.margin,
         iterations=config.iterations,
+        guidance=config.guidance,
         seed=config.seed,
     )
-    return DenoisingLearner(net.to(device), batches, rules, device, dtype)
+    return DenoisingLearner(model.to(device), batches, rules, device, dtype)
 
 
 def _published(

@@ -28,8 +28,7 @@ def directional_gradient(
     above: Tensor | None = None
     for layer in reversed(range(len(net.layers))):
         gain = up.gains[layer]
-        curvature = net.rectifier.curvature(up.responses[layer])
-        sensitivity = curvature.mul_(tangents[layer]).mul_(asked[layer])
+        sensitivity = net.rectifier.bend(up.responses[layer], tangents[layer]).mul_(asked[layer])
         if above is not None:
             sensitivity.addcmul_(up.gates[layer], above)
         slope = up.gates[layer] * asked[layer]

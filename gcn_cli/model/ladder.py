@@ -45,17 +45,19 @@ class Rectifier:
         """First derivative, in 0..1."""
         if self.exact:
             return (a > 0).to(a.dtype)
-        return (a * (0.5 / self.width) + 0.5).clamp_(0, 1)
+        return (a * (0.5 / self.width)).add_(0.5).clamp_(0, 1)
 
     def value(self, a: Tensor, gate: Tensor) -> Tensor:
         """The rectified response, from `gate(a)`."""
         if self.exact:
             return F.relu(a)
-        return (gate * gate).mul_(self.width).add_(F.relu(a - self.width))
+        return (a - self.width).clamp_min_(0).addcmul_(gate, gate, value=self.width)
 
-    def curvature(self, a: Tensor) -> Tensor:
-        """Second derivative: 1 / (2 w) on the box, 0 outside."""
-        return (a.abs() < self.width).to(a.dtype).mul_(0.5 / self.width)
+    def bend(self, a: Tensor, by: Tensor) -> Tensor:
+        """`by` times the second derivative, which is 1 / (2 w) on the box and 0 outside."""
+        # What passes back through a clamp, in one pass over the maps.
+        passed: Tensor = torch.ops.aten.hardtanh_backward(by, a, -self.width, self.width)
+        return passed.mul_(0.5 / self.width)
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,12 @@ class Ascent:
 
     features: Tensor  # of the levels, (N, LEVEL_FEATURES)
     gains: list[Tensor]  # (N, filters, 1, 1)
+    gates: list[Tensor]
+    sizes: list[tuple[int, int]]  # of the maps each layer looked at, border excluded
+    # Kept for learning only:
     below: list[Tensor]  # maps each layer looked at, border included
     raw: list[Tensor]  # filter responses before gain and bias
     responses: list[Tensor]  # and after
-    gates: list[Tensor]
-    sizes: list[tuple[int, int]]  # of the maps each layer looked at, border excluded
 
 
 class LadderNet(nn.Module):
@@ -144,8 +147,13 @@ class LadderNet(nn.Module):
             fields.append(field)
         return fields
 
-    def ascend(self, z: Tensor, log_noise: Tensor, dtype: torch.dtype) -> Ascent:
-        """The way up for scaled images z (N, C, H, W) at levels (N,); maps are of `dtype`."""
+    def ascend(
+        self, z: Tensor, log_noise: Tensor, dtype: torch.dtype, *, keep: bool = True
+    ) -> Ascent:
+        """The way up for scaled images z (N, C, H, W) at levels (N,); maps are of `dtype`.
+
+        Without `keep` only what the way down needs is kept, and maps are used again.
+        """
         angles = log_noise[:, None] * FREQUENCIES.to(log_noise)
         features = torch.cat([angles.sin(), angles.cos()], dim=1)
         up = Ascent(features, [], [], [], [], [], [])
@@ -159,11 +167,16 @@ class LadderNet(nn.Module):
             shift = shift + bias * gain
             up.sizes.append((below.shape[-2], below.shape[-1]))
             up.gains.append(gain[:, :, None, None].to(dtype))
-            up.below.append(extend(below, self.lattice, *closing_border(spec)))
-            filters = self.filters(layer, dtype)
-            up.raw.append(F.conv2d(up.below[-1], filters, stride=spec.stride))
-            response = torch.addcmul(shift[:, :, None, None].to(dtype), up.raw[-1], up.gains[-1])
-            up.responses.append(response)
+            below = extend(below, self.lattice, *closing_border(spec))
+            raw = F.conv2d(below, self.filters(layer, dtype), stride=spec.stride)
+            offset = shift[:, :, None, None].to(dtype)
+            if keep:
+                up.below.append(below)
+                up.raw.append(raw)
+                up.responses.append(torch.addcmul(offset, raw, up.gains[-1]))
+                response = up.responses[-1]
+            else:
+                response = torch.addcmul(offset, raw, up.gains[-1], out=raw)
             up.gates.append(self.rectifier.gate(response))
             below = self.rectifier.value(response, up.gates[-1])
         return up
@@ -235,24 +248,26 @@ class LadderLevel:
 
     def score(self, x: Tensor) -> Tensor:
         """f(I; w, s): (N, C, H, W) -> (N,)."""
-        return self.net.total(self._ascend(x)) / self.noise
+        return self.net.total(self._ascend(x, keep=True)) / self.noise
 
+    @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
         """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
-        slope, _ = self.net.descend(self._ascend(x))
+        slope, _ = self.net.descend(self._ascend(x, keep=False))
         return slope.to(x.dtype) / (self.noise * self.sigma)
 
+    @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
         """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
-        return self._ascend(x).gates
+        return self._ascend(x, keep=False).gates
 
     def denoise(self, x: Tensor) -> Tensor:
         """D(I), the mean of the clean image given the noisy one: (N, C, H, W) -> the same."""
         return posterior_mean(x, self.sigma**2 * self.basis(x), self.noise)
 
-    def _ascend(self, x: Tensor) -> Ascent:
+    def _ascend(self, x: Tensor, *, keep: bool) -> Ascent:
         levels = x.new_full((len(x),), math.log(self.noise))
-        return self.net.ascend(x / self.sigma, levels, self.dtype)
+        return self.net.ascend(x / self.sigma, levels, self.dtype, keep=keep)
 
 
 def posterior_mean(x: Tensor, reconstruction: Tensor, noise: float) -> Tensor:

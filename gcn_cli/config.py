@@ -64,7 +64,7 @@ class LadderConfig(_Checked):
     depth: int = value(2, "space-to-depth: filters see blocks of this side", low=1, high=8)
     head: bool = value(False, "fully connected to the whole map, by place: aligned objects")
     lattice: Lattice = value(Lattice.REFLECT, "what lies beyond the border", choices=LATTICES[1:])
-    smoothness: float = value(0.35, "half width of the box that smooths the ReLU", above=0)
+    smoothness: float = value(0.5, "half width of the box that smooths the ReLU", above=0)
     exact_gates: bool = value(False, "plain ReLU gates: exactly piecewise Gaussian, learns slower")
     noise_min: float = value(0.03, "lowest level, in deviations of the data", above=0)
     noise_max: float = value(
@@ -76,8 +76,8 @@ class LadderConfig(_Checked):
     guidance: bool = value(
         True, "sample away from what the model was early in its training; sharper, half as fast"
     )
-    iterations: int = value(5000, "learning iterations a stage", low=1)
-    filter_rate: float = value(0.04, "learning rate of the filters (Muon), at its highest", above=0)
+    iterations: int = value(4000, "learning iterations a stage", low=1)
+    filter_rate: float = value(0.02, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
     seed: int = value(0, "names every random draw of the run", low=0)
 
@@ -138,8 +138,7 @@ FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
 
 PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
-    # Short trainings end better with softer gates, a lower rate and a shorter ladder.
-    "quick": LadderConfig(iterations=1000, smoothness=0.5, filter_rate=0.03, noise_max=25.0),
+    "quick": LadderConfig(iterations=1000, filter_rate=0.03),
     "best": LadderConfig(iterations=40_000),
     "object": LadderConfig(
         head=True, crop=None, margin=0, batch_size=16, lattice=Lattice.ZERO, iterations=2000

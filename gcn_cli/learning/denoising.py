@@ -1,10 +1,7 @@
 """Learning the ladder by denoising: contrastive divergence's "learn to reconstruct", with noise.
 
-    loss = mean over images and levels of |D_s(I + s Z) - I|^2 (s^2 + 1) / s^2,
-
-s log-uniform between the lowest and the highest level. The parameter gradient is that of a
-gradient, by `directional_gradient`; Muon moves the filters, Adam the rest; samples are drawn from
-the running average.
+The levels of a batch are log-uniform between the lowest and the highest. Muon moves the filters,
+Adam the rest; samples are drawn from the running average.
 """
 
 import copy
@@ -15,16 +12,16 @@ import torch
 from torch import Tensor
 
 from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.denoising_loss import batch_loss, one_thread_each
 from gcn_cli.learning.guidance import fit_guidance
 from gcn_cli.learning.muon import Muon
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
-from gcn_cli.model.double_pass import directional_gradient
 from gcn_cli.model.guided import GuidedLadder
-from gcn_cli.model.ladder import LadderNet
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
-GRADIENT_NORM = 1.0  # longer gradients are scaled to this
+OUTLIER = 3.0  # a gradient this many times longer than usual is cut down to that
+USUAL_MEMORY = 0.98  # of the mean length of gradients
 WARM_UP = 50  # iterations in which the learning rate rises
 LAST_RATE = 0.01  # share of the learning rate that is left at the end
 LONGEST_MEMORY = 0.999  # of the running average
@@ -71,6 +68,8 @@ class DenoisingLearner:
             ),
         }
         self.has_early = torch.tensor(False)
+        self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
+        self.threads = one_thread_each()
         self.noise_generator = named_generator(rules.seed, "denoising")
 
     @property
@@ -84,8 +83,8 @@ class DenoisingLearner:
         clean = self.observed()
         level = self._levels(len(clean)).to(self.device)
         drawn = torch.randn(clean.shape, generator=self.noise_generator).to(self.device)
-        loss, gradients = denoising_loss(
-            self.net, clean, drawn, level, self.rules.margin, self.dtype
+        loss, gradients = batch_loss(
+            self.net, clean, drawn, level, self.rules.margin, self.dtype, self.threads
         )
         self._descend(gradients, iteration)
         if iteration == math.ceil(self.rules.iterations / EARLY):
@@ -123,6 +122,7 @@ class DenoisingLearner:
                 for key, tensor in optimiser_state(optimiser).items()
             },
             "has_early": self.has_early,
+            "usual_length": self.usual_length,
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
         }
@@ -134,6 +134,7 @@ class DenoisingLearner:
         for name, optimiser in self.optimisers.items():
             load_optimiser_state(optimiser, below(state, f"{name}."))
         self.has_early.copy_(state["has_early"])
+        self.usual_length.copy_(state["usual_length"])
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])
 
@@ -159,11 +160,18 @@ class DenoisingLearner:
         span = math.log(rules.highest_noise / rules.lowest_noise)
         return rules.lowest_noise * torch.exp(span * place)
 
+    def _shortened(self, length: Tensor) -> Tensor:
+        """A gradient's length, cut down where it is an outlier; keeps the mean of such lengths."""
+        usual = torch.where(self.usual_length > 0, self.usual_length, length)
+        shortened = torch.minimum(length, OUTLIER * usual)
+        self.usual_length.copy_(usual.lerp(shortened, 1 - USUAL_MEMORY))
+        return shortened
+
     def _descend(self, gradients: dict[str, Tensor], iteration: int) -> None:
         """One optimiser step and one step of the running average."""
         rules = self.rules
         length = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
-        scale = (GRADIENT_NORM / length.clamp_min(GRADIENT_NORM)).float()
+        scale = self._shortened(length.float()) / length.float().clamp_min(1e-30)
         for name, parameter in self.net.named_parameters():
             parameter.grad = gradients[name] * scale
         cosine = 0.5 * (1 + math.cos(math.pi * iteration / rules.iterations))
@@ -179,28 +187,3 @@ class DenoisingLearner:
         averaged: list[Tensor] = list(self.model.net.parameters())
         newest: list[Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(averaged, newest, 1 - memory)
-
-
-def denoising_loss(
-    net: LadderNet, clean: Tensor, drawn: Tensor, level: Tensor, margin: int, dtype: torch.dtype
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss at levels (N,) with standard noise `drawn`, and its parameter gradients.
-
-    Residuals within `margin` of the border do not count.
-    """
-    noise = level[:, None, None, None]
-    sigma = (noise.square() + 1).sqrt()
-    outward = noise / sigma
-    noisy = clean + noise * drawn
-    up = net.ascend(noisy / sigma, level.log(), dtype)
-    slope, asked = net.descend(up)
-    error = noisy / sigma.square() + outward * slope.to(clean.dtype) - clean
-    counted = torch.zeros_like(error)
-    inner = slice(margin, -margin or None)
-    counted[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()
-    loss = (error.square() / outward.square() * counted).sum()
-    # v = dloss / d grad F; brought to one for narrow number formats, and back after.
-    along = 2 * error * counted / outward
-    largest = along.abs().max().clamp_min(1e-30)
-    gradients = directional_gradient(net, up, asked, along / largest)
-    return loss, {name: gradient * largest for name, gradient in gradients.items()}

@@ -38,9 +38,11 @@ def directional_gradient(
         # Both products of maps with filters in one call: images and tangents side by side.
         outputs = torch.cat([sensitivity, slope]).mul_(torch.cat([gain, gain]))
         inputs = torch.cat([up.below[layer], tangents_below[layer]])
-        gradients[f"weights.{layer}"] = _filter_gradient(net, layer, outputs, inputs).to(wide)
+        stride = net.layers[layer].stride
+        gradient = _filter_gradient(up.filters[layer], stride, outputs, inputs)
+        gradients[f"weights.{layer}"] = gradient.to(wide)
         if layer:
-            above = net.deconvolve(layer, sensitivity * gain, up.sizes[layer])
+            above = net.deconvolve(up, layer, sensitivity * gain)
     return gradients
 
 
@@ -55,8 +57,7 @@ def _tangent_pass(
     moving = moving.contiguous(memory_format=torch.channels_last)
     for layer, spec in enumerate(net.layers):
         tangents_below.append(extend(moving, net.lattice, *closing_border(spec)))
-        filters = net.filters(layer, dtype)
-        raw_tangents.append(F.conv2d(tangents_below[-1], filters, stride=spec.stride))
+        raw_tangents.append(F.conv2d(tangents_below[-1], up.filters[layer], stride=spec.stride))
         tangents.append(raw_tangents[-1] * up.gains[layer])
         moving = up.gates[layer] * tangents[-1]
         summed = moving.sum(dim=0) if net.image_size else moving.sum(dim=(0, 2, 3))[:, None, None]
@@ -79,12 +80,11 @@ def _level_gradients(
     }
 
 
-def _filter_gradient(net: LadderNet, layer: int, outputs: Tensor, inputs: Tensor) -> Tensor:
-    stride = net.layers[layer].stride
+def _filter_gradient(filters: Tensor, stride: int, outputs: Tensor, inputs: Tensor) -> Tensor:
     gradient: Tensor = torch.ops.aten.convolution_backward(
         outputs,
         inputs,
-        net.filters(layer, outputs.dtype),
+        filters,
         None,
         [stride, stride],
         [0, 0],

@@ -64,6 +64,7 @@ class Rectifier:
 class Ascent:
     """The way up at one set of images: what the way down, and learning, need of it."""
 
+    filters: list[Tensor]  # of every layer, in the maps' format
     features: Tensor  # of the levels, (N, LEVEL_FEATURES)
     gains: list[Tensor]  # (N, filters, 1, 1)
     gates: list[Tensor]
@@ -147,16 +148,21 @@ class LadderNet(nn.Module):
             fields.append(field)
         return fields
 
+    def filters(self, dtype: torch.dtype) -> list[Tensor]:
+        """All filters in the number format of the maps, channels last."""
+        return [w.to(dtype).contiguous(memory_format=torch.channels_last) for w in self.weights]
+
     def ascend(
-        self, z: Tensor, log_noise: Tensor, dtype: torch.dtype, *, keep: bool = True
+        self, z: Tensor, log_noise: Tensor, filters: list[Tensor], *, keep: bool = True
     ) -> Ascent:
-        """The way up for scaled images z (N, C, H, W) at levels (N,); maps are of `dtype`.
+        """The way up for scaled images z (N, C, H, W) at levels (N,), with `filters(dtype)`.
 
         Without `keep` only what the way down needs is kept, and maps are used again.
         """
+        dtype = filters[0].dtype
         angles = log_noise[:, None] * FREQUENCIES.to(log_noise)
         features = torch.cat([angles.sin(), angles.cos()], dim=1)
-        up = Ascent(features, [], [], [], [], [], [])
+        up = Ascent(filters, features, [], [], [], [], [], [])
         below = F.pixel_unshuffle(z, self.depth).to(dtype)
         below = below.contiguous(memory_format=torch.channels_last)
         for layer, (spec, bias, level) in enumerate(
@@ -168,7 +174,7 @@ class LadderNet(nn.Module):
             up.sizes.append((below.shape[-2], below.shape[-1]))
             up.gains.append(gain[:, :, None, None].to(dtype))
             below = extend(below, self.lattice, *closing_border(spec))
-            raw = F.conv2d(below, self.filters(layer, dtype), stride=spec.stride)
+            raw = F.conv2d(below, filters[layer], stride=spec.stride)
             offset = shift[:, :, None, None].to(dtype)
             if keep:
                 up.below.append(below)
@@ -180,11 +186,6 @@ class LadderNet(nn.Module):
             up.gates.append(self.rectifier.gate(response))
             below = self.rectifier.value(response, up.gates[-1])
         return up
-
-    def filters(self, layer: int, dtype: torch.dtype) -> Tensor:
-        """A layer's filters in the maps' number format, channels last."""
-        weight: Tensor = self.weights[layer]
-        return weight.to(dtype).contiguous(memory_format=torch.channels_last)
 
     def readout(self, layer: int, dtype: torch.dtype) -> Tensor:
         """What each response of a layer counts for in F: (1, filters, h or 1, w or 1)."""
@@ -200,14 +201,13 @@ class LadderNet(nn.Module):
         ]
         return torch.stack(values).sum(dim=0)
 
-    def deconvolve(self, layer: int, coefficients: Tensor, size: tuple[int, int]) -> Tensor:
-        """A layer's filters placed by `coefficients` on the map of `size` below."""
+    def deconvolve(self, up: Ascent, layer: int, coefficients: Tensor) -> Tensor:
+        """A layer's filters placed by `coefficients` on the map below it."""
         spec = self.layers[layer]
-        weight = self.filters(layer, coefficients.dtype)
         before, after = closing_border(spec)
-        rest = [(side + before + after - spec.size) % spec.stride for side in size]
+        rest = [(side + before + after - spec.size) % spec.stride for side in up.sizes[layer]]
         written = F.conv_transpose2d(
-            coefficients, weight, stride=spec.stride, output_padding=(rest[0], rest[1])
+            coefficients, up.filters[layer], stride=spec.stride, output_padding=(rest[0], rest[1])
         )
         return fold(written, self.lattice, before, after)
 
@@ -223,7 +223,7 @@ class LadderNet(nn.Module):
             wanted = wanted if above is None else above + wanted
             asked.insert(0, wanted)
             coefficients = up.gates[layer] * wanted * up.gains[layer]
-            above = self.deconvolve(layer, coefficients, up.sizes[layer])
+            above = self.deconvolve(up, layer, coefficients)
         assert above is not None
         slope: Tensor = F.pixel_shuffle(above, self.depth)
         return slope, asked
@@ -267,7 +267,7 @@ class LadderLevel:
 
     def _ascend(self, x: Tensor, *, keep: bool) -> Ascent:
         levels = x.new_full((len(x),), math.log(self.noise))
-        return self.net.ascend(x / self.sigma, levels, self.dtype, keep=keep)
+        return self.net.ascend(x / self.sigma, levels, self.net.filters(self.dtype), keep=keep)
 
 
 def posterior_mean(x: Tensor, reconstruction: Tensor, noise: float) -> Tensor:

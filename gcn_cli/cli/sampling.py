@@ -58,6 +58,7 @@ class Wish:
     seed: int
     lattice: Lattice | None
     level: float | None
+    guidance: float | None
 
 
 def make_samples(loaded: Checkpoint, wish: Wish, dtype: torch.dtype) -> list[Tensor]:
@@ -93,6 +94,8 @@ def _published_batch(
     assert isinstance(config, PaperConfig)
     if wish.level is not None:
         raise InputError("--level: this model has one level of noise; leave it out")
+    if wish.guidance is not None:
+        raise InputError("--guidance: means nothing to a published model; leave it out")
     model.lattice = wish.lattice or config.lattice
     x = _starts(loaded, wish, numbers).to(device)
     _check_size(loaded, (x.shape[-2], x.shape[-1]))
@@ -119,6 +122,7 @@ def _ladder_batch(
     if steps < 1:
         raise InputError("--steps 0: a ladder needs one evaluation at least")
     net.lattice = wish.lattice or (config.lattice if config.head else Lattice.CIRCULAR)
+    net.emphasis = 1.0 if wish.guidance is None else wish.guidance
     height, width = wish.size or loaded.image_size
     if config.head and (height, width) != loaded.image_size:
         _refuse_head_size(loaded)

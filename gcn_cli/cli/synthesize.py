@@ -53,6 +53,11 @@ from gcn_cli.model.spec import Lattice
     help="noise put on the PICTURE to start from: small keeps it, large forgets it  [default: 1]",
 )
 @click.option(
+    "--guidance",
+    type=click.FloatRange(min=0),
+    help="multiplies the guidance that training found; 0 is none, and softer  [default: 1]",
+)
+@click.option(
     "-o",
     "--output",
     metavar="FILE|FOLDER",
@@ -72,6 +77,7 @@ def command(
     noise: bool,
     lattice: str | None,
     level: float | None,
+    guidance: float | None,
     output: str | None,
     overwrite: bool,
     as_json: bool,
@@ -101,7 +107,7 @@ def command(
     targets = Targets(output, path.parent / "samples", count, overwrite)
     loaded = checkpoint.load(path, chosen)
     border = None if lattice is None else Lattice(lattice)
-    wish = Wish(count, size, start, steps, step_size, noise, seed, border, level)
+    wish = Wish(count, size, start, steps, step_size, noise, seed, border, level, guidance)
     pictures = make_samples(loaded, wish, choose_precision(precision, chosen, loaded.config))
     for number, (target, picture) in enumerate(zip(targets.paths, pictures, strict=True)):
         images.write(picture, target)

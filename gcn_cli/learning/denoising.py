@@ -20,6 +20,7 @@ from gcn_cli.model.guided import GuidedLadder
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
+FILTER_DECAY = 0.03  # without it filters grow until a step overshoots
 OUTLIER = 3.0  # a gradient this many times longer than usual is cut down to that
 USUAL_MEMORY = 0.98  # of the mean length of gradients
 WARM_UP = 50  # iterations in which the learning rate rises
@@ -62,7 +63,7 @@ class DenoisingLearner:
         self.model = model.requires_grad_(False)  # what is sampled: its running average
         others = [*net.biases, *net.levels, *net.readouts]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "filters": Muon(net.weights, rules.filter_rate),
+            "filters": Muon(net.weights, rules.filter_rate, weight_decay=FILTER_DECAY),
             "others": torch.optim.AdamW(
                 others, rules.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
             ),

@@ -44,8 +44,11 @@ class Muon(torch.optim.Optimizer):
         parameters: Iterable[nn.Parameter],
         lr: float,
         momentum: float = 0.9,
+        weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(list(parameters), {"lr": lr, "momentum": momentum})
+        """`weight_decay` times the rate is the share of itself that a filter loses a step."""
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(list(parameters), defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -53,6 +56,7 @@ class Muon(torch.optim.Optimizer):
         del closure
         for group in self.param_groups:
             for parameter in group["params"]:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 self._step(parameter, group["lr"], group["momentum"])
 
     def _step(self, parameter: nn.Parameter, rate: float, momentum: float) -> None:

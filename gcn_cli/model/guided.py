@@ -33,6 +33,7 @@ class GuidedLadder(nn.Module):
         super().__init__()
         self.net, self.early = net, copy.deepcopy(net)
         self.levels = tuple(levels)
+        self.emphasis = 1.0  # multiplies every strength; 0 is the ladder as it was learned
         self.register_buffer("strengths", torch.zeros(len(levels)))
 
     @property
@@ -64,6 +65,9 @@ class GuidedLadder(nn.Module):
 
     def strength(self, noise: float) -> float:
         """g at a noise deviation: linear between levels in the logarithm, constant beyond."""
+        return self.emphasis * self._kept(noise)
+
+    def _kept(self, noise: float) -> float:
         rising = [math.log(level) for level in reversed(self.levels)]
         values = self.strengths.flip(0).tolist()
         place = bisect_left(rising, math.log(noise))

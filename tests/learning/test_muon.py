@@ -37,3 +37,12 @@ def test_it_solves_an_ill_conditioned_regression_that_plain_descent_does_not() -
 
     assert loss_after(Muon, 0.05) < 0.05
     assert loss_after(torch.optim.SGD, 0.05) > 0.3
+
+
+def test_decay_shrinks_by_its_share_of_the_rate() -> None:
+    """Without a gradient's direction nothing else moves a filter."""
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    optimiser = Muon([weight], lr=0.1, weight_decay=0.5)
+    weight.grad = torch.zeros(2, 3)
+    optimiser.step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 3), 0.95))

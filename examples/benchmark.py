@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS
-from gcn_cli.learning.denoising_loss import batch_loss, one_thread_each
+from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient
 from gcn_cli.model.fast import fast_basis
 from gcn_cli.model.ladder import LadderNet, Rectifier
@@ -143,14 +143,13 @@ def plain_denoising_step(net: LadderNet, clean: Tensor, drawn: Tensor, level: Te
 def training_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     """One gradient of the denoising loss, 4 crops of 128x128."""
     net = ladder(device)
-    workers = one_thread_each()
     clean, drawn = (torch.randn(4, 3, 128, 128, device=device) for _ in range(2))
     level = torch.tensor([0.05, 0.4, 3.0, 20.0], device=device)
 
     def ours(dtype: torch.dtype) -> Work:
         @torch.no_grad()
         def work() -> None:
-            batch_loss(net, clean, drawn, level, 12, dtype, workers)
+            denoising_loss(net, clean, drawn, level, 12, dtype)
 
         return work
 

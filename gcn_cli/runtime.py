@@ -1,7 +1,9 @@
 """The machine a run lives on: device, precision, threads, wall-clock limits, signals."""
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +13,8 @@ import torch
 
 from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of mallopt(3)
 
 
 def choose_device(asked: str) -> torch.device:
@@ -53,9 +57,25 @@ def _fast_bfloat16(device: torch.device) -> bool:
 
 
 def set_threads(asked: int | None) -> None:
-    """Processor threads for torch; by default what torch finds."""
+    """Processor threads for torch, by default what torch finds; and memory kept for its maps."""
     if asked is not None:
         torch.set_num_threads(asked)
+    _keep_memory()
+
+
+def _keep_memory() -> None:
+    """Have the C library keep freed memory, where it is GNU's.
+
+    Maps of the same sizes are made and freed at every step; given back to the system they come
+    back page by page, which takes a tenth of a training step and a third of a large sample.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_TOP_PAD, 64 << 20)
 
 
 class StopRequest:

@@ -16,6 +16,7 @@ from gcn_cli.errors import InputError, InterruptedRunError
 from gcn_cli.images import PixelScale
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import train
+from gcn_cli.learning.verdict import verdict
 from gcn_cli.runtime import StopRequest
 
 
@@ -60,6 +61,9 @@ def run_training(
             say(message)
             raise KeyboardInterrupt
         raise InterruptedRunError(f"{message}, the same command goes on")
+    said = verdict([row["loss"] for row in recorder.history]) if ladder else None
+    if said is not None:
+        say(said)
     if recorder.iteration < learner.iterations:
         say(f"time limit after iteration {recorder.iteration} of {learner.iterations}, saved")
     print(run)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.learning.batches import Batches
-from gcn_cli.learning.denoising_loss import batch_loss, one_thread_each
+from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.learning.guidance import fit_guidance
 from gcn_cli.learning.muon import Muon
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
@@ -70,7 +70,6 @@ class DenoisingLearner:
         }
         self.has_early = torch.tensor(False)
         self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
-        self.threads = one_thread_each()
         self.noise_generator = named_generator(rules.seed, "denoising")
 
     @property
@@ -84,8 +83,8 @@ class DenoisingLearner:
         clean = self.observed()
         level = self._levels(len(clean)).to(self.device)
         drawn = torch.randn(clean.shape, generator=self.noise_generator).to(self.device)
-        loss, gradients = batch_loss(
-            self.net, clean, drawn, level, self.rules.margin, self.dtype, self.threads
+        loss, gradients = denoising_loss(
+            self.net, clean, drawn, level, self.rules.margin, self.dtype
         )
         self._descend(gradients, iteration)
         if iteration == math.ceil(self.rules.iterations / EARLY):

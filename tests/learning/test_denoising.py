@@ -9,7 +9,7 @@ import torch
 from gcn_cli.config import LadderConfig
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.denoising import DenoisingLearner
-from gcn_cli.learning.denoising_loss import batch_loss, denoising_loss, one_thread_each
+from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.model.ladder import LadderNet, Rectifier
@@ -56,14 +56,11 @@ def test_the_gradient_is_that_of_the_loss_by_finite_differences() -> None:
     )
     level = torch.tensor([0.2, 2.0], dtype=torch.float64)
 
-    def filters() -> list[torch.Tensor]:
-        return net.filters(torch.float64)
-
     def loss() -> float:
-        return float(denoising_loss(net, filters(), clean, drawn, level, 2)[0])
+        return float(denoising_loss(net, clean, drawn, level, 2, torch.float64)[0])
 
     with torch.no_grad():
-        _, gradients = denoising_loss(net, filters(), clean, drawn, level, 2)
+        _, gradients = denoising_loss(net, clean, drawn, level, 2, torch.float64)
         for name, parameter in net.named_parameters():
             direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             before = parameter.clone()
@@ -84,9 +81,7 @@ def test_an_untrained_ladder_has_a_loss_of_about_one() -> None:
     drawn = ImageNoise(0, "test", range(4))((4, 3, 24, 24))
     level = torch.tensor([0.05, 0.5, 3.0, 20.0])
     with torch.no_grad():
-        loss, _ = denoising_loss(
-            net, net.filters(torch.float32), torch.stack(clean), drawn, level, 0
-        )
+        loss, _ = denoising_loss(net, torch.stack(clean), drawn, level, 0, torch.float32)
     assert float(loss) == pytest.approx(1, abs=0.05)
 
 
@@ -146,24 +141,3 @@ def test_crops_are_turned_only_when_asked() -> None:
     assert draw(False, False) == {0.0}
     assert draw(True, False) == {0.0, 3.0}
     assert draw(True, True) == {0.0, 3.0, 12.0, 15.0}
-
-
-def test_a_batch_is_the_mean_of_its_images_for_any_number_of_threads() -> None:
-    net = LadderNet(parse_layers("4@5,4@3/2"), rectifier=Rectifier(0.5))
-    net.initialise(torch.Generator().manual_seed(0))
-    noise = ImageNoise(0, "test", range(3))
-    clean, drawn = noise((3, 3, 16, 16)), noise((3, 3, 16, 16))
-    level = torch.tensor([0.1, 1.0, 4.0])
-    whole, together = denoising_loss(net, net.filters(torch.float32), clean, drawn, level, 2)
-    before = torch.get_num_threads()
-    shared = []
-    for count in (1, 3):
-        torch.set_num_threads(count)
-        with one_thread_each() as workers:
-            shared.append(batch_loss(net, clean, drawn, level, 2, torch.float32, workers))
-        assert torch.get_num_threads() == count
-    torch.set_num_threads(before)
-    torch.testing.assert_close(shared[0][0], whole)
-    for name, gradient in together.items():
-        torch.testing.assert_close(shared[0][1][name], gradient, rtol=1e-4, atol=1e-6)
-        assert torch.equal(shared[0][1][name], shared[1][1][name])

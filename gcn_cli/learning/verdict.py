@@ -1,0 +1,28 @@
+"""What a course of losses says: has learning stalled, been unstable, settled, or is it going on?"""
+
+import statistics
+from collections.abc import Sequence
+
+FEWEST = 50  # losses that a verdict needs
+SPIKE = 3.0  # times the median: a step that overshot
+STALLED = 0.99  # share of the first losses that is hardly less
+SETTLED = 0.005  # share of the loss by which a fifth of the training hardly lowers it
+
+
+def verdict(losses: Sequence[float]) -> str | None:
+    """One sentence on denoising losses in order; None for too few of them."""
+    if len(losses) < FEWEST:
+        return None
+    fifth = len(losses) // 5
+    first, before, last = losses[:fifth], losses[-2 * fifth : -fifth], losses[-fifth:]
+    now = statistics.fmean(last)
+    spikes = sum(loss > SPIKE * statistics.median(losses) for loss in losses[fifth:])
+    if spikes:
+        return f"unstable: {spikes} losses far above the rest; lower --filter-rate"
+    if now > STALLED * statistics.fmean(first):
+        return f"stalled: the loss, {now:.3g}, is hardly below that of the first iterations"
+    fallen = 1 - now / statistics.fmean(before)
+    error = statistics.pstdev(last) / now * (2 / fifth) ** 0.5
+    if fallen < max(SETTLED, 2 * error):
+        return f"settled: the loss, {now:.3g}, no longer falls"
+    return f"still learning: the loss, {now:.3g}, fell by {fallen:.1%} in the last fifth"

@@ -76,8 +76,8 @@ class LadderConfig(_Checked):
     guidance: bool = value(
         True, "sample away from what the model was early in its training; sharper, half as fast"
     )
-    iterations: int = value(4000, "learning iterations a stage", low=1)
-    filter_rate: float = value(0.02, "learning rate of the filters (Muon), at its highest", above=0)
+    iterations: int = value(2000, "learning iterations a stage", low=1)
+    filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
     seed: int = value(0, "names every random draw of the run", low=0)
 
@@ -138,7 +138,7 @@ FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
 
 PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
-    "quick": LadderConfig(iterations=1000, filter_rate=0.03),
+    "quick": LadderConfig(iterations=1000),
     "best": LadderConfig(iterations=40_000),
     "object": LadderConfig(
         head=True, crop=None, margin=0, batch_size=16, lattice=Lattice.ZERO, iterations=2000

@@ -111,9 +111,12 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far, in MiB."""
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory held so far, in MiB: of tensors on a GPU, of this process elsewhere."""
     import resource
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1024 if os.uname().sysname == "Linux" else peak / 2**20

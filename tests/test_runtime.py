@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 
 from gcn_cli.errors import InputError
 from gcn_cli.runtime import StopRequest, choose_device, peak_memory_mib
@@ -30,4 +31,4 @@ def test_a_time_limit_and_a_signal_both_ask_to_stop() -> None:
 
 
 def test_memory_is_measured_in_mebibytes() -> None:
-    assert 20 < peak_memory_mib() < 100_000
+    assert 20 < peak_memory_mib(torch.device("cpu")) < 100_000

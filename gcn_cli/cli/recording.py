@@ -113,12 +113,17 @@ class Recorder:
                 image_size=_sample_size(self.learner),
                 iteration=self.iteration,
                 total_iterations=self.learner.iterations,
-                seconds=self.seconds_before + self.last_save - self.started,
+                seconds=self.seconds,
                 data_digest=self.digest,
                 history=self.history,
                 learner_state=self.learner.state(),
             ),
         )
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this run up to its last save, all sessions together."""
+        return self.seconds_before + self.last_save - self.started
 
     def close(self) -> None:
         """End the bar and the metrics file."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -137,7 +138,7 @@ def _ladder_batch(
         levels = noise_levels(steps, config.noise_max, config.noise_min)
         start = math.sqrt(levels[0] ** 2 + 1) * drawn
     else:
-        picture = images.read(wish.start, config.channels, (rounded[0], rounded[1]))
+        picture = _start_picture(wish.start, config.channels, (rounded[0], rounded[1]))
         level = DEFAULT_LEVEL if wish.level is None else wish.level
         levels = noise_levels(steps, max(level, config.noise_min), config.noise_min)
         start = loaded.pixels.to_model(picture).to(device) + levels[0] * drawn
@@ -180,9 +181,15 @@ def _starts(loaded: Checkpoint, wish: Wish, numbers: range) -> Tensor:
             raise InputError("--size: stored chains have a size of their own; leave it out")
         return stored[numbers.start : numbers.stop].float()
     trained = loaded.image_size if loaded.config.size or loaded.config.head else None
-    picture = images.read(wish.start, channels, size or trained)
+    picture = _start_picture(wish.start, channels, size or trained)
     values = loaded.pixels.to_model(picture)
     return values.expand(len(numbers), *values.shape).clone()
+
+
+@lru_cache(maxsize=1)
+def _start_picture(source: str, channels: int, size: tuple[int, int] | None) -> Tensor:
+    """Read once for all batches: stdin cannot be read twice."""
+    return images.read(source, channels, size)
 
 
 def _check_size(loaded: Checkpoint, size: tuple[int, int]) -> None:

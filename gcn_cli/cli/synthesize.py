@@ -116,6 +116,7 @@ def command(
                 "path": target,
                 "seed": seed,
                 "number": number,
-                "size": list(picture.shape[1:]),
+                "width": picture.shape[2],
+                "height": picture.shape[1],
             }
             click.echo(json.dumps(record) if as_json else str(Path(target)))

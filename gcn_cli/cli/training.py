@@ -17,7 +17,7 @@ from gcn_cli.images import PixelScale
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import train
 from gcn_cli.learning.verdict import verdict
-from gcn_cli.runtime import StopRequest
+from gcn_cli.runtime import StopRequest, peak_memory_mib
 
 
 def run_training(
@@ -64,6 +64,7 @@ def run_training(
     said = verdict([row["loss"] for row in recorder.history]) if ladder else None
     if said is not None:
         say(said)
+    say(f"{recorder.seconds:.0f} s in all, peak memory {peak_memory_mib(device):.0f} MiB")
     if recorder.iteration < learner.iterations:
         say(f"time limit after iteration {recorder.iteration} of {learner.iterations}, saved")
     print(run)

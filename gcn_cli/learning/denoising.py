@@ -20,7 +20,7 @@ from gcn_cli.model.guided import GuidedLadder
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
-FILTER_DECAY = 0.03  # without it filters grow until a step overshoots
+FILTER_DECAY = 0.01  # keeps filters from growing until a step overshoots
 OUTLIER = 3.0  # a gradient this many times longer than usual is cut down to that
 USUAL_MEMORY = 0.98  # of the mean length of gradients
 WARM_UP = 50  # iterations in which the learning rate rises

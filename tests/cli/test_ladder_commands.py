@@ -150,3 +150,13 @@ def test_a_folder_of_objects_gets_a_head_and_keeps_its_size(tmp_path: Path) -> N
     refused = gcn("synthesize", "--size", "32", cwd=tmp_path)
     assert refused.returncode == 2
     assert b"head for 16x16" in refused.stderr
+
+
+def test_several_samples_from_one_picture_on_stdin(trained: Path) -> None:
+    words = ["--start", "-", "--count", "2", "--steps", "2", "--json", "--model", "runs/texture"]
+    picture = (trained / "texture.png").read_bytes()
+    done = gcn("synthesize", *words, "-o", "both", cwd=trained, stdin=picture)
+    assert done.returncode == 0, done.stderr.decode()
+    rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert [(row["width"], row["height"]) for row in rows] == [(40, 32)] * 2
+    assert (trained / "both" / "sample-0002.png").exists()

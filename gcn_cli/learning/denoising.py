@@ -70,7 +70,7 @@ class DenoisingLearner:
         }
         self.has_early = torch.tensor(False)
         self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
-        self.noise_generator = named_generator(rules.seed, "denoising")
+        self.noise_generator = named_generator(rules.seed, "denoising", device=device)
 
     @property
     def iterations(self) -> int:
@@ -81,8 +81,8 @@ class DenoisingLearner:
     def step(self, iteration: int) -> dict[str, float]:
         """Iteration number `iteration`, from 1: noise, denoise, learn. Returns metrics."""
         clean = self.observed()
-        level = self._levels(len(clean)).to(self.device)
-        drawn = torch.randn(clean.shape, generator=self.noise_generator).to(self.device)
+        level = self._levels(len(clean))
+        drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
         loss, gradients = denoising_loss(
             self.net, clean, drawn, level, self.rules.margin, self.dtype
         )
@@ -155,8 +155,8 @@ class DenoisingLearner:
     def _levels(self, count: int) -> Tensor:
         """One level an image, spread evenly over the ladder about one random offset."""
         rules = self.rules
-        offset = torch.rand(1, generator=self.noise_generator)
-        place = (torch.arange(count) + offset) / count
+        offset = torch.rand(1, generator=self.noise_generator, device=self.device)
+        place = (torch.arange(count, device=self.device) + offset) / count
         span = math.log(rules.highest_noise / rules.lowest_noise)
         return rules.lowest_noise * torch.exp(span * place)
 

@@ -27,6 +27,7 @@ from gcn_cli.model.fast import fast_basis
 from gcn_cli.model.ladder import LadderNet, Rectifier
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice
+from gcn_cli.runtime import set_threads
 from gcn_cli.sampling.langevin import run_chain
 from gcn_cli.sampling.noise import ImageNoise
 
@@ -240,8 +241,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--largest", type=int, default=2048, help="largest side for scaling")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)  # as the commands do: memory is kept for all that is compared
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     figures: dict[str, Any] = {

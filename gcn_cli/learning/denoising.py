@@ -17,6 +17,7 @@ from gcn_cli.learning.guidance import fit_guidance
 from gcn_cli.learning.muon import Muon
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
 from gcn_cli.model.guided import GuidedLadder
+from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
@@ -99,8 +100,13 @@ class DenoisingLearner:
 
         For trainings that end sooner; before there is an early ladder it does nothing.
         """
-        if self.rules.guidance and self.has_early:
-            fit_guidance(self.model, self._examples(), self.rules.seed, self.dtype)
+        if not (self.rules.guidance and self.has_early):
+            return
+        lattice = self.model.lattice
+        if self.net.image_size is None:
+            self.model.lattice = Lattice.CIRCULAR  # as samples of textures are made
+        fit_guidance(self.model, self._examples(), self.rules.seed, self.dtype)
+        self.model.lattice = lattice
 
     def preview(self) -> Tensor:
         """Two samples of the running average at the size of the crops."""

@@ -3,8 +3,8 @@
 With the ladder as it is now and as it was early held fixed, p_s (p_s / p_s^early)^g is an
 exponential family in g whose statistic is the contrast h = f_now - f_early. Its likelihood is
 largest where chains and noisy data have the same mean of h, the paper's learning rule for one
-parameter; a narrow prior about 0 keeps it from following chance where h says little, at levels
-that hide a whole picture. Chains are run down the ladder at a few strengths; between them the gap
+parameter; a prior about 0 keeps it from following chance where h says little, at levels that
+hide a whole picture. Chains are run down the ladder at a few strengths; between them the gap
 in h is taken to be linear.
 """
 
@@ -19,7 +19,7 @@ from gcn_cli.sampling.annealed import anneal
 from gcn_cli.sampling.noise import ImageNoise
 
 TRIALS = (0.0, 0.75, 1.5)  # strengths at which chains are run; the last is the largest there is
-PRIOR_DEVIATION = 0.25  # of g; a level of some tens of nats overrules it
+PRIOR_DEVIATION = 1.0  # of g; where h varies by some nats it has no say
 
 
 class Rung(Protocol):

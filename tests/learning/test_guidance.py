@@ -67,7 +67,8 @@ def test_a_ladder_that_is_right_is_hardly_guided() -> None:
     model = GaussianLadder(1.0, 1.5)
     clean = ImageNoise(1, "data", range(2))((2, 3, 64, 64))
     fit_guidance(model, clean, 0, torch.float32)
-    assert float(model.strengths.max()) < 0.25
+    telling = torch.tensor(LEVELS) < 1  # the others hide so much that chance decides
+    assert float(model.strengths[telling].max()) < 0.2
 
 
 def test_the_same_seed_fits_the_same_strengths() -> None:

@@ -140,8 +140,14 @@ PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
     "quick": LadderConfig(iterations=1000),
     "best": LadderConfig(iterations=6000, crop=128, batch_size=8),
+    # Guided, objects are more varied but more often broken.
     "object": LadderConfig(
-        head=True, crop=None, margin=0, batch_size=16, lattice=Lattice.ZERO, iterations=2000
+        head=True,
+        crop=None,
+        margin=0,
+        batch_size=16,
+        lattice=Lattice.ZERO,
+        guidance=False,
     ),
     "paper-texture": PaperConfig(),
     "paper-codebook": PaperConfig(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),

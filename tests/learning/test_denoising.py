@@ -11,11 +11,11 @@ from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.denoising import DenoisingLearner
 from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.learning.setup import make_learner
-from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.model.ladder import LadderNet, Rectifier
 from gcn_cli.model.spec import Lattice, parse_layers
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise
+from tests.learning.driving import run
 
 SMALL = LadderConfig(
     layers=parse_layers("8@5,8@3/2"), crop=16, margin=2, batch_size=2, iterations=12
@@ -33,17 +33,6 @@ def learner(config: LadderConfig, count: int = 1, side: int = 24) -> DenoisingLe
     made = make_learner(config, checks(count, side), torch.device("cpu"), torch.float32)
     assert isinstance(made, DenoisingLearner)
     return made
-
-
-def run(which: DenoisingLearner, done: int, until: int) -> list[Metrics]:
-    rows: list[Metrics] = []
-    train(
-        which,
-        done=done,
-        should_stop=lambda: done + len(rows) >= until,
-        on_step=lambda _, metrics: rows.append(metrics),
-    )
-    return rows
 
 
 def test_the_gradient_is_that_of_the_loss_by_finite_differences() -> None:

@@ -9,8 +9,8 @@ from gcn_cli.config import PaperConfig
 from gcn_cli.errors import DivergedError
 from gcn_cli.learning.published import PublishedLearner
 from gcn_cli.learning.setup import make_learner
-from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.model.spec import parse_layers
+from tests.learning.driving import run
 
 SMALL = PaperConfig(
     size=None, layers=parse_layers("8@5/2+2,6@3+1"), iterations=6, langevin_steps=3, chains=2
@@ -26,17 +26,6 @@ def learner(config: PaperConfig, count: int = 1) -> PublishedLearner:
     made = make_learner(config, stripes(count), torch.device("cpu"), torch.float32)
     assert isinstance(made, PublishedLearner)
     return made
-
-
-def run(which: PublishedLearner, done: int, until: int) -> list[Metrics]:
-    rows: list[Metrics] = []
-    train(
-        which,
-        done=done,
-        should_stop=lambda: done + len(rows) >= until,
-        on_step=lambda _, metrics: rows.append(metrics),
-    )
-    return rows
 
 
 def test_a_stage_adds_a_layer_and_restarts_the_chains() -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS
+from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig
 from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient
 from gcn_cli.model.fast import fast_basis
@@ -113,7 +113,8 @@ def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:
 
 def ladder(device: torch.device) -> LadderNet:
     """The default ladder, untrained."""
-    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.35), lattice=Lattice.REFLECT)
+    rectifier = Rectifier(LadderConfig().smoothness)
+    net = LadderNet(LADDER_LAYERS, rectifier=rectifier, lattice=Lattice.REFLECT)
     net.initialise(torch.Generator().manual_seed(0))
     return net.to(device)
 

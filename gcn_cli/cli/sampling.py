@@ -1,6 +1,5 @@
 """What `gcn synthesize` does once its options are read."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -136,7 +135,7 @@ def _ladder_batch(
     drawn = ImageNoise(wish.seed, "start", numbers, device)(shape)
     if wish.start == "noise":
         levels = noise_levels(steps, config.noise_max, config.noise_min)
-        start = math.sqrt(levels[0] ** 2 + 1) * drawn
+        start = net.at(levels[0]).sigma * drawn
     else:
         picture = _start_picture(wish.start, config.channels, (rounded[0], rounded[1]))
         level = DEFAULT_LEVEL if wish.level is None else wish.level

@@ -1,7 +1,9 @@
 """gcn synthesize: Langevin chains from a model file to pictures on disk."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +15,9 @@ from gcn_cli.cli.options import (
     overwrite_option,
 )
 from gcn_cli.model.spec import Lattice
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @click.command("synthesize")
@@ -96,7 +101,7 @@ def command(
     """
     if step_size is not None and not step_size > 0:
         raise click.BadParameter(f"{step_size} is not more than 0", param_hint="--step-size")
-    from gcn_cli import checkpoint, images
+    from gcn_cli import checkpoint
     from gcn_cli.cli.runs import model_path
     from gcn_cli.cli.sampling import Targets, Wish, make_samples
     from gcn_cli.runtime import choose_device, choose_precision, set_threads
@@ -109,14 +114,17 @@ def command(
     border = None if lattice is None else Lattice(lattice)
     wish = Wish(count, size, start, steps, step_size, noise, seed, border, level, guidance)
     pictures = make_samples(loaded, wish, choose_precision(precision, chosen, loaded.config))
-    for number, (target, picture) in enumerate(zip(targets.paths, pictures, strict=True)):
+    _write(targets.paths, pictures, seed, as_json)
+
+
+def _write(paths: Sequence[str], pictures: Sequence["Tensor"], seed: int, as_json: bool) -> None:
+    """Every picture to its path, and the path to stdout unless the picture went there."""
+    from gcn_cli import images
+
+    for number, (target, picture) in enumerate(zip(paths, pictures, strict=True)):
         images.write(picture, target)
         if target != "-":
-            record = {
-                "path": target,
-                "seed": seed,
-                "number": number,
-                "width": picture.shape[2],
-                "height": picture.shape[1],
-            }
+            height, width = picture.shape[1:]
+            record = {"path": target, "seed": seed, "number": number}
+            record |= {"width": width, "height": height}
             click.echo(json.dumps(record) if as_json else str(Path(target)))

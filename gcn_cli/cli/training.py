@@ -53,7 +53,7 @@ def run_training(
         finally:
             recorder.close()
     if stop.signal is None and recorder.iteration < learner.iterations:
-        learner.conclude()
+        learner.conclude(recorder.iteration)
     recorder.save()
     if stop.signal is not None:
         message = f"{stop.signal.name} after iteration {recorder.iteration}; saved"

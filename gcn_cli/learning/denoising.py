@@ -69,7 +69,6 @@ class DenoisingLearner:
                 others, rules.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
             ),
         }
-        self.has_early = torch.tensor(False)
         self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
         self.noise_generator = named_generator(rules.seed, "denoising", device=device)
 
@@ -88,19 +87,23 @@ class DenoisingLearner:
             self.net, clean, drawn, level, self.rules.margin, self.dtype
         )
         self._descend(gradients, iteration)
-        if iteration == math.ceil(self.rules.iterations / EARLY):
+        if iteration == self._early_until:
             self.model.early.load_state_dict(self.model.net.state_dict())
-            self.has_early.fill_(True)
         if iteration == self.rules.iterations:
-            self.conclude()
+            self.conclude(iteration)
         return {"loss": float(loss)}
 
-    def conclude(self) -> None:
-        """End the learning, as `step` does at its last iteration: fit the guidance.
+    @property
+    def _early_until(self) -> int:
+        """The iteration whose average is kept as the early ladder."""
+        return math.ceil(self.rules.iterations / EARLY)
+
+    def conclude(self, iteration: int) -> None:
+        """End the learning after `iteration`, as `step` does at its last: fit the guidance.
 
         For trainings that end sooner; before there is an early ladder it does nothing.
         """
-        if not (self.rules.guidance and self.has_early):
+        if not self.rules.guidance or iteration < self._early_until:
             return
         lattice = self.model.lattice
         if self.net.image_size is None:
@@ -114,7 +117,7 @@ class DenoisingLearner:
         shape = (2, net.net.channels, *self.observed.image_size)
         noise = ImageNoise(rules.seed, "preview", range(2), self.device)
         levels = noise_levels(PREVIEW_STEPS, rules.highest_noise, rules.lowest_noise)
-        start = math.sqrt(levels[0] ** 2 + 1) * noise(shape)
+        start = net.at(levels[0]).sigma * noise(shape)
         return anneal(start, lambda x, s: net.at(s, self.dtype).denoise(x), levels, noise)
 
     def state(self) -> dict[str, Tensor]:
@@ -127,7 +130,6 @@ class DenoisingLearner:
                 for name, optimiser in self.optimisers.items()
                 for key, tensor in optimiser_state(optimiser).items()
             },
-            "has_early": self.has_early,
             "usual_length": self.usual_length,
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
@@ -139,7 +141,6 @@ class DenoisingLearner:
         self.model.load_state_dict(below(state, "model."))
         for name, optimiser in self.optimisers.items():
             load_optimiser_state(optimiser, below(state, f"{name}."))
-        self.has_early.copy_(state["has_early"])
         self.usual_length.copy_(state["usual_length"])
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])
@@ -153,10 +154,12 @@ class DenoisingLearner:
         smallest = min(min(picture.shape[1:]) for picture in pictures[:count])
         stride = self.net.total_stride
         side = min(smallest, int(GUIDED_SIDE / count**0.5)) // stride * stride
-        tops = [[(s - side) // 2 for s in picture.shape[1:]] for picture in pictures[:count]]
-        return torch.stack(
-            [p[:, y : y + side, x : x + side] for p, (y, x) in zip(pictures, tops, strict=False)]
-        )
+
+        def middle(picture: Tensor) -> Tensor:
+            top, left = ((full - side) // 2 for full in picture.shape[1:])
+            return picture[:, top : top + side, left : left + side]
+
+        return torch.stack([middle(picture) for picture in pictures[:count]])
 
     def _levels(self, count: int) -> Tensor:
         """One level an image, spread evenly over the ladder about one random offset."""
@@ -176,8 +179,9 @@ class DenoisingLearner:
     def _descend(self, gradients: dict[str, Tensor], iteration: int) -> None:
         """One optimiser step and one step of the running average."""
         rules = self.rules
-        length = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
-        scale = self._shortened(length.float()) / length.float().clamp_min(1e-30)
+        squares = torch.stack([g.square().sum() for g in gradients.values()])
+        length = squares.sum().sqrt().float()
+        scale = self._shortened(length) / length.clamp_min(1e-30)
         for name, parameter in self.net.named_parameters():
             parameter.grad = gradients[name] * scale
         cosine = 0.5 * (1 + math.cos(math.pi * iteration / rules.iterations))

@@ -27,7 +27,7 @@ def denoising_loss(
     sigma = (noise.square() + 1).sqrt()
     outward = noise / sigma
     noisy = clean + noise * drawn
-    up = net.ascend(noisy / sigma, level.log(), net.filters(dtype))
+    up = net.ascend(noisy / sigma, level.log(), dtype)
     slope, asked = net.descend(up)
     error = noisy / sigma.square() + outward * slope.to(clean.dtype) - clean
     counted = torch.zeros_like(error)

@@ -13,7 +13,7 @@ g is found by maximum likelihood (`learning.guidance`); g = 0 is the ladder as i
 import copy
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,13 +107,11 @@ class GuidedLevel:
 
     def score(self, x: Tensor) -> Tensor:
         """f(I): (N, C, H, W) -> (N,)."""
-        score = self.now.score(x)
-        return score.lerp(self.early.score(x), -self.strength) if self.strength else score
+        return self._away(lambda ladder: ladder.score(x))
 
     def basis(self, x: Tensor) -> Tensor:
         """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
-        basis = self.now.basis(x)
-        return basis.lerp(self.early.basis(x), -self.strength) if self.strength else basis
+        return self._away(lambda ladder: ladder.basis(x))
 
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
         """The gates of the ladder as it is now, layer by layer, in 0..1: (N, filters, h, w)."""
@@ -121,5 +119,9 @@ class GuidedLevel:
 
     def denoise(self, x: Tensor) -> Tensor:
         """D(I), the guided model's mean of the clean image: (N, C, H, W) -> the same."""
-        mean = self.now.denoise(x)
-        return mean.lerp(self.early.denoise(x), -self.strength) if self.strength else mean
+        return self._away(lambda ladder: ladder.denoise(x))
+
+    def _away(self, of: Callable[[LadderLevel], Tensor]) -> Tensor:
+        """What is linear in f, for the guided model; without guidance the early one is not run."""
+        now = of(self.now)
+        return now.lerp(of(self.early), -self.strength) if self.strength else now

@@ -153,13 +153,13 @@ class LadderNet(nn.Module):
         return [w.to(dtype).contiguous(memory_format=torch.channels_last) for w in self.weights]
 
     def ascend(
-        self, z: Tensor, log_noise: Tensor, filters: list[Tensor], *, keep: bool = True
+        self, z: Tensor, log_noise: Tensor, dtype: torch.dtype, *, keep: bool = True
     ) -> Ascent:
-        """The way up for scaled images z (N, C, H, W) at levels (N,), with `filters(dtype)`.
+        """The way up for scaled images z (N, C, H, W) at levels (N,); maps are of `dtype`.
 
         Without `keep` only what the way down needs is kept, and maps are used again.
         """
-        dtype = filters[0].dtype
+        filters = self.filters(dtype)
         angles = log_noise[:, None] * FREQUENCIES.to(log_noise)
         features = torch.cat([angles.sin(), angles.cos()], dim=1)
         up = Ascent(filters, features, [], [], [], [], [], [])
@@ -267,7 +267,7 @@ class LadderLevel:
 
     def _ascend(self, x: Tensor, *, keep: bool) -> Ascent:
         levels = x.new_full((len(x),), math.log(self.noise))
-        return self.net.ascend(x / self.sigma, levels, self.net.filters(self.dtype), keep=keep)
+        return self.net.ascend(x / self.sigma, levels, self.dtype, keep=keep)
 
 
 def posterior_mean(x: Tensor, reconstruction: Tensor, noise: float) -> Tensor:

@@ -99,12 +99,12 @@ def test_the_double_pass_equals_autograd_of_autograd(
     z, along = images(3, 3, 16, 24), images(3, 3, 16, 24, seed=1)
     log_noise = torch.tensor([-2.0, 0.1, 1.5], dtype=torch.float64)
     with torch.no_grad():
-        up = net.ascend(z, log_noise, net.filters(torch.float64))
+        up = net.ascend(z, log_noise, torch.float64)
         _, asked = net.descend(up)
     ours = directional_gradient(net, up, asked, along)
 
     leaf = z.clone().requires_grad_()
-    total = net.total(net.ascend(leaf, log_noise, net.filters(torch.float64))).sum()
+    total = net.total(net.ascend(leaf, log_noise, torch.float64)).sum()
     (slope,) = torch.autograd.grad(total, leaf, create_graph=True)
     names, parameters = zip(*net.named_parameters(), strict=True)
     theirs = torch.autograd.grad((slope * along).sum(), parameters)

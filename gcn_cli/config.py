@@ -17,6 +17,7 @@ IMAGENET_MEAN = (123.68, 116.779, 103.939)  # what the authors subtract, RGB 0..
 PUBLISHED_LAYERS = parse_layers("100@15/3+2,64@5+2,30@3+2")
 # Two layers at each of 1/2, 1/4, 1/8 and 1/16 of the resolution: the wide ones cost least.
 LADDER_LAYERS = parse_layers("64@5,64@3,96@3/2,96@3,128@3/2,128@3,128@3/2,128@3")
+REFINED = "denoise,mle"
 LATTICES = tuple(map(str, Lattice))
 
 
@@ -41,10 +42,10 @@ class LadderConfig(_Checked):
     """Denoising: one generative ConvNet for every level of noise. The default."""
 
     learner: str = value(
-        "denoise",
-        "denoise: a ladder of noise levels; mle: maximum likelihood with persistent chains; "
-        "cd: contrastive divergence",
-        choices=("denoise",),
+        REFINED,
+        "denoise: a ladder of noise levels; denoise,mle: the same, refined by maximum likelihood; "
+        "mle: maximum likelihood with persistent chains; cd: contrastive divergence",
+        choices=("denoise", REFINED),
     )
     size: int | None = value(None, "resize pictures to SIZE x SIZE; 0 keeps each as it is", low=1)
     shrink: int | None = value(
@@ -73,9 +74,10 @@ class LadderConfig(_Checked):
     margin: int = value(12, "pixels at the border of a crop that do not count", low=0)
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
-    guidance: bool = value(
-        True, "sample away from what the model was early in its training; sharper, half as fast"
+    refined: float = value(
+        0.2, "share of the iterations, at the end, that learn by likelihood too", above=0, high=1
     )
+    likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
     iterations: int = value(2000, "learning iterations a stage", low=1)
     filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
@@ -132,6 +134,7 @@ class PaperConfig(_Checked):
 Config = LadderConfig | PaperConfig
 FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
     "denoise": LadderConfig,
+    REFINED: LadderConfig,
     "mle": PaperConfig,
     "cd": PaperConfig,
 }
@@ -140,14 +143,12 @@ PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
     "quick": LadderConfig(iterations=1000),
     "best": LadderConfig(iterations=6000, crop=128, batch_size=8),
-    # Guided, objects are more varied but more often broken.
     "object": LadderConfig(
         head=True,
         crop=None,
         margin=0,
         batch_size=16,
         lattice=Lattice.ZERO,
-        guidance=False,
     ),
     "paper-texture": PaperConfig(),
     "paper-codebook": PaperConfig(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),
@@ -207,6 +208,10 @@ def resolve(
     for key in values:
         if key not in own:
             raise InputError(f"{option_name(key)}: means nothing to --learner {learner}")
+    if learner == "denoise":
+        for key in ("refined", "likelihood"):
+            if key in values:
+                raise InputError(f"{option_name(key)}: is for --learner {REFINED}; leave one out")
     return dataclasses.replace(base, **values)
 
 

@@ -13,7 +13,7 @@ from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import to_json
 from gcn_cli.learning.setup import Model
 from gcn_cli.model.energy import energy
-from gcn_cli.model.guided import GuidedLadder, GuidedLevel
+from gcn_cli.model.ladder import LadderLevel, LadderNet
 from gcn_cli.model.network import GenerativeConvNet
 
 HISTORY_ROWS = 10
@@ -38,7 +38,7 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
         whole = f"{loaded.image_size[1]}x{loaded.image_size[0]}"
         count = model.head.numel()
         layers.append({"layer": "head", "receptive_field": whole, "map": "1", "parameters": count})
-    facts = {
+    return {
         "config": to_json(loaded.config),
         "mean_color": list(loaded.pixels.mean),
         "iteration": loaded.iteration,
@@ -48,12 +48,6 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
         "layers": layers,
         "history": _thinned(loaded.history),
     }
-    if isinstance(model, GuidedLadder):
-        facts["guidance"] = [
-            {"noise": round(level, 4), "strength": round(model.strength(level), 4)}
-            for level in model.levels
-        ]
-    return facts
 
 
 def _thinned(history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -66,15 +60,14 @@ def _thinned(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def _per_layer(model: Model) -> list[nn.ParameterList]:
     """The lists of a model that have an entry a layer."""
-    if isinstance(model, GuidedLadder):
-        net = model.net
-        return [net.weights, net.biases, net.levels, net.readouts]
+    if isinstance(model, LadderNet):
+        return [model.weights, model.biases, model.levels, model.readouts]
     return [model.weights, model.biases]
 
 
 @torch.no_grad()
 def judge(
-    loaded: Checkpoint, here: GenerativeConvNet | GuidedLevel, pixels: Tensor
+    loaded: Checkpoint, here: GenerativeConvNet | LadderLevel, pixels: Tensor
 ) -> dict[str, Any]:
     """Score, energy and the share of open gates by layer, for a picture (C, H, W) in 0..255.
 
@@ -92,8 +85,8 @@ def judge(
 
 def filter_sheet(loaded: Checkpoint) -> Tensor:
     """The first layer's filters side by side, each stretched to 0..255 about mid grey."""
-    if isinstance(loaded.model, GuidedLadder):
-        net = loaded.model.net
+    if isinstance(loaded.model, LadderNet):
+        net = loaded.model
         filters = torch.pixel_shuffle(net.weights[0].detach(), net.depth)
     else:
         filters = loaded.model.weights[0].detach()
@@ -110,7 +103,7 @@ def render(facts: dict[str, Any]) -> str:
     for name, value in facts["config"].items():
         settings.add_row(name, str(value))
     console.print(settings)
-    for key in ("layers", "guidance", "history"):
+    for key in ("layers", "history"):
         if key in facts:
             console.print(_table(key, facts[key]))
     for key in ("iteration", "total_iterations", "seconds", "parameters"):

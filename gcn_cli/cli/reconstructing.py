@@ -11,7 +11,7 @@ from gcn_cli.config import LadderConfig
 from gcn_cli.errors import InputError
 from gcn_cli.model.energy import Gradient
 from gcn_cli.model.fast import fast_basis
-from gcn_cli.model.guided import GuidedLadder, GuidedLevel
+from gcn_cli.model.ladder import LadderLevel, LadderNet
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.sampling.langevin import find_mode, mode_residual
 
@@ -27,7 +27,7 @@ def read_for(loaded: Checkpoint, source: str) -> Tensor:
     size = loaded.image_size if config.size or config.head else None
     longest = config.shrink if isinstance(config, LadderConfig) else None
     pixels = images.read(source, config.channels, size, longest)
-    if isinstance(loaded.model, GuidedLadder):
+    if isinstance(loaded.model, LadderNet):
         stride = loaded.model.total_stride  # what does not divide is cut off at the far border
         height, width = (side // stride * stride for side in pixels.shape[1:])
         pixels = pixels[:, :height, :width]
@@ -42,7 +42,7 @@ def read_for(loaded: Checkpoint, source: str) -> Tensor:
 class ModelHere:
     """A model at one level: its reference deviation, its B, and the model itself."""
 
-    model: GenerativeConvNet | GuidedLevel
+    model: GenerativeConvNet | LadderLevel
     basis: Gradient
 
     def reconstruction(self, x: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class ModelHere:
 
 def model_at(loaded: Checkpoint, level: float | None, dtype: torch.dtype) -> ModelHere:
     """The checkpoint's model, a ladder at `level`. Raises InputError for levels of no ladder."""
-    if isinstance(loaded.model, GuidedLadder):
+    if isinstance(loaded.model, LadderNet):
         rung = loaded.model.at(DEFAULT_LEVEL if level is None else level, dtype)
         return ModelHere(rung, rung.basis)
     if level is not None:

@@ -16,7 +16,7 @@ from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale
 from gcn_cli.learning.setup import AnyLearner
 from gcn_cli.learning.trainer import Metrics
-from gcn_cli.model.guided import GuidedLadder
+from gcn_cli.model.ladder import LadderNet
 from gcn_cli.values import option_name
 
 
@@ -135,7 +135,7 @@ class Recorder:
 def _sample_size(learner: AnyLearner) -> tuple[int, int]:
     """The size that samples have by default: that of the picture, as far as it makes a torus."""
     height, width = learner.observed.picture_size
-    if isinstance(learner.model, GuidedLadder):
+    if isinstance(learner.model, LadderNet):
         stride = learner.model.total_stride
         return height // stride * stride, width // stride * stride
     return height, width

@@ -15,7 +15,7 @@ from gcn_cli.config import LadderConfig, PaperConfig
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.fast import fast_basis
-from gcn_cli.model.guided import GuidedLadder
+from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.annealed import anneal, noise_levels
@@ -58,7 +58,6 @@ class Wish:
     seed: int
     lattice: Lattice | None
     level: float | None
-    guidance: float | None
 
 
 def make_samples(loaded: Checkpoint, wish: Wish, dtype: torch.dtype) -> list[Tensor]:
@@ -94,8 +93,6 @@ def _published_batch(
     assert isinstance(config, PaperConfig)
     if wish.level is not None:
         raise InputError("--level: this model has one level of noise; leave it out")
-    if wish.guidance is not None:
-        raise InputError("--guidance: means nothing to a published model; leave it out")
     model.lattice = wish.lattice or config.lattice
     x = _starts(loaded, wish, numbers).to(device)
     _check_size(loaded, (x.shape[-2], x.shape[-1]))
@@ -115,14 +112,13 @@ def _ladder_batch(
     loaded: Checkpoint, wish: Wish, numbers: range, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     net, config = loaded.model, loaded.config
-    assert isinstance(net, GuidedLadder)
+    assert isinstance(net, LadderNet)
     assert isinstance(config, LadderConfig)
     _refuse_published_options(wish)
     steps = LADDER_STEPS if wish.steps is None else wish.steps
     if steps < 1:
         raise InputError("--steps 0: a ladder needs one evaluation at least")
     net.lattice = wish.lattice or (config.lattice if config.head else Lattice.CIRCULAR)
-    net.emphasis = 1.0 if wish.guidance is None else wish.guidance
     height, width = wish.size or loaded.image_size
     if config.head and (height, width) != loaded.image_size:
         _refuse_head_size(loaded)

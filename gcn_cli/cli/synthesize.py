@@ -58,11 +58,6 @@ if TYPE_CHECKING:
     help="noise put on the PICTURE to start from: small keeps it, large forgets it  [default: 1]",
 )
 @click.option(
-    "--guidance",
-    type=click.FloatRange(min=0),
-    help="multiplies the guidance that training found; 0 is none, and softer  [default: 1]",
-)
-@click.option(
     "-o",
     "--output",
     metavar="FILE|FOLDER",
@@ -82,7 +77,6 @@ def command(
     noise: bool,
     lattice: str | None,
     level: float | None,
-    guidance: float | None,
     output: str | None,
     overwrite: bool,
     as_json: bool,
@@ -112,7 +106,7 @@ def command(
     targets = Targets(output, path.parent / "samples", count, overwrite)
     loaded = checkpoint.load(path, chosen)
     border = None if lattice is None else Lattice(lattice)
-    wish = Wish(count, size, start, steps, step_size, noise, seed, border, level, guidance)
+    wish = Wish(count, size, start, steps, step_size, noise, seed, border, level)
     pictures = make_samples(loaded, wish, choose_precision(precision, chosen, loaded.config))
     _write(targets.paths, pictures, seed, as_json)
 

@@ -52,8 +52,6 @@ def run_training(
             train(learner, done=recorder.iteration, should_stop=stop, on_step=recorder.note)
         finally:
             recorder.close()
-    if stop.signal is None and recorder.iteration < learner.iterations:
-        learner.conclude(recorder.iteration)
     recorder.save()
     if stop.signal is not None:
         message = f"{stop.signal.name} after iteration {recorder.iteration}; saved"

@@ -1,7 +1,8 @@
 """Learning the ladder by denoising: contrastive divergence's "learn to reconstruct", with noise.
 
 The levels of a batch are log-uniform between the lowest and the highest. Muon moves the filters,
-Adam the rest; samples are drawn from the running average.
+Adam the rest; samples are drawn from the running average. The last part of the learning is by
+maximum likelihood too (`refinement`).
 """
 
 import copy
@@ -13,11 +14,10 @@ from torch import Tensor
 
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.denoising_loss import denoising_loss
-from gcn_cli.learning.guidance import fit_guidance
 from gcn_cli.learning.muon import Muon
+from gcn_cli.learning.refinement import Refinement
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
-from gcn_cli.model.guided import GuidedLadder
-from gcn_cli.model.spec import Lattice
+from gcn_cli.model.ladder import LadderNet
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
@@ -27,10 +27,8 @@ USUAL_MEMORY = 0.98  # of the mean length of gradients
 WARM_UP = 50  # iterations in which the learning rate rises
 LAST_RATE = 0.01  # share of the learning rate that is left at the end
 LONGEST_MEMORY = 0.999  # of the running average
+REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
 PREVIEW_STEPS = 16
-EARLY = 8  # the part of the training after which the ladder is kept as its early self: one in 8
-GUIDED_SIDE = 256  # pixels a side that guidance is fitted on, shared among pictures
-GUIDED_PICTURES = 16
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,8 @@ class DenoisingRules:
     highest_noise: float
     margin: int  # pixels at the border of a crop that do not count: beyond it lies a mirror
     iterations: int
-    guidance: bool
+    refined: float  # share of the iterations, at the end, in which the likelihood counts
+    likelihood: float  # weight of its gradient beside that of denoising
     seed: int
 
 
@@ -52,7 +51,7 @@ class DenoisingLearner:
 
     def __init__(
         self,
-        model: GuidedLadder,
+        model: LadderNet,
         observed: Batches,
         rules: DenoisingRules,
         device: torch.device,
@@ -60,7 +59,7 @@ class DenoisingLearner:
     ) -> None:
         self.observed, self.rules = observed, rules
         self.device, self.dtype = device, dtype
-        self.net = net = copy.deepcopy(model.net)  # what is learned
+        self.net = net = copy.deepcopy(model)  # what is learned
         self.model = model.requires_grad_(False)  # what is sampled: its running average
         others = [*net.biases, *net.levels, *net.readouts]
         self.optimisers: dict[str, torch.optim.Optimizer] = {
@@ -70,6 +69,15 @@ class DenoisingLearner:
             ),
         }
         self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
+        self.refinement = Refinement(
+            net,
+            observed.batch_size,
+            observed.image_size,
+            weight=rules.likelihood,
+            noise_range=(rules.lowest_noise, rules.highest_noise),
+            seed=rules.seed,
+            device=device,
+        )
         self.noise_generator = named_generator(rules.seed, "denoising", device=device)
 
     @property
@@ -79,42 +87,36 @@ class DenoisingLearner:
 
     @torch.no_grad()
     def step(self, iteration: int) -> dict[str, float]:
-        """Iteration number `iteration`, from 1: noise, denoise, learn. Returns metrics."""
-        clean = self.observed()
-        level = self._levels(len(clean))
-        drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
-        loss, gradients = denoising_loss(
-            self.net, clean, drawn, level, self.rules.margin, self.dtype
-        )
-        self._descend(gradients, iteration)
-        if iteration == self._early_until:
-            self.model.early.load_state_dict(self.model.net.state_dict())
-        if iteration == self.rules.iterations:
-            self.conclude(iteration)
-        return {"loss": float(loss)}
+        """Iteration number `iteration`, from 1: noise, denoise, compare, learn.
 
-    @property
-    def _early_until(self) -> int:
-        """The iteration whose average is kept as the early ladder."""
-        return math.ceil(self.rules.iterations / EARLY)
-
-    def conclude(self, iteration: int) -> None:
-        """End the learning after `iteration`, as `step` does at its last: fit the guidance.
-
-        For trainings that end sooner; before there is an early ladder it does nothing.
+        Returns the denoising loss, and the gap in F a value between noisy data and chains.
         """
-        if not self.rules.guidance or iteration < self._early_until:
-            return
-        lattice = self.model.lattice
-        if self.net.image_size is None:
-            self.model.lattice = Lattice.CIRCULAR  # as samples of textures are made
-        fit_guidance(self.model, self._examples(), self.rules.seed, self.dtype)
-        self.model.lattice = lattice
+        rules, refinement = self.rules, self.refinement
+        refines = self._refines(iteration)
+        clean = self.observed()
+        level = refinement.levels() if refines else self._levels(len(clean))
+        drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
+        shares = refinement.shares() if refines else None
+        loss, score, gradients = denoising_loss(
+            self.net, clean, drawn, level, rules.margin, self.dtype, shares
+        )
+        gap = 0.0
+        if refines:
+            other, gradients_there = refinement.synthesised(self.net, self.dtype)
+            for name, gradient in gradients_there.items():
+                gradients[name] += gradient
+            gap = -float(score + other) / rules.likelihood
+        self._descend(gradients, iteration)
+        return {"loss": float(loss), "gap": gap}
+
+    def _refines(self, iteration: int) -> bool:
+        """Whether the likelihood counts yet."""
+        return iteration > self.rules.iterations * (1 - self.rules.refined)
 
     def preview(self) -> Tensor:
         """Two samples of the running average at the size of the crops."""
         rules, net = self.rules, self.model
-        shape = (2, net.net.channels, *self.observed.image_size)
+        shape = (2, net.channels, *self.observed.image_size)
         noise = ImageNoise(rules.seed, "preview", range(2), self.device)
         levels = noise_levels(PREVIEW_STEPS, rules.highest_noise, rules.lowest_noise)
         start = net.at(levels[0]).sigma * noise(shape)
@@ -130,6 +132,7 @@ class DenoisingLearner:
                 for name, optimiser in self.optimisers.items()
                 for key, tensor in optimiser_state(optimiser).items()
             },
+            **{f"chains.{key}": value for key, value in self.refinement.chains.state().items()},
             "usual_length": self.usual_length,
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
@@ -141,25 +144,10 @@ class DenoisingLearner:
         self.model.load_state_dict(below(state, "model."))
         for name, optimiser in self.optimisers.items():
             load_optimiser_state(optimiser, below(state, f"{name}."))
+        self.refinement.chains.load_state(below(state, "chains."))
         self.usual_length.copy_(state["usual_length"])
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])
-
-    def _examples(self) -> Tensor:
-        """Data to fit guidance on: whole pictures where they are learned whole, else middles."""
-        pictures = self.observed.pictures
-        if self.observed.crop is None:
-            return torch.stack(pictures[:GUIDED_PICTURES])
-        count = min(len(pictures), 4)
-        smallest = min(min(picture.shape[1:]) for picture in pictures[:count])
-        stride = self.net.total_stride
-        side = min(smallest, int(GUIDED_SIDE / count**0.5)) // stride * stride
-
-        def middle(picture: Tensor) -> Tensor:
-            top, left = ((full - side) // 2 for full in picture.shape[1:])
-            return picture[:, top : top + side, left : left + side]
-
-        return torch.stack([middle(picture) for picture in pictures[:count]])
 
     def _levels(self, count: int) -> Tensor:
         """One level an image, spread evenly over the ladder about one random offset."""
@@ -193,7 +181,8 @@ class DenoisingLearner:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         # A short memory at first, so that the average is never dominated by the start.
-        memory = min(LONGEST_MEMORY, iteration / (iteration + 9))
-        averaged: list[Tensor] = list(self.model.net.parameters())
+        longest = REFINED_MEMORY if self._refines(iteration) else LONGEST_MEMORY
+        memory = min(longest, iteration / (iteration + 9))
+        averaged: list[Tensor] = list(self.model.parameters())
         newest: list[Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(averaged, newest, 1 - memory)

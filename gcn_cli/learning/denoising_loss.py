@@ -3,11 +3,21 @@
 loss = mean over images and levels of |D_s(I + s Z) - I|^2 (s^2 + 1) / s^2.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from gcn_cli.model.double_pass import directional_gradient
 from gcn_cli.model.ladder import LadderNet
+
+
+class Denoised(NamedTuple):
+    """What one batch says."""
+
+    loss: Tensor
+    score: Tensor  # the sum of F over the noisy images, each `times` its number
+    gradients: dict[str, Tensor]  # of loss + score, by parameter name
 
 
 @torch.no_grad()
@@ -18,10 +28,12 @@ def denoising_loss(
     level: Tensor,
     margin: int,
     dtype: torch.dtype,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    times: Tensor | None = None,
+) -> Denoised:
     """The loss at levels (N,) with standard noise `drawn`, and its parameter gradients.
 
-    Maps are of `dtype`. Residuals within `margin` of the border do not count.
+    Maps are of `dtype`. Residuals within `margin` of the border do not count. With `times` (N,)
+    the gradients are of the loss and of the sum of `times` F together.
     """
     noise = level[:, None, None, None]
     sigma = (noise.square() + 1).sqrt()
@@ -37,5 +49,7 @@ def denoising_loss(
     # v = dloss / d grad F; brought to one for narrow number formats, and back after.
     along = 2 * error * counted / outward
     largest = along.abs().max().clamp_min(1e-30)
-    gradients = directional_gradient(net, up, asked, along / largest)
-    return loss, {name: gradient * largest for name, gradient in gradients.items()}
+    score = torch.zeros_like(loss) if times is None else (times * net.total(up)).sum()
+    beside = None if times is None else times / largest
+    gradients = directional_gradient(net, up, asked, along / largest, beside)
+    return Denoised(loss, score, {name: g * largest for name, g in gradients.items()})

@@ -85,9 +85,6 @@ class PublishedLearner:
         ascend(self.model, self.optimiser, normalise(gradients, areas, self.rules.gradient_cap))
         return {"stage": float(self.stage + 1), **self._measure(observed, synthesised)}
 
-    def conclude(self, iteration: int) -> None:
-        """Nothing is left to do at the end of this learning."""
-
     def preview(self) -> Tensor:
         """The synthesised images as they are, (N, C, H, W)."""
         return self.chains.images

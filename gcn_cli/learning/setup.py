@@ -5,29 +5,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gcn_cli.config import Config, LadderConfig, PaperConfig
+from gcn_cli.config import REFINED, Config, LadderConfig, PaperConfig
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.chains import Chains, DataChains, PersistentChains
 from gcn_cli.learning.denoising import DenoisingLearner, DenoisingRules
 from gcn_cli.learning.published import LearningRules, PublishedLearner
-from gcn_cli.model.guided import GuidedLadder
 from gcn_cli.model.ladder import LadderNet, Rectifier
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
-from gcn_cli.sampling.annealed import noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
-Model = GenerativeConvNet | GuidedLadder
+Model = GenerativeConvNet | LadderNet
 AnyLearner = PublishedLearner | DenoisingLearner
-
-GUIDED_LEVELS = 16  # at which a ladder keeps a strength of guidance
 
 
 def build_model(config: Config, image_size: tuple[int, int], layers: Sequence[LayerSpec]) -> Model:
     """The model of a config with the given layers, its parameters zero."""
     head_for = image_size if config.head else None
     if isinstance(config, LadderConfig):
-        net = LadderNet(
+        return LadderNet(
             layers,
             channels=config.channels,
             depth=config.depth,
@@ -35,7 +31,6 @@ def build_model(config: Config, image_size: tuple[int, int], layers: Sequence[La
             rectifier=Rectifier(config.smoothness, config.exact_gates),
             head_for=head_for,
         )
-        return GuidedLadder(net, noise_levels(GUIDED_LEVELS, config.noise_max, config.noise_min))
     return GenerativeConvNet(
         layers,
         channels=config.channels,
@@ -63,19 +58,19 @@ def make_learner(
     model = build_model(config, batches.image_size, config.layers)
     model.map_sizes(*batches.image_size)
     if isinstance(config, LadderConfig):
-        assert isinstance(model, GuidedLadder)
+        assert isinstance(model, LadderNet)
         return _denoising(config, model, batches, device, dtype)
     return _published(config, batches, device, dtype)
 
 
 def _denoising(
     config: LadderConfig,
-    model: GuidedLadder,
+    model: LadderNet,
     batches: Batches,
     device: torch.device,
     dtype: torch.dtype,
 ) -> DenoisingLearner:
-    model.net.initialise(named_generator(config.seed, "layer", 0))
+    model.initialise(named_generator(config.seed, "layer", 0))
     rules = DenoisingRules(
         filter_rate=config.filter_rate,
         learning_rate=config.learning_rate,
@@ -83,7 +78,8 @@ def _denoising(
         highest_noise=config.noise_max,
         margin=config.margin,
         iterations=config.iterations,
-        guidance=config.guidance,
+        refined=config.refined if config.learner == REFINED else 0.0,
+        likelihood=config.likelihood,
         seed=config.seed,
     )
     return DenoisingLearner(model.to(device), batches, rules, device, dtype)

@@ -4,6 +4,9 @@
 change along v) and one pass down; the first way down, already made for grad F, is used again.
 Counted in convolutions of one layer: up 1, down 1, tangent up 1, down 1, filters 2. The floor is
 these six; automatic differentiation does the same six and many more element-wise passes.
+
+dF/dw of the same images rides along in the same six: both are linear in what flows down. Alone,
+`score_gradient`, it takes down 1 and filters 1.
 """
 
 import torch
@@ -17,11 +20,12 @@ from gcn_cli.model.spec import closing_border
 
 @torch.no_grad()
 def directional_gradient(
-    net: LadderNet, up: Ascent, asked: list[Tensor], along: Tensor
+    net: LadderNet, up: Ascent, asked: list[Tensor], along: Tensor, times: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Gradients of <along, grad F> by parameter name, float32 (float64 for float64 models).
+    """Gradients of <along, grad F> + sum of `times` F, by parameter name.
 
-    `up` and `asked` are those of `LadderNet.ascend` and `descend`; `along` is (N, C, H, W).
+    `up` and `asked` are those of `LadderNet.ascend` and `descend`; `along` is (N, C, H, W),
+    `times` (N,). Gradients are float32 (float64 for float64 models).
     """
     wide = net.weights[0].dtype
     tangents, raw_tangents, tangents_below, gradients = _tangent_pass(net, up, along)
@@ -29,6 +33,9 @@ def directional_gradient(
     for layer in reversed(range(len(net.layers))):
         gain = up.gains[layer]
         sensitivity = net.rectifier.bend(up.responses[layer], tangents[layer]).mul_(asked[layer])
+        if times is not None:
+            above = _with_readout(net, up, layer, times, above)
+            gradients[f"readouts.{layer}"] += _readout_gradient(net, up, layer, times)
         if above is not None:
             sensitivity.addcmul_(up.gates[layer], above)
         slope = up.gates[layer] * asked[layer]
@@ -46,6 +53,46 @@ def directional_gradient(
     return gradients
 
 
+@torch.no_grad()
+def score_gradient(net: LadderNet, up: Ascent, times: Tensor) -> dict[str, Tensor]:
+    """Gradients of the sum of `times` F by parameter name; `up` of `ascend`, `times` (N,)."""
+    wide = net.weights[0].dtype
+    gradients: dict[str, Tensor] = {}
+    above: Tensor | None = None
+    for layer in reversed(range(len(net.layers))):
+        sensitivity = up.gates[layer] * _with_readout(net, up, layer, times, above)
+        gradients |= _level_gradients(net, up, layer, sensitivity)
+        gradients[f"readouts.{layer}"] = _readout_gradient(net, up, layer, times)
+        outputs = sensitivity.mul_(up.gains[layer])
+        stride = net.layers[layer].stride
+        gradient = _filter_gradient(up.filters[layer], stride, outputs, up.below[layer])
+        gradients[f"weights.{layer}"] = gradient.to(wide)
+        if layer:
+            above = net.deconvolve(up, layer, outputs)
+    return gradients
+
+
+def _with_readout(
+    net: LadderNet, up: Ascent, layer: int, times: Tensor, above: Tensor | None
+) -> Tensor:
+    """dF/d(rectified response) times `times`: what the layers above ask, and the readout."""
+    dtype = up.gates[layer].dtype
+    own = net.readout(layer, dtype) * times[:, None, None, None].to(dtype)
+    return own if above is None else above.add_(own)
+
+
+def _readout_gradient(net: LadderNet, up: Ascent, layer: int, times: Tensor) -> Tensor:
+    response = net.rectifier.value(up.responses[layer], up.gates[layer])
+    weighted = response * times[:, None, None, None].to(response.dtype)
+    return _by_readout(net, layer, weighted)
+
+
+def _by_readout(net: LadderNet, layer: int, maps: Tensor) -> Tensor:
+    """Maps (N, filters, h, w) summed over all that one weight of the readout serves."""
+    summed = maps.sum(dim=0) if net.image_size else maps.sum(dim=(0, 2, 3))[:, None, None]
+    return summed.to(net.weights[0].dtype) * net.strides[layer]
+
+
 def _tangent_pass(
     net: LadderNet, up: Ascent, along: Tensor
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], dict[str, Tensor]]:
@@ -60,13 +107,16 @@ def _tangent_pass(
         raw_tangents.append(F.conv2d(tangents_below[-1], up.filters[layer], stride=spec.stride))
         tangents.append(raw_tangents[-1] * up.gains[layer])
         moving = up.gates[layer] * tangents[-1]
-        summed = moving.sum(dim=0) if net.image_size else moving.sum(dim=(0, 2, 3))[:, None, None]
-        gradients[f"readouts.{layer}"] = summed.to(net.weights[0].dtype) * net.strides[layer]
+        gradients[f"readouts.{layer}"] = _by_readout(net, layer, moving)
     return tangents, raw_tangents, tangents_below, gradients
 
 
 def _level_gradients(
-    net: LadderNet, up: Ascent, layer: int, sensitivity: Tensor, from_tangents: Tensor
+    net: LadderNet,
+    up: Ascent,
+    layer: int,
+    sensitivity: Tensor,
+    from_tangents: Tensor | float = 0.0,
 ) -> dict[str, Tensor]:
     """Gradients of biases and of the level terms (gain = 1 + scale, shift + bias gain)."""
     wide = net.weights[0].dtype

@@ -263,11 +263,20 @@ class LadderLevel:
 
     def denoise(self, x: Tensor) -> Tensor:
         """D(I), the mean of the clean image given the noisy one: (N, C, H, W) -> the same."""
-        return posterior_mean(x, self.sigma**2 * self.basis(x), self.noise)
+        return denoise_each(self.net, x, x.new_full((len(x),), self.noise), self.dtype)
 
     def _ascend(self, x: Tensor, *, keep: bool) -> Ascent:
         levels = x.new_full((len(x),), math.log(self.noise))
         return self.net.ascend(x / self.sigma, levels, self.dtype, keep=keep)
+
+
+@torch.no_grad()
+def denoise_each(net: LadderNet, x: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
+    """D(I) of images (N, C, H, W), each at a noise deviation of its own, (N,)."""
+    wide = noise[:, None, None, None]
+    sigma = (wide.square() + 1).sqrt()
+    slope, _ = net.descend(net.ascend(x / sigma, noise.log(), dtype, keep=False))
+    return x / sigma.square() + wide / sigma * slope.to(x.dtype)
 
 
 def posterior_mean(x: Tensor, reconstruction: Tensor, noise: float) -> Tensor:

@@ -29,6 +29,14 @@ def noise_levels(steps: int, highest: float, lowest: float) -> list[float]:
     return [highest * math.exp(ratio * k) for k in range(steps)]
 
 
+def annealed_step(
+    x: Tensor, mean: Tensor, ratio: float, lower: Tensor | float, noise: Tensor
+) -> Tensor:
+    """From a level to `ratio` times it, which is `lower`, about the posterior mean D."""
+    kept = ratio**2
+    return mean + kept * (x - mean) + lower * math.sqrt(1 - kept) * noise
+
+
 @torch.no_grad()
 def anneal(
     start: Tensor,
@@ -49,9 +57,8 @@ def anneal(
         else:
             step = math.log(level / levels[number])
             ahead = mean if before is None else mean + (mean - before) * (step / last_step / 2)
-            kept = math.exp(-2 * step)
             drawn = noise(x.shape).to(x.dtype)
-            x = ahead + kept * (x - ahead) + levels[number] * math.sqrt(1 - kept) * drawn
+            x = annealed_step(x, ahead, math.exp(-step), levels[number], drawn)
             before, last_step = mean, step
         if callback is not None:
             callback(number, x)

@@ -79,6 +79,10 @@ def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
         (["synthesize", "--steps", "0"], "--steps 0"),
         (["inspect", "--level", "1"], "--level: says where --picture"),
         (["train", "texture.png", "--sigma", "2"], "--sigma: means nothing to --learner denoise"),
+        (
+            ["train", "texture.png", "--learner", "denoise", "--likelihood", "2"],
+            "--likelihood: is for --learner denoise,mle",
+        ),
         (["train", "texture.png", "--head"], "--head: needs whole upright images"),
         (["train", "texture.png", "--crop", "20", "--margin", "10"], "--margin 10: must be under"),
         (["train", "flat.png"], "one colour only"),
@@ -104,36 +108,6 @@ def test_inspect_and_reconstruct_take_a_level(trained: Path) -> None:
     again = gcn("reconstruct", "texture.png", *words, "-o", "rec", "--overwrite", cwd=trained)
     assert again.returncode == 0, again.stderr.decode()
     assert json.loads(again.stdout)["psnr_db"] > 0
-
-
-def test_guidance_is_fitted_shown_and_can_be_left_out(trained: Path) -> None:
-    done = gcn("inspect", "--model", "runs/texture", "--json", cwd=trained)
-    guidance = json.loads(done.stdout)["guidance"]
-    assert [row["noise"] for row in guidance] == sorted(
-        (r["noise"] for r in guidance), reverse=True
-    )
-    assert any(row["strength"] > 0 for row in guidance)
-    words = ["synthesize", "--model", "runs/texture", "-o", "-"]
-    plain, same, none = (
-        gcn(*words, *more, cwd=trained).stdout
-        for more in ([], ["--guidance", "1"], ["--guidance", "0"])
-    )
-    assert plain == same != none
-    words = ["train", "texture.png", *SMALL, "--no-guidance", "-o", "unguided"]
-    assert gcn(*words, cwd=trained).returncode == 0
-    done = gcn("inspect", "--model", "unguided", "--json", cwd=trained)
-    assert not any(row["strength"] for row in json.loads(done.stdout)["guidance"])
-
-
-def test_a_training_out_of_time_is_guided_too(trained: Path) -> None:
-    """Early, here, is after 3 of 20 iterations; a limit of 0 seconds stops after each."""
-    words = ["train", "texture.png", *SMALL, "-o", "early", "--max-time", "0.001s"]
-    for _ in range(4):
-        assert gcn(*words, cwd=trained).returncode == 0
-    done = gcn("inspect", "--model", "early", "--json", cwd=trained)
-    facts = json.loads(done.stdout)
-    assert facts["iteration"] == 4
-    assert any(row["strength"] > 0 for row in facts["guidance"])
 
 
 def test_a_folder_of_objects_gets_a_head_and_keeps_its_size(tmp_path: Path) -> None:

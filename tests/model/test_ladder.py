@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gcn_cli.model.double_pass import directional_gradient
+from gcn_cli.model.double_pass import directional_gradient, score_gradient
 from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient, reconstruct
 from gcn_cli.model.ladder import LadderNet, Rectifier, posterior_mean
 from gcn_cli.model.spec import Lattice, parse_layers
@@ -98,19 +98,24 @@ def test_the_double_pass_equals_autograd_of_autograd(
     net = ladder(lattice=lattice, head=head)
     z, along = images(3, 3, 16, 24), images(3, 3, 16, 24, seed=1)
     log_noise = torch.tensor([-2.0, 0.1, 1.5], dtype=torch.float64)
+    times = torch.tensor([0.7, -2.0, 0.1], dtype=torch.float64)
     with torch.no_grad():
         up = net.ascend(z, log_noise, torch.float64)
         _, asked = net.descend(up)
     ours = directional_gradient(net, up, asked, along)
+    both = directional_gradient(net, up, asked, along, times)
+    scores = score_gradient(net, up, times)
 
     leaf = z.clone().requires_grad_()
-    total = net.total(net.ascend(leaf, log_noise, torch.float64)).sum()
-    (slope,) = torch.autograd.grad(total, leaf, create_graph=True)
+    totals = net.total(net.ascend(leaf, log_noise, torch.float64))
+    (slope,) = torch.autograd.grad(totals.sum(), leaf, create_graph=True)
     names, parameters = zip(*net.named_parameters(), strict=True)
-    theirs = torch.autograd.grad((slope * along).sum(), parameters)
-    assert set(ours) == set(names)
-    for name, exact in zip(names, theirs, strict=True):
-        torch.testing.assert_close(ours[name], exact, rtol=1e-9, atol=1e-10, msg=name)
+    twice = torch.autograd.grad((slope * along).sum(), parameters, retain_graph=True)
+    once = torch.autograd.grad((times * totals).sum(), parameters)
+    assert set(ours) == set(both) == set(scores) == set(names)
+    for name, second, first in zip(names, twice, once, strict=True):
+        for made, exact in ((ours, second), (scores, first), (both, second + first)):
+            torch.testing.assert_close(made[name], exact, rtol=1e-9, atol=1e-10, msg=name)
 
 
 def test_bf16_maps_stay_within_two_percent(images: Callable[..., torch.Tensor]) -> None:

@@ -1,0 +1,95 @@
+"""Maximum likelihood on the ladder: its gradient, and that chains become like the data."""
+
+import torch
+
+from gcn_cli.learning.denoising_loss import denoising_loss
+from gcn_cli.learning.ladder_chains import Denoiser
+from gcn_cli.learning.refinement import Refinement
+from gcn_cli.model.ladder import LadderNet, Rectifier
+from gcn_cli.model.spec import Lattice, parse_layers
+
+SIZE = (12, 16)
+
+
+def ladder() -> LadderNet:
+    layers = parse_layers("4@5,4@3/2")
+    net = LadderNet(layers, rectifier=Rectifier(0.5), lattice=Lattice.REFLECT)
+    net.initialise(torch.Generator().manual_seed(0))
+    return net.double()
+
+
+def refinement(net: LadderNet, weight: float) -> Refinement:
+    made = Refinement(
+        net,
+        2,
+        SIZE,
+        weight=weight,
+        noise_range=(0.05, 20.0),
+        seed=1,
+        device=torch.device("cpu"),
+    )
+    made.chains.images = made.chains.images.double()
+    made.chains.means = made.chains.means.double()
+    return made
+
+
+def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
+    """Against autograd of  - weight (mean F of noisy data - mean F of chains) / values."""
+    net = ladder()
+    ours = refinement(net, 3.0)
+    for _ in range(12):
+        ours.synthesised(net, torch.float64)  # until both chains walk
+    assert ours.chains.walking().tolist() == [1, 1]
+    generator = torch.Generator().manual_seed(2)
+    clean, drawn = (
+        torch.randn(2, 3, *SIZE, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
+    level = ours.levels().double()
+    plain = denoising_loss(net, clean, drawn, level, 0, torch.float64)
+    both = denoising_loss(net, clean, drawn, level, 0, torch.float64, ours.shares().double())
+    places = ours.chains.places.get_state()
+    pieces = ours.chains.crops(SIZE)
+    ours.chains.places.set_state(places)
+    there, gradients = ours.synthesised(net, torch.float64)
+
+    sigma = (level.square() + 1).sqrt()[:, None, None, None]
+    noisy = clean + level[:, None, None, None] * drawn
+
+    def mean_score(images: torch.Tensor) -> torch.Tensor:
+        return net.total(net.ascend(images / sigma, level.log(), torch.float64)).mean()
+
+    gap = mean_score(noisy) - mean_score(pieces)
+    loss = -3.0 * gap / clean[0].numel()
+    torch.testing.assert_close(both.score + there, loss.detach(), rtol=1e-6, atol=1e-9)
+    names, parameters = zip(*net.named_parameters(), strict=True)
+    for name, exact in zip(names, torch.autograd.grad(loss, parameters), strict=True):
+        found = both.gradients[name] - plain.gradients[name] + gradients[name]
+        torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-9, msg=name)
+
+
+def test_chains_wander_on_a_torus_and_the_ladder_keeps_its_border() -> None:
+    net = ladder()
+    ours = refinement(net, 1.0)
+    assert ours.chains.images.shape == (2, 3, 44, 48)
+    seen = []
+    advance = ours.chains.advance
+
+    def watched(denoise: Denoiser) -> None:
+        seen.append(net.lattice)
+        advance(denoise)
+
+    ours.chains.advance = watched  # type: ignore[method-assign]
+    ours.synthesised(net, torch.float64)
+    assert seen == [Lattice.CIRCULAR]
+    assert net.lattice is Lattice.REFLECT
+
+
+def test_a_chain_that_waits_counts_on_neither_side() -> None:
+    net = ladder()
+    ours = refinement(net, 1.0)
+    shares = ours.shares()
+    assert float(shares[0]) < 0
+    assert float(shares[1]) == 0
+    loss, gradients = ours.synthesised(net, torch.float64)
+    assert torch.isfinite(loss)
+    assert any(bool(g.any()) for g in gradients.values())

@@ -75,7 +75,7 @@ class LadderConfig(_Checked):
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
     refined: float = value(
-        0.2, "share of the iterations, at the end, that learn by likelihood too", above=0, high=1
+        0.2, "share of the iterations, at the end, that learn by likelihood too", above=0, high=0.9
     )
     likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
     iterations: int = value(2000, "learning iterations a stage", low=1)

@@ -26,6 +26,7 @@ OUTLIER = 3.0  # a gradient this many times longer than usual is cut down to tha
 USUAL_MEMORY = 0.98  # of the mean length of gradients
 WARM_UP = 50  # iterations in which the learning rate rises
 LAST_RATE = 0.01  # share of the learning rate that is left at the end
+REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
 LONGEST_MEMORY = 0.999  # of the running average
 REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
 PREVIEW_STEPS = 16
@@ -89,7 +90,8 @@ class DenoisingLearner:
     def step(self, iteration: int) -> dict[str, float]:
         """Iteration number `iteration`, from 1: noise, denoise, compare, learn.
 
-        Returns the denoising loss, and the gap in F a value between noisy data and chains.
+        Returns the denoising loss, the gap in F a value between noisy data and chains, and the
+        weight that the likelihood had.
         """
         rules, refinement = self.rules, self.refinement
         refines = self._refines(iteration)
@@ -100,18 +102,34 @@ class DenoisingLearner:
         loss, score, gradients = denoising_loss(
             self.net, clean, drawn, level, rules.margin, self.dtype, shares
         )
-        gap = 0.0
+        gap, weight = 0.0, rules.likelihood * refinement.say if refines else 0.0
         if refines:
             other, gradients_there = refinement.synthesised(self.net, self.dtype)
             for name, gradient in gradients_there.items():
                 gradients[name] += gradient
-            gap = -float(score + other) / rules.likelihood
+            gap = -float(score + other) / max(weight, 1e-9)
         self._descend(gradients, iteration)
-        return {"loss": float(loss), "gap": gap}
+        refinement.note(float(loss), refines)
+        return {"loss": float(loss), "gap": gap, "likelihood": weight}
+
+    @property
+    def _denoised_until(self) -> int:
+        """The last iteration of denoising alone."""
+        return math.ceil(self.rules.iterations * (1 - self.rules.refined))
 
     def _refines(self, iteration: int) -> bool:
         """Whether the likelihood counts yet."""
-        return iteration > self.rules.iterations * (1 - self.rules.refined)
+        return iteration > self._denoised_until
+
+    def _course(self, iteration: int) -> float:
+        """Share of the learning rates at an iteration: down to REFINED_RATE, from there to 0."""
+        turn = self._denoised_until
+        if iteration > turn:
+            done = (iteration - turn) / (self.rules.iterations - turn)
+            return REFINED_RATE * _half_cosine(done) + LAST_RATE * REFINED_RATE
+        last = REFINED_RATE if self.rules.refined else LAST_RATE
+        falling = last + (1 - last) * _half_cosine(iteration / turn)
+        return min(1, iteration / WARM_UP) * falling
 
     def preview(self) -> Tensor:
         """Two samples of the running average at the size of the crops."""
@@ -132,7 +150,7 @@ class DenoisingLearner:
                 for name, optimiser in self.optimisers.items()
                 for key, tensor in optimiser_state(optimiser).items()
             },
-            **{f"chains.{key}": value for key, value in self.refinement.chains.state().items()},
+            **{f"chains.{key}": value for key, value in self.refinement.state().items()},
             "usual_length": self.usual_length,
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
@@ -144,7 +162,7 @@ class DenoisingLearner:
         self.model.load_state_dict(below(state, "model."))
         for name, optimiser in self.optimisers.items():
             load_optimiser_state(optimiser, below(state, f"{name}."))
-        self.refinement.chains.load_state(below(state, "chains."))
+        self.refinement.load_state(below(state, "chains."))
         self.usual_length.copy_(state["usual_length"])
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])
@@ -172,8 +190,7 @@ class DenoisingLearner:
         scale = self._shortened(length) / length.clamp_min(1e-30)
         for name, parameter in self.net.named_parameters():
             parameter.grad = gradients[name] * scale
-        cosine = 0.5 * (1 + math.cos(math.pi * iteration / rules.iterations))
-        course = min(1, iteration / WARM_UP) * (cosine + LAST_RATE)
+        course = self._course(iteration)
         rates = {"filters": rules.filter_rate, "others": rules.learning_rate}
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
@@ -186,3 +203,8 @@ class DenoisingLearner:
         averaged: list[Tensor] = list(self.model.parameters())
         newest: list[Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(averaged, newest, 1 - memory)
+
+
+def _half_cosine(done: float) -> float:
+    """From 1 to 0 as `done` goes from 0 to 1."""
+    return 0.5 * (1 + math.cos(math.pi * done))

@@ -6,8 +6,8 @@ Algorithm 1, at all levels at once, with chains that walk down the ladder:
 
     dL/dw = mean over noisy data dF/dw - mean over chains dF/dw,
 
-F and not f = F / s: in units of s, or the lowest levels, whose chains bear the errors of all
-above, would outweigh those where the errors are made.
+F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
+errors of all levels above and, with one step a level, has no time left to mend them.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,9 @@ from gcn_cli.model.ladder import LadderNet, denoise_each
 from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, as many as a sample takes
+SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
+HARMLESS, HARMFUL = 1.1, 1.3  # times the denoising loss of before: full say, none
+LOSS_MEMORY = 0.95  # of the running mean of denoising losses
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
 
 
@@ -49,6 +52,7 @@ class Refinement:
         around = SURROUNDINGS if self.stationary else 0
         canvas = [-(-(side + around) // stride) * stride for side in size]
         self.weight = weight / (count * net.channels * size[0] * size[1])
+        self.loss_before = self.loss_now = 0.0  # running means of the denoising loss
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),
@@ -59,13 +63,33 @@ class Refinement:
             device=device,
         )
 
+    def note(self, loss: float, refines: bool) -> None:
+        """Take down the denoising loss of an iteration, before (`refines` False) or now."""
+        mean = self.loss_now or loss
+        self.loss_now = LOSS_MEMORY * mean + (1 - LOSS_MEMORY) * loss
+        if not refines:
+            self.loss_before = self.loss_now
+
+    @property
+    def say(self) -> float:
+        """What the likelihood counts, 1 to 0: less where denoising gets worse by it.
+
+        F is to tell data from chains that follow it; where they cannot, it would grow for ever.
+        """
+        if not self.loss_before:
+            return 1.0
+        worse = self.loss_now / self.loss_before
+        return min(1.0, max(0.0, (HARMFUL - worse) / (HARMFUL - HARMLESS)))
+
     def levels(self) -> Tensor:
         """The levels at which chains and data are compared now, (N,)."""
         return self.chains.levels()
 
     def shares(self) -> Tensor:
         """What F of each noisy image, and minus that of each chain, counts in the loss: (N,)."""
-        return -self.weight * self.chains.walking()
+        squared = self.levels().square()
+        walking = self.chains.walking()
+        return -self.say * self.weight * walking * squared / (squared + SETTLED_LEVEL**2)
 
     @torch.no_grad()
     def synthesised(self, net: LadderNet, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
@@ -89,3 +113,13 @@ class Refinement:
             yield
         finally:
             net.lattice = lattice
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to go on as if never stopped."""
+        losses = torch.tensor([self.loss_before, self.loss_now], dtype=torch.float64)
+        return {**self.chains.state(), "losses": losses}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        self.chains.load_state(state)
+        self.loss_before, self.loss_now = state["losses"].tolist()

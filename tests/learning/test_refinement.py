@@ -4,7 +4,7 @@ import torch
 
 from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.learning.ladder_chains import Denoiser
-from gcn_cli.learning.refinement import Refinement
+from gcn_cli.learning.refinement import SETTLED_LEVEL, Refinement
 from gcn_cli.model.ladder import LadderNet, Rectifier
 from gcn_cli.model.spec import Lattice, parse_layers
 
@@ -55,8 +55,11 @@ def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
     sigma = (level.square() + 1).sqrt()[:, None, None, None]
     noisy = clean + level[:, None, None, None] * drawn
 
+    counted = level.square() / (level.square() + SETTLED_LEVEL**2)
+
     def mean_score(images: torch.Tensor) -> torch.Tensor:
-        return net.total(net.ascend(images / sigma, level.log(), torch.float64)).mean()
+        total = net.total(net.ascend(images / sigma, level.log(), torch.float64))
+        return (counted * total).mean()
 
     gap = mean_score(noisy) - mean_score(pieces)
     loss = -3.0 * gap / clean[0].numel()

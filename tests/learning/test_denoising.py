@@ -18,7 +18,7 @@ from gcn_cli.sampling.noise import ImageNoise
 from tests.learning.driving import run
 
 SMALL = LadderConfig(
-    layers=parse_layers("8@5,8@3/2"), crop=16, margin=2, batch_size=2, iterations=12
+    layers=parse_layers("8@5,8@3/2"), crop=16, margin=2, batch_size=2, iterations=12, refined=0.4
 )
 
 
@@ -74,7 +74,7 @@ def test_an_untrained_ladder_has_a_loss_of_about_one() -> None:
     assert float(found.loss) == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("stop_at", [1, 7])
+@pytest.mark.parametrize("stop_at", [1, 7, 11])
 @pytest.mark.parametrize("variant", ["crops", "turned", "head"])
 def test_a_stopped_run_goes_on_as_if_never_stopped(stop_at: int, variant: str) -> None:
     config = {
@@ -111,6 +111,30 @@ def test_it_learns_and_samples_look_like_the_data() -> None:
     assert 0.7 < float(x.std()) < 1.5
     assert float((x * x.roll(4, -1)).mean()) < -0.2
     assert float((x * x.roll(8, -1)).mean()) > 0.1
+
+
+def test_rates_rise_fall_and_begin_low_where_the_likelihood_counts() -> None:
+    """Of the filters: up to the full rate, down to a tenth of it, from there to nearly 0."""
+    config = dataclasses.replace(SMALL, iterations=200, refined=0.25)
+    ours = learner(config)
+    rates = []
+    for iteration in range(1, 201):
+        ours.step(iteration)
+        rates.append(ours.optimisers["filters"].param_groups[0]["lr"] / config.filter_rate)
+    assert rates[0] == pytest.approx(1 / 50, rel=0.01)
+    assert 0.7 < max(rates) <= 1
+    assert rates[149] == pytest.approx(0.1)
+    assert rates[150] == pytest.approx(0.1, rel=0.02)
+    assert rates[150:] == sorted(rates[150:], reverse=True)
+    assert rates[-1] == pytest.approx(0.001)
+
+
+def test_only_the_last_part_learns_by_likelihood_and_only_if_asked() -> None:
+    for chosen, expected in (("denoise,mle", [0.0] * 8 + [8.0] * 4), ("denoise", [0.0] * 12)):
+        config = dataclasses.replace(SMALL, learner=chosen, refined=1 / 3)
+        rows = run(learner(config), 0, 12)
+        assert [row["likelihood"] for row in rows] == pytest.approx(expected, abs=1e-3)
+        assert [row["gap"] != 0 for row in rows] == [weight > 0 for weight in expected]
 
 
 def test_preview_shows_two_samples() -> None:

@@ -96,3 +96,21 @@ def test_a_chain_that_waits_counts_on_neither_side() -> None:
     loss, gradients = ours.synthesised(net, torch.float64)
     assert torch.isfinite(loss)
     assert any(bool(g.any()) for g in gradients.values())
+
+
+def test_the_likelihood_has_no_say_while_denoising_is_worse_by_it() -> None:
+    ours = refinement(ladder(), 1.0)
+    for _ in range(5):
+        ours.note(0.5, refines=False)
+    assert ours.say == 1
+    full = ours.shares()
+    for _ in range(200):
+        ours.note(0.6, refines=True)
+    assert 0.4 < ours.say < 0.6
+    torch.testing.assert_close(ours.shares(), full * ours.say)
+    for _ in range(200):
+        ours.note(0.8, refines=True)
+    assert ours.say == 0
+    for _ in range(200):
+        ours.note(0.5, refines=True)
+    assert ours.say == 1

@@ -15,8 +15,8 @@ from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError, InterruptedRunError
 from gcn_cli.images import PixelScale
 from gcn_cli.learning.setup import make_learner
-from gcn_cli.learning.trainer import train
-from gcn_cli.learning.verdict import verdict
+from gcn_cli.learning.trainer import Metrics, train
+from gcn_cli.learning.verdict import held_back, verdict
 from gcn_cli.runtime import StopRequest, peak_memory_mib
 
 
@@ -59,13 +59,23 @@ def run_training(
             say(message)
             raise KeyboardInterrupt
         raise InterruptedRunError(f"{message}, the same command goes on")
-    said = verdict([row["loss"] for row in recorder.history]) if ladder else None
-    if said is not None:
-        say(said)
+    if ladder:
+        _judge(recorder.history)
     say(f"{recorder.seconds:.0f} s in all, peak memory {peak_memory_mib(device):.0f} MiB")
     if recorder.iteration < learner.iterations:
         say(f"time limit after iteration {recorder.iteration} of {learner.iterations}, saved")
     print(run)
+
+
+def _judge(history: list[Metrics]) -> None:
+    """Say what became of the denoising, and of the likelihood after it."""
+    turn = next((k for k, row in enumerate(history) if row["likelihood"]), len(history))
+    for said in (
+        verdict([row["loss"] for row in history[:turn]]),
+        held_back([row["likelihood"] for row in history[turn:]]),
+    ):
+        if said is not None:
+            say(said)
 
 
 def _read(sources: list[str], config: Config) -> tuple[list[Tensor], str]:

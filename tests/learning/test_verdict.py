@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gcn_cli.learning.verdict import verdict
+from gcn_cli.learning.verdict import held_back, verdict
 
 
 def course(start: float, end: float, *, flat_from: float = 1.0, count: int = 500) -> list[float]:
@@ -31,3 +31,11 @@ def test_each_course_gets_its_word(losses: list[float], word: str) -> None:
 
 def test_few_losses_say_nothing() -> None:
     assert verdict([1.0] * 49) is None
+
+
+def test_a_likelihood_that_lost_its_weight_is_said() -> None:
+    assert held_back([8.0] * 50 + [4.0] * 20) is None
+    assert held_back([]) is None
+    said = held_back([8.0] * 20 + [0.0] * 60)
+    assert said is not None
+    assert said.startswith("held back")

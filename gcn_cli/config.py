@@ -15,8 +15,8 @@ from gcn_cli.values import check, option_name, parse, value
 
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # what the authors subtract, RGB 0..255
 PUBLISHED_LAYERS = parse_layers("100@15/3+2,64@5+2,30@3+2")
-# Two layers at each of 1/2, 1/4, 1/8 and 1/16 of the resolution: the wide ones cost least.
-LADDER_LAYERS = parse_layers("64@5,64@3,96@3/2,96@3,128@3/2,128@3,128@3/2,128@3")
+# Two layers at each of 1/2, 1/4, ... 1/32 of the resolution: the wide ones cost least.
+LADDER_LAYERS = parse_layers("64@5,64@3,96@3/2,96@3,128@3/2,128@3,128@3/2,128@3,128@3/2,128@3")
 REFINED = "denoise,mle"
 LATTICES = tuple(map(str, Lattice))
 
@@ -75,9 +75,9 @@ class LadderConfig(_Checked):
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
     refined: float = value(
-        0.2, "share of the iterations, at the end, that learn by likelihood too", above=0, high=0.9
+        0.25, "share of the iterations, at the end, that learn by likelihood too", above=0, high=0.9
     )
-    likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
+    likelihood: float = value(10.0, "weight of the likelihood beside denoising", above=0)
     iterations: int = value(2000, "learning iterations a stage", low=1)
     filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
@@ -142,8 +142,9 @@ FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
 PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
     "quick": LadderConfig(iterations=1000),
-    "best": LadderConfig(iterations=6000, crop=128, batch_size=8),
+    "best": LadderConfig(iterations=3000, crop=128, batch_size=8),
     "object": LadderConfig(
+        layers=LADDER_LAYERS[:8],  # the head sees the whole image anyway
         head=True,
         crop=None,
         margin=0,

@@ -23,7 +23,8 @@ from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, as many as a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
-HARMLESS, HARMFUL = 1.1, 1.3  # times the denoising loss of before: full say, none
+HARMLESS, HARMFUL = 1.0, 1.1  # times the denoising loss of before: full say, none
+OVERSHOT = 1.5  # times the denoising loss of before, above which losses count as this
 LOSS_MEMORY = 0.95  # of the running mean of denoising losses
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
 
@@ -65,6 +66,10 @@ class Refinement:
 
     def note(self, loss: float, refines: bool) -> None:
         """Take down the denoising loss of an iteration, before (`refines` False) or now."""
+        if refines and self.loss_before:
+            loss = min(
+                loss, OVERSHOT * self.loss_before
+            )  # one bad step is not held against it long
         mean = self.loss_now or loss
         self.loss_now = LOSS_MEMORY * mean + (1 - LOSS_MEMORY) * loss
         if not refines:

@@ -59,7 +59,7 @@ def _defaults(name: str) -> str:
         if name in own:
             shown.append((learner, _shown(own[name])))
     if name == "learner":
-        return "default: denoise"
+        return f"default: {LadderConfig().learner}"
     if len({text for _, text in shown}) == 1 and len(shown) == 2:
         return f"default: {shown[0][1]}"
     return "; ".join(f"{learner}: {text}" for learner, text in shown)

@@ -66,10 +66,8 @@ class Refinement:
 
     def note(self, loss: float, refines: bool) -> None:
         """Take down the denoising loss of an iteration, before (`refines` False) or now."""
-        if refines and self.loss_before:
-            loss = min(
-                loss, OVERSHOT * self.loss_before
-            )  # one bad step is not held against it long
+        if refines and self.loss_before:  # one bad step is not held against it for long
+            loss = min(loss, OVERSHOT * self.loss_before)
         mean = self.loss_now or loss
         self.loss_now = LOSS_MEMORY * mean + (1 - LOSS_MEMORY) * loss
         if not refines:

@@ -52,7 +52,7 @@ class LadderConfig(_Checked):
         512, "shrink pictures whose shorter side is longer than this; 0 never does", low=16
     )
     crop: int | None = value(
-        96, "learn from random crops of this side; 0 takes whole pictures", low=1
+        128, "learn from random crops of this side; 0 takes whole pictures", low=1
     )
     batch_size: int | None = value(4, "observed images an iteration; 0 means all", low=1)
     channels: int = value(3, "3 for colour, 1 for grey", choices=(1, 3))
@@ -75,10 +75,10 @@ class LadderConfig(_Checked):
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
     refined: float = value(
-        0.25, "share of the iterations, at the end, that learn by likelihood too", above=0, high=0.9
+        0.2, "share of the iterations, at the end, that learn by likelihood too", above=0, high=0.9
     )
-    likelihood: float = value(10.0, "weight of the likelihood beside denoising", above=0)
-    iterations: int = value(2000, "learning iterations a stage", low=1)
+    likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
+    iterations: int = value(1500, "learning iterations a stage", low=1)
     filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
     seed: int = value(0, "names every random draw of the run", low=0)
@@ -141,10 +141,12 @@ FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
 
 PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
-    "quick": LadderConfig(iterations=1000),
-    "best": LadderConfig(iterations=3000, crop=128, batch_size=8),
+    # Without the widest layers: crops of 96 would show them little but mirrors.
+    "quick": LadderConfig(layers=LADDER_LAYERS[:8], crop=96, iterations=1000),
+    "best": LadderConfig(iterations=4000, batch_size=8),
     "object": LadderConfig(
         layers=LADDER_LAYERS[:8],  # the head sees the whole image anyway
+        iterations=2000,
         head=True,
         crop=None,
         margin=0,

@@ -23,7 +23,7 @@ from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, as many as a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
-HARMLESS, HARMFUL = 1.0, 1.1  # times the denoising loss of before: full say, none
+HARMLESS, HARMFUL = 1.05, 1.15  # times the denoising loss of before: full say, none
 OVERSHOT = 1.5  # times the denoising loss of before, above which losses count as this
 LOSS_MEMORY = 0.95  # of the running mean of denoising losses
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it

@@ -105,12 +105,12 @@ def test_the_likelihood_has_no_say_while_denoising_is_worse_by_it() -> None:
     assert ours.say == 1
     full = ours.shares()
     for _ in range(200):
-        ours.note(0.525, refines=True)
+        ours.note(0.55, refines=True)
     assert 0.4 < ours.say < 0.6
     torch.testing.assert_close(ours.shares(), full * ours.say)
     for _ in range(200):
         ours.note(0.8, refines=True)
     assert ours.say == 0
     for _ in range(200):
-        ours.note(0.49, refines=True)
+        ours.note(0.51, refines=True)
     assert ours.say == 1

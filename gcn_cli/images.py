@@ -130,15 +130,32 @@ def to_picture(pixels: Tensor) -> Image.Image:
     return Image.frombytes("L" if channels == 1 else "RGB", (width, height), raw)
 
 
+def names_file(target: str) -> bool:
+    """Whether a name is that of a picture file, by its suffix, and not of a folder ("run.16").
+
+    Raises InputError for a suffix of letters that is no picture format.
+    """
+    suffix = Path(target).suffix
+    if suffix[1:].isalpha():
+        return bool(_format(target))
+    return _known(suffix) is not None  # such as .jp2
+
+
+def _known(suffix: str) -> str | None:
+    return Image.registered_extensions().get(suffix.lower())
+
+
+def _format(target: str) -> str:
+    kind = "PNG" if target == "-" else _known(Path(target).suffix)
+    if kind is None:
+        raise InputError(f"{target}: unknown picture format; use a name that ends in .png")
+    return kind
+
+
 def write(pixels: Tensor, target: str) -> None:
     """Write a PNG (or the format of the name's suffix) whole or not at all; "-" is stdout."""
     buffer = io.BytesIO()
-    picture = to_picture(pixels)
-    suffix = ".png" if target == "-" else Path(target).suffix.lower()
-    kind = Image.registered_extensions().get(suffix)
-    if kind is None:
-        raise InputError(f"{target}: unknown picture format; use a name that ends in .png")
-    picture.save(buffer, format=kind)
+    to_picture(pixels).save(buffer, format=_format(target))
     if target == "-":
         sys.stdout.buffer.write(buffer.getvalue())
     else:

@@ -91,3 +91,17 @@ def test_model_units_and_pixels_are_inverses() -> None:
     pixels = torch.rand(2, 3, 4, 4) * 255
     torch.testing.assert_close(scale.to_pixels(scale.to_model(pixels)), pixels)
     assert scale.to_model(torch.tensor(scale.mean)[:, None, None]).abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("a.png", True), ("a/b.JPG", True), ("a.jp2", True), ("a", False), ("run.16", False)],
+)
+def test_a_picture_suffix_names_a_file_and_no_other_does(name: str, file: bool) -> None:
+    assert images.names_file(name) == file
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a.txt"])
+def test_other_letters_are_an_unknown_format(name: str) -> None:
+    with pytest.raises(InputError, match="unknown picture format"):
+        images.names_file(name)

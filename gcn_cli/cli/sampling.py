@@ -31,7 +31,7 @@ class Targets:
     """Where pictures go; refused before any work where they would replace a file."""
 
     def __init__(self, output: str | None, default: Path, count: int, overwrite: bool) -> None:
-        if output == "-" or (output is not None and Path(output).suffix):
+        if output == "-" or (output is not None and images.names_file(output)):
             if count > 1:
                 raise InputError(f"--output {output}: one file for {count} pictures; name a folder")
             self.paths = [output]

@@ -14,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -199,22 +200,25 @@ def langevin_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     return {"speedup": ratio(slow, fast), "steps_per_second": 4 / statistics.median(fast)}
 
 
-def scaling_figures(device: torch.device, largest: int) -> dict[str, Any]:
-    """Seconds of one evaluation of the ladder's D a megapixel, from 256 to `largest` a side."""
+def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[str, Any]:
+    """Seconds of one evaluation of the ladder's D a megapixel, from 256 to `largest` a side.
+
+    All sizes in turn, so that a machine that slows down does so for all of them.
+    """
     net = ladder(device)
     net.lattice = Lattice.CIRCULAR
-    figures = {}
-    for side in (256, 512, 1024, 2048):
-        if side > largest:
-            break
-        images = torch.randn(1, 3, side, side, device=device)
+    sides = [side for side in (256, 512, 1024, 2048) if side <= largest]
+    pictures = [torch.randn(1, 3, side, side, device=device) for side in sides]
 
-        @torch.no_grad()
-        def work(images: Tensor = images) -> Tensor:
-            return net.at(0.5, torch.bfloat16).denoise(images)
+    @torch.no_grad()
+    def work(images: Tensor) -> Tensor:
+        return net.at(0.5, torch.bfloat16).denoise(images)
 
-        (times,) = in_turn([work], 3, device)
-        figures[str(side)] = statistics.median(times) / (side / 1024) ** 2
+    times = in_turn([partial(work, images) for images in pictures], repeats, device)
+    figures = {
+        str(side): statistics.median(taken) / (side / 1024) ** 2
+        for side, taken in zip(sides, times, strict=True)
+    }
     spread = max(figures.values()) / min(figures.values())
     return {"seconds_per_megapixel": figures, "largest_over_smallest": spread}
 
@@ -254,7 +258,7 @@ def main() -> None:
         "basis": basis_figures(device, options.repeats),
         "denoising_step": training_figures(device, options.repeats),
         "langevin": langevin_figures(device, options.repeats),
-        "area": scaling_figures(device, options.largest),
+        "area": scaling_figures(device, options.repeats, options.largest),
     }
     assert math.isfinite(figures["area"]["largest_over_smallest"])
     if options.json:

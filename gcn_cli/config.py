@@ -74,6 +74,9 @@ class LadderConfig(_Checked):
     margin: int = value(12, "pixels at the border of a crop that do not count", low=0)
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
+    shifts: int = value(
+        0, "move whole images by up to this many pixels at random, edges repeated", low=0
+    )
     refined: float = value(
         0.2, "share of the iterations, at the end, that learn by likelihood too", above=0, high=0.9
     )
@@ -89,6 +92,8 @@ class LadderConfig(_Checked):
             raise InputError(f"--noise-min {self.noise_min}: must be below --noise-max")
         if self.head and (self.crop is not None or self.rotations):
             raise InputError("--head: needs whole upright images; use --crop 0 --no-rotations")
+        if self.crop is not None and self.shifts:
+            raise InputError(f"--shifts {self.shifts}: crops are shifted anyway; leave it out")
         if self.crop is not None and self.crop <= 2 * self.margin:
             raise InputError(f"--margin {self.margin}: must be under half of --crop {self.crop}")
 

@@ -14,9 +14,10 @@ from gcn_cli.cli.recording import Recorder, Schedule
 from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError, InterruptedRunError
 from gcn_cli.images import PixelScale
+from gcn_cli.learning.refinement import LARGEST_GAP
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics, train
-from gcn_cli.learning.verdict import held_back, verdict
+from gcn_cli.learning.verdict import apart, verdict
 from gcn_cli.runtime import StopRequest, peak_memory_mib
 
 
@@ -72,7 +73,7 @@ def _judge(history: list[Metrics]) -> None:
     turn = next((k for k, row in enumerate(history) if row["likelihood"]), len(history))
     for said in (
         verdict([row["loss"] for row in history[:turn]]),
-        held_back([row["likelihood"] for row in history[turn:]]),
+        apart([row["gap"] for row in history[turn:]], 1.5 * LARGEST_GAP),
     ):
         if said is not None:
             say(said)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class Batches:
@@ -22,8 +23,12 @@ class Batches:
         generator: torch.Generator,
         flips: bool = False,
         rotations: bool = False,
+        shifts: int = 0,
     ) -> None:
-        """Raises ValueError where pictures differ in size or are smaller than the crop."""
+        """Raises ValueError where pictures differ in size or are smaller than the crop.
+
+        `shifts`: pixels by which a whole picture may move to any side; its edges are repeated.
+        """
         sizes = {tuple(p.shape) for p in pictures}
         if crop is None and len(sizes) > 1:
             raise ValueError("pictures differ in size: give one size for all, or a crop")
@@ -34,7 +39,7 @@ class Batches:
         wanted = batch_size or len(pictures)
         self.batch_size = min(wanted, len(pictures)) if crop is None else wanted
         self.generator = generator
-        self.flips, self.rotations = flips, rotations
+        self.flips, self.rotations, self.shifts = flips, rotations, shifts
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -50,7 +55,7 @@ class Batches:
 
     def __call__(self) -> Tensor:
         """The next batch, (batch_size, C, H, W)."""
-        turned = self.flips or self.rotations
+        turned = self.flips or self.rotations or self.shifts
         if self.crop is None and self.batch_size >= len(self.pictures) and not turned:
             return torch.stack(self.pictures)
         order = torch.randperm(len(self.pictures), generator=self.generator).tolist()
@@ -59,9 +64,15 @@ class Batches:
 
     def _cut(self, picture: Tensor) -> Tensor:
         if self.crop is None:
-            return picture
+            return self._shifted(picture) if self.shifts else picture
         top, left = (self._below(side - self.crop + 1) for side in picture.shape[1:])
         return picture[:, top : top + self.crop, left : left + self.crop]
+
+    def _shifted(self, picture: Tensor) -> Tensor:
+        height, width = picture.shape[1:]
+        wider = F.pad(picture[None], (self.shifts,) * 4, mode="replicate")[0]
+        top, left = (self._below(2 * self.shifts + 1) for _ in range(2))
+        return wider[:, top : top + height, left : left + width]
 
     def _turn(self, picture: Tensor) -> Tensor:
         if self.flips and self._below(2):

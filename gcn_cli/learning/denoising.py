@@ -93,33 +93,29 @@ class DenoisingLearner:
         Returns the denoising loss, the gap in F a value between noisy data and chains, and the
         weight that the likelihood had.
         """
-        rules, refinement = self.rules, self.refinement
-        refines = self._refines(iteration)
+        refinement = self.refinement if iteration > self._denoised_until else None
         clean = self.observed()
-        level = refinement.levels() if refines else self._levels(len(clean))
+        level = refinement.levels() if refinement else self._levels(len(clean))
         drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
-        shares = refinement.shares() if refines else None
-        loss, score, gradients = denoising_loss(
-            self.net, clean, drawn, level, rules.margin, self.dtype, shares
+        shares = -refinement.shares() if refinement else None
+        loss, scores, gradients = denoising_loss(
+            self.net, clean, drawn, level, self.rules.margin, self.dtype, shares
         )
-        gap, weight = 0.0, rules.likelihood * refinement.say if refines else 0.0
-        if refines:
-            other, gradients_there = refinement.synthesised(self.net, self.dtype)
+        gap, weight = 0.0, 0.0
+        if refinement and scores is not None:
+            counts, weight = refinement.counts(), refinement.weight * refinement.say
+            scores_there, gradients_there = refinement.synthesised(self.net, self.dtype)
+            gap = float((counts * (scores - scores_there)).sum())
+            refinement.note(gap)
             for name, gradient in gradients_there.items():
                 gradients[name] += gradient
-            gap = -float(score + other) / max(weight, 1e-9)
         self._descend(gradients, iteration)
-        refinement.note(float(loss), refines)
         return {"loss": float(loss), "gap": gap, "likelihood": weight}
 
     @property
     def _denoised_until(self) -> int:
         """The last iteration of denoising alone."""
         return math.ceil(self.rules.iterations * (1 - self.rules.refined))
-
-    def _refines(self, iteration: int) -> bool:
-        """Whether the likelihood counts yet."""
-        return iteration > self._denoised_until
 
     def _course(self, iteration: int) -> float:
         """Share of the learning rates at an iteration: down to REFINED_RATE, from there to 0."""
@@ -198,7 +194,7 @@ class DenoisingLearner:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         # A short memory at first, so that the average is never dominated by the start.
-        longest = REFINED_MEMORY if self._refines(iteration) else LONGEST_MEMORY
+        longest = REFINED_MEMORY if iteration > self._denoised_until else LONGEST_MEMORY
         memory = min(longest, iteration / (iteration + 9))
         averaged: list[Tensor] = list(self.model.parameters())
         newest: list[Tensor] = list(self.net.parameters())

@@ -16,8 +16,8 @@ class Denoised(NamedTuple):
     """What one batch says."""
 
     loss: Tensor
-    score: Tensor  # the sum of F over the noisy images, each `times` its number
-    gradients: dict[str, Tensor]  # of loss + score, by parameter name
+    scores: Tensor | None  # F of the noisy images (N,), where `times` was given
+    gradients: dict[str, Tensor]  # of loss + sum of `times` F, by parameter name
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def denoising_loss(
     # v = dloss / d grad F; brought to one for narrow number formats, and back after.
     along = 2 * error * counted / outward
     largest = along.abs().max().clamp_min(1e-30)
-    score = torch.zeros_like(loss) if times is None else (times * net.total(up)).sum()
+    scores = None if times is None else net.total(up)
     beside = None if times is None else times / largest
     gradients = directional_gradient(net, up, asked, along / largest, beside)
-    return Denoised(loss, score, {name: g * largest for name, g in gradients.items()})
+    return Denoised(loss, scores, {name: g * largest for name, g in gradients.items()})

@@ -7,7 +7,9 @@ Algorithm 1, at all levels at once, with chains that walk down the ladder:
     dL/dw = mean over noisy data dF/dw - mean over chains dF/dw,
 
 F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
-errors of all levels above and, with one step a level, has no time left to mend them.
+errors of all levels above and, with one step a level, has no time left to mend them. Where chains
+cannot follow, F would learn to tell them from data ever better and samples would break. So what is
+maximised is not the gap between the two means but gap - gap^2 / (2 LARGEST_GAP).
 """
 
 from collections.abc import Iterator
@@ -23,9 +25,8 @@ from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, as many as a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
-HARMLESS, HARMFUL = 1.05, 1.15  # times the denoising loss of before: full say, none
-OVERSHOT = 1.5  # times the denoising loss of before, above which losses count as this
-LOSS_MEMORY = 0.95  # of the running mean of denoising losses
+LARGEST_GAP = 0.03  # in F a value: chains that follow F stay under it, good samples by far
+GAP_MEMORY = 0.95  # of its running mean
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
 
 
@@ -52,8 +53,8 @@ class Refinement:
         stride = net.total_stride
         around = SURROUNDINGS if self.stationary else 0
         canvas = [-(-(side + around) // stride) * stride for side in size]
-        self.weight = weight / (count * net.channels * size[0] * size[1])
-        self.loss_before = self.loss_now = 0.0  # running means of the denoising loss
+        self.weight, self.values = weight, count * net.channels * size[0] * size[1]
+        self.gap = 0.0  # running mean
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),
@@ -64,47 +65,40 @@ class Refinement:
             device=device,
         )
 
-    def note(self, loss: float, refines: bool) -> None:
-        """Take down the denoising loss of an iteration, before (`refines` False) or now."""
-        if refines and self.loss_before:  # one bad step is not held against it for long
-            loss = min(loss, OVERSHOT * self.loss_before)
-        mean = self.loss_now or loss
-        self.loss_now = LOSS_MEMORY * mean + (1 - LOSS_MEMORY) * loss
-        if not refines:
-            self.loss_before = self.loss_now
+    def note(self, gap: float) -> None:
+        """Take down the gap of an iteration; one that leaps counts as twice the largest."""
+        bounded = min(max(gap, -2 * LARGEST_GAP), 2 * LARGEST_GAP)
+        self.gap = GAP_MEMORY * self.gap + (1 - GAP_MEMORY) * bounded
 
     @property
     def say(self) -> float:
-        """What the likelihood counts, 1 to 0: less where denoising gets worse by it.
-
-        F is to tell data from chains that follow it; where they cannot, it would grow for ever.
-        """
-        if not self.loss_before:
-            return 1.0
-        worse = self.loss_now / self.loss_before
-        return min(1.0, max(0.0, (HARMFUL - worse) / (HARMFUL - HARMLESS)))
+        """What the likelihood gradient is multiplied by, in -1..1: the slope of the objective."""
+        return 1 - self.gap / LARGEST_GAP
 
     def levels(self) -> Tensor:
         """The levels at which chains and data are compared now, (N,)."""
         return self.chains.levels()
 
-    def shares(self) -> Tensor:
-        """What F of each noisy image, and minus that of each chain, counts in the loss: (N,)."""
+    def counts(self) -> Tensor:
+        """What F of a noisy image, and minus F of a chain, counts in the gap: (N,)."""
         squared = self.levels().square()
-        walking = self.chains.walking()
-        return -self.say * self.weight * walking * squared / (squared + SETTLED_LEVEL**2)
+        telling = squared / (squared + SETTLED_LEVEL**2)
+        return self.chains.walking() * telling / self.values
+
+    def shares(self) -> Tensor:
+        """What F of a chain, and minus F of a noisy image, counts in the loss: (N,)."""
+        return self.weight * self.say * self.counts()
 
     @torch.no_grad()
     def synthesised(self, net: LadderNet, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
-        """The chains' part of the loss and its gradients; the chains then move on by a step."""
-        level, shares = self.levels(), -self.shares()
+        """F of every chain (N,) and the gradients of its part of the loss; the chains move on."""
+        level, shares = self.levels(), self.shares()
         sigma = (level.square() + 1).sqrt()[:, None, None, None]
         up = net.ascend(self.chains.crops(self.size) / sigma, level.log(), dtype)
-        gradients = score_gradient(net, up, shares)
-        loss = (shares * net.total(up)).sum()
+        gradients, scores = score_gradient(net, up, shares), net.total(up)
         with self._as_sampled(net):
             self.chains.advance(lambda x, noise: denoise_each(net, x, noise, dtype))
-        return loss, gradients
+        return scores, gradients
 
     @contextmanager
     def _as_sampled(self, net: LadderNet) -> Iterator[None]:
@@ -119,10 +113,9 @@ class Refinement:
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""
-        losses = torch.tensor([self.loss_before, self.loss_now], dtype=torch.float64)
-        return {**self.chains.state(), "losses": losses}
+        return {**self.chains.state(), "gap": torch.tensor(self.gap, dtype=torch.float64)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
         self.chains.load_state(state)
-        self.loss_before, self.loss_now = state["losses"].tolist()
+        self.gap = float(state["gap"])

@@ -54,6 +54,7 @@ def make_learner(
         generator=named_generator(config.seed, "batches"),
         flips=isinstance(config, LadderConfig) and config.flips,
         rotations=isinstance(config, LadderConfig) and config.rotations,
+        shifts=config.shifts if isinstance(config, LadderConfig) else 0,
     )
     model = build_model(config, batches.image_size, config.layers)
     model.map_sizes(*batches.image_size)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 FEWEST = 50  # losses that a verdict needs
 SPIKE = 3.0  # times the median: a step that overshot
 STALLED = 0.99  # share of the first losses that is hardly less
-HELD_BACK = 0.5  # share of its weight that the likelihood should keep
 SETTLED = 0.005  # share of the loss by which a fifth of the training hardly lowers it
 
 
@@ -29,8 +28,9 @@ def verdict(losses: Sequence[float]) -> str | None:
     return f"still learning: the loss, {now:.3g}, fell by {fallen:.1%} in the last fifth"
 
 
-def held_back(weights: Sequence[float]) -> str | None:
-    """One sentence on the weights that the likelihood had in order, where it lost much of it."""
-    if not weights or statistics.fmean(weights) > HELD_BACK * max(weights):
+def apart(gaps: Sequence[float], largest: float) -> str | None:
+    """One sentence on the gaps between data and chains in order, where they end above `largest`."""
+    last = gaps[-(len(gaps) // 5 + 1) :]
+    if not gaps or statistics.fmean(last) <= largest:
         return None
-    return "held back: the likelihood makes denoising worse; lower --likelihood or --filter-rate"
+    return "unstable: samples stay apart from the data; lower --likelihood or --filter-rate"

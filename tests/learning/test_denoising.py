@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(stop_at: int, variant: str) -
         "crops": SMALL,
         "turned": dataclasses.replace(SMALL, flips=True, rotations=True),
         "head": dataclasses.replace(
-            SMALL, head=True, crop=None, margin=0, lattice=Lattice.ZERO, flips=True
+            SMALL, head=True, crop=None, margin=0, lattice=Lattice.ZERO, flips=True, shifts=1
         ),
     }[variant]
     expected_learner = learner(config, 3)
@@ -154,3 +154,15 @@ def test_crops_are_turned_only_when_asked() -> None:
     assert draw(False, False) == {0.0}
     assert draw(True, False) == {0.0, 3.0}
     assert draw(True, True) == {0.0, 3.0, 12.0, 15.0}
+
+
+def test_whole_pictures_move_by_no_more_than_asked() -> None:
+    """A column of 1 at place 3, on a ramp of rows, seen where it went."""
+    picture = torch.arange(8.0).reshape(1, 8, 1).expand(1, 8, 8).clone()
+    picture[:, :, 3] += 100
+    generator = torch.Generator().manual_seed(0)
+    batches = Batches([picture] * 64, crop=None, batch_size=64, generator=generator, shifts=2)
+    moved = batches()
+    assert moved.shape == (64, 1, 8, 8)
+    assert {int(image[0, 0].argmax()) for image in moved} == {1, 2, 3, 4, 5}
+    assert {float(image[0, 4].min()) for image in moved} == {2.0, 3.0, 4.0, 5.0, 6.0}

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gcn_cli.learning.verdict import held_back, verdict
+from gcn_cli.learning.verdict import apart, verdict
 
 
 def course(start: float, end: float, *, flat_from: float = 1.0, count: int = 500) -> list[float]:
@@ -33,9 +33,9 @@ def test_few_losses_say_nothing() -> None:
     assert verdict([1.0] * 49) is None
 
 
-def test_a_likelihood_that_lost_its_weight_is_said() -> None:
-    assert held_back([8.0] * 50 + [4.0] * 20) is None
-    assert held_back([]) is None
-    said = held_back([8.0] * 20 + [0.0] * 60)
+def test_chains_that_stay_apart_are_said() -> None:
+    assert apart([], 0.05) is None
+    assert apart([0.2] * 20 + [0.01] * 20, 0.05) is None
+    said = apart([0.01] * 20 + [0.08] * 20, 0.05)
     assert said is not None
-    assert said.startswith("held back")
+    assert said.startswith("unstable")

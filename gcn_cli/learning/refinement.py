@@ -9,7 +9,7 @@ Algorithm 1, at all levels at once, with chains that walk down the ladder:
 F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
 errors of all levels above and, with one step a level, has no time left to mend them. Where chains
 cannot follow, F would learn to tell them from data ever better and samples would break. So what is
-maximised is not the gap between the two means but gap - gap^2 / (2 LARGEST_GAP).
+maximised is not the gap between the two means but gap - gap^3 / (3 LARGEST_GAP^2).
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, as many as a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
-LARGEST_GAP = 0.03  # in F a value: chains that follow F stay under it, good samples by far
+LARGEST_GAP = 0.04  # in F a value: that of chains which follow F stays well under it
 GAP_MEMORY = 0.95  # of its running mean
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
 
@@ -66,14 +66,14 @@ class Refinement:
         )
 
     def note(self, gap: float) -> None:
-        """Take down the gap of an iteration; one that leaps counts as twice the largest."""
-        bounded = min(max(gap, -2 * LARGEST_GAP), 2 * LARGEST_GAP)
+        """Take down the gap of an iteration; one that leaps counts as 1.4 times the largest."""
+        bounded = min(max(gap, 0.0), 2**0.5 * LARGEST_GAP)
         self.gap = GAP_MEMORY * self.gap + (1 - GAP_MEMORY) * bounded
 
     @property
     def say(self) -> float:
         """What the likelihood gradient is multiplied by, in -1..1: the slope of the objective."""
-        return 1 - self.gap / LARGEST_GAP
+        return 1 - (self.gap / LARGEST_GAP) ** 2
 
     def levels(self) -> Tensor:
         """The levels at which chains and data are compared now, (N,)."""

@@ -81,7 +81,7 @@ class LadderConfig(_Checked):
         0.2, "share of the iterations, at the end, that learn by likelihood too", above=0, high=0.9
     )
     likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
-    iterations: int = value(1500, "learning iterations a stage", low=1)
+    iterations: int = value(1000, "learning iterations a stage", low=1)
     filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
     seed: int = value(0, "names every random draw of the run", low=0)
@@ -147,8 +147,8 @@ FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
 PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
     # Without the widest layers: crops of 96 would show them little but mirrors.
-    "quick": LadderConfig(layers=LADDER_LAYERS[:8], crop=96, iterations=1000),
-    "best": LadderConfig(iterations=4000, batch_size=8),
+    "quick": LadderConfig(layers=LADDER_LAYERS[:8], crop=96),
+    "best": LadderConfig(batch_size=12),
     "object": LadderConfig(
         layers=LADDER_LAYERS[:8],  # the head sees the whole image anyway
         iterations=2000,

@@ -101,16 +101,18 @@ class DenoisingLearner:
         loss, scores, gradients = denoising_loss(
             self.net, clean, drawn, level, self.rules.margin, self.dtype, shares
         )
-        gap, weight = 0.0, 0.0
+        gap, weight = torch.zeros_like(loss), 0.0
         if refinement and scores is not None:
             counts, weight = refinement.counts(), refinement.weight * refinement.say
             scores_there, gradients_there = refinement.synthesised(self.net, self.dtype)
-            gap = float((counts * (scores - scores_there)).sum())
-            refinement.note(gap)
+            gap = (counts * (scores - scores_there)).sum()
             for name, gradient in gradients_there.items():
                 gradients[name] += gradient
         self._descend(gradients, iteration)
-        return {"loss": float(loss), "gap": gap, "likelihood": weight}
+        measured = dict(zip(("loss", "gap"), torch.stack([loss, gap]).tolist(), strict=True))
+        if refinement:
+            refinement.note(measured["gap"])
+        return {**measured, "likelihood": weight}
 
     @property
     def _denoised_until(self) -> int:

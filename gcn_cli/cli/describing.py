@@ -104,8 +104,7 @@ def render(facts: dict[str, Any]) -> str:
         settings.add_row(name, str(value))
     console.print(settings)
     for key in ("layers", "history"):
-        if key in facts:
-            console.print(_table(key, facts[key]))
+        console.print(_table(key, facts[key]))
     for key in ("iteration", "total_iterations", "seconds", "parameters"):
         console.print(f"{key}: {facts[key]}")
     for name, value in facts.get("picture", {}).items():

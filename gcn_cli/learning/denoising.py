@@ -95,16 +95,16 @@ class DenoisingLearner:
         """
         refinement = self.refinement if iteration > self._denoised_until else None
         clean = self.observed()
-        level = refinement.levels() if refinement else self._levels(len(clean))
+        level = refinement.chains.levels() if refinement else self._levels(len(clean))
         drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
-        shares = -refinement.shares() if refinement else None
+        shares = -refinement.shares(level) if refinement else None
         loss, scores, gradients = denoising_loss(
             self.net, clean, drawn, level, self.rules.margin, self.dtype, shares
         )
         gap, weight = torch.zeros_like(loss), 0.0
         if refinement and scores is not None:
-            counts, weight = refinement.counts(), refinement.weight * refinement.say
-            scores_there, gradients_there = refinement.synthesised(self.net, self.dtype)
+            counts, weight = refinement.counts(level), refinement.weight * refinement.say
+            scores_there, gradients_there = refinement.synthesised(self.net, level, self.dtype)
             gap = (counts * (scores - scores_there)).sum()
             for name, gradient in gradients_there.items():
                 gradients[name] += gradient

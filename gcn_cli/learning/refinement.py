@@ -75,27 +75,27 @@ class Refinement:
         """What the likelihood gradient is multiplied by, in -1..1: the slope of the objective."""
         return 1 - (self.gap / LARGEST_GAP) ** 2
 
-    def levels(self) -> Tensor:
-        """The levels at which chains and data are compared now, (N,)."""
-        return self.chains.levels()
-
-    def counts(self) -> Tensor:
-        """What F of a noisy image, and minus F of a chain, counts in the gap: (N,)."""
-        squared = self.levels().square()
+    def counts(self, level: Tensor) -> Tensor:
+        """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""
+        squared = level.square()
         telling = squared / (squared + SETTLED_LEVEL**2)
         return self.chains.walking() * telling / self.values
 
-    def shares(self) -> Tensor:
-        """What F of a chain, and minus F of a noisy image, counts in the loss: (N,)."""
-        return self.weight * self.say * self.counts()
+    def shares(self, level: Tensor) -> Tensor:
+        """What F of a chain, and minus F of a noisy image, counts in the loss at levels (N,)."""
+        return self.weight * self.say * self.counts(level)
 
     @torch.no_grad()
-    def synthesised(self, net: LadderNet, dtype: torch.dtype) -> tuple[Tensor, dict[str, Tensor]]:
-        """F of every chain (N,) and the gradients of its part of the loss; the chains move on."""
-        level, shares = self.levels(), self.shares()
+    def synthesised(
+        self, net: LadderNet, level: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """F of every chain (N,) and the gradients of its part of the loss; the chains move on.
+
+        `level` is where the chains are now, (N,).
+        """
         sigma = (level.square() + 1).sqrt()[:, None, None, None]
         up = net.ascend(self.chains.crops(self.size) / sigma, level.log(), dtype)
-        gradients, scores = score_gradient(net, up, shares), net.total(up)
+        gradients, scores = score_gradient(net, up, self.shares(level)), net.total(up)
         with self._as_sampled(net):
             self.chains.advance(lambda x, noise: denoise_each(net, x, noise, dtype))
         return scores, gradients

@@ -39,20 +39,20 @@ def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
     net = ladder()
     ours = refinement(net, 3.0)
     for _ in range(12):
-        ours.synthesised(net, torch.float64)  # until both chains walk
+        ours.synthesised(net, ours.chains.levels(), torch.float64)  # until both chains walk
     assert ours.chains.walking().tolist() == [1, 1]
     generator = torch.Generator().manual_seed(2)
     clean, drawn = (
         torch.randn(2, 3, *SIZE, generator=generator, dtype=torch.float64) for _ in range(2)
     )
-    level = ours.levels().double()
+    level = ours.chains.levels()
     plain = denoising_loss(net, clean, drawn, level, 0, torch.float64)
-    both = denoising_loss(net, clean, drawn, level, 0, torch.float64, -ours.shares().double())
+    both = denoising_loss(net, clean, drawn, level, 0, torch.float64, -ours.shares(level))
     places = ours.chains.places.get_state()
     pieces = ours.chains.crops(SIZE)
     ours.chains.places.set_state(places)
-    counts = ours.counts()
-    there, gradients = ours.synthesised(net, torch.float64)
+    counts = ours.counts(level)
+    there, gradients = ours.synthesised(net, ours.chains.levels(), torch.float64)
 
     sigma = (level.square() + 1).sqrt()[:, None, None, None]
     noisy = clean + level[:, None, None, None] * drawn
@@ -86,7 +86,7 @@ def test_chains_wander_on_a_torus_and_the_ladder_keeps_its_border() -> None:
         advance(denoise)
 
     ours.chains.advance = watched  # type: ignore[method-assign]
-    ours.synthesised(net, torch.float64)
+    ours.synthesised(net, ours.chains.levels(), torch.float64)
     assert seen == [Lattice.CIRCULAR]
     assert net.lattice is Lattice.REFLECT
 
@@ -94,10 +94,10 @@ def test_chains_wander_on_a_torus_and_the_ladder_keeps_its_border() -> None:
 def test_a_chain_that_waits_counts_on_neither_side() -> None:
     net = ladder()
     ours = refinement(net, 1.0)
-    shares = ours.shares()
+    shares = ours.shares(ours.chains.levels())
     assert float(shares[0]) > 0
     assert float(shares[1]) == 0
-    scores, gradients = ours.synthesised(net, torch.float64)
+    scores, gradients = ours.synthesised(net, ours.chains.levels(), torch.float64)
     assert bool(torch.isfinite(scores).all())
     assert any(bool(g.any()) for g in gradients.values())
 
@@ -105,9 +105,9 @@ def test_a_chain_that_waits_counts_on_neither_side() -> None:
 def test_the_gap_is_kept_from_growing() -> None:
     """Full say without a gap, none at the largest, and the reverse beyond it."""
     ours = refinement(ladder(), 1.0)
-    full = ours.shares()
+    full = ours.shares(ours.chains.levels())
     for gap, say in ((LARGEST_GAP / 2, 0.75), (LARGEST_GAP, 0.0), (50.0, -1.0), (0.0, 1.0)):
         for _ in range(300):
             ours.note(gap)
         assert ours.say == pytest.approx(say, abs=1e-4)
-        torch.testing.assert_close(ours.shares(), full * say, rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.shares(ours.chains.levels()), full * say, rtol=0, atol=1e-6)

@@ -24,9 +24,10 @@ from torch.nn import functional as F
 from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig
 from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient
-from gcn_cli.model.fast import fast_basis
-from gcn_cli.model.ladder import LadderNet, Rectifier
+from gcn_cli.model.fast import fast_basis, fast_denoiser
+from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice
 from gcn_cli.runtime import set_threads
 from gcn_cli.sampling.langevin import run_chain
@@ -210,11 +211,8 @@ def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[st
     sides = [side for side in (256, 512, 1024, 2048) if side <= largest]
     pictures = [torch.randn(1, 3, side, side, device=device) for side in sides]
 
-    @torch.no_grad()
-    def work(images: Tensor) -> Tensor:
-        return net.at(0.5, torch.bfloat16).denoise(images)
-
-    times = in_turn([partial(work, images) for images in pictures], repeats, device)
+    denoise = fast_denoiser(net, torch.bfloat16)
+    times = in_turn([partial(denoise, images, 0.5) for images in pictures], repeats, device)
     figures = {
         str(side): statistics.median(taken) / (side / 1024) ** 2
         for side, taken in zip(sides, times, strict=True)

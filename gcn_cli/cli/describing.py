@@ -13,7 +13,8 @@ from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import to_json
 from gcn_cli.learning.setup import Model
 from gcn_cli.model.energy import energy
-from gcn_cli.model.ladder import LadderLevel, LadderNet
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.level import LadderLevel
 from gcn_cli.model.network import GenerativeConvNet
 
 HISTORY_ROWS = 10

@@ -11,7 +11,8 @@ from gcn_cli.config import LadderConfig
 from gcn_cli.errors import InputError
 from gcn_cli.model.energy import Gradient
 from gcn_cli.model.fast import fast_basis
-from gcn_cli.model.ladder import LadderLevel, LadderNet
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.level import LadderLevel
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.sampling.langevin import find_mode, mode_residual
 
@@ -53,7 +54,7 @@ class ModelHere:
 def model_at(loaded: Checkpoint, level: float | None, dtype: torch.dtype) -> ModelHere:
     """The checkpoint's model, a ladder at `level`. Raises InputError for levels of no ladder."""
     if isinstance(loaded.model, LadderNet):
-        rung = loaded.model.at(DEFAULT_LEVEL if level is None else level, dtype)
+        rung = LadderLevel(loaded.model, DEFAULT_LEVEL if level is None else level, dtype)
         return ModelHere(rung, rung.basis)
     if level is not None:
         raise InputError("--level: this model has one level of noise; leave it out")

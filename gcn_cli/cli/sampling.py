@@ -1,5 +1,6 @@
 """What `gcn synthesize` does once its options are read."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from gcn_cli.cli.runs import next_free, refuse_existing
 from gcn_cli.config import LadderConfig, PaperConfig
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.model.energy import energy_gradient
-from gcn_cli.model.fast import fast_basis
+from gcn_cli.model.fast import fast_basis, fast_denoiser
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice
@@ -131,7 +132,7 @@ def _ladder_batch(
     drawn = ImageNoise(wish.seed, "start", numbers, device)(shape)
     if wish.start == "noise":
         levels = noise_levels(steps, config.noise_max, config.noise_min)
-        start = net.at(levels[0]).sigma * drawn
+        start = math.hypot(levels[0], 1) * drawn
     else:
         picture = _start_picture(wish.start, config.channels, (rounded[0], rounded[1]))
         level = DEFAULT_LEVEL if wish.level is None else wish.level
@@ -140,7 +141,7 @@ def _ladder_batch(
     with Progress("synthesize", steps) as progress:
         x = anneal(
             start,
-            lambda y, level: net.at(level, dtype).denoise(y),
+            fast_denoiser(net, dtype),
             levels,
             noise,
             lambda number, _: progress.update(number, ""),

@@ -17,6 +17,7 @@ from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.learning.muon import Muon
 from gcn_cli.learning.refinement import Refinement
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
+from gcn_cli.model.fast import fast_denoiser
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
@@ -135,8 +136,8 @@ class DenoisingLearner:
         shape = (2, net.channels, *self.observed.image_size)
         noise = ImageNoise(rules.seed, "preview", range(2), self.device)
         levels = noise_levels(PREVIEW_STEPS, rules.highest_noise, rules.lowest_noise)
-        start = net.at(levels[0]).sigma * noise(shape)
-        return anneal(start, lambda x, s: net.at(s, self.dtype).denoise(x), levels, noise)
+        start = math.hypot(levels[0], 1) * noise(shape)
+        return anneal(start, fast_denoiser(net, self.dtype), levels, noise)
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gcn_cli.model.double_pass import directional_gradient
 from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.passes import ascend, descend, prepare_filters, total
 
 
 class Denoised(NamedTuple):
@@ -39,9 +40,10 @@ def denoising_loss(
     sigma = (noise.square() + 1).sqrt()
     outward = noise / sigma
     noisy = clean + noise * drawn
-    up = net.ascend(noisy / sigma, level.log(), dtype)
-    slope, asked = net.descend(up)
-    error = noisy / sigma.square() + outward * slope.to(clean.dtype) - clean
+    filters = prepare_filters(net, dtype)
+    up = ascend(net, noisy / sigma, level.log(), filters, learning=True)
+    down = descend(net, up)
+    error = noisy / sigma.square() + outward * down.slope.to(clean.dtype) - clean
     counted = torch.zeros_like(error)
     inner = slice(margin, -margin or None)
     counted[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()
@@ -49,7 +51,7 @@ def denoising_loss(
     # v = dloss / d grad F; brought to one for narrow number formats, and back after.
     along = 2 * error * counted / outward
     largest = along.abs().max().clamp_min(1e-30)
-    scores = None if times is None else net.total(up)
+    scores = None if times is None else total(net, up)
     beside = None if times is None else times / largest
-    gradients = directional_gradient(net, up, asked, along / largest, beside)
+    gradients = directional_gradient(net, up, down, along / largest, beside)
     return Denoised(loss, scores, {name: g * largest for name, g in gradients.items()})

@@ -10,8 +10,9 @@ from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.chains import Chains, DataChains, PersistentChains
 from gcn_cli.learning.denoising import DenoisingLearner, DenoisingRules
 from gcn_cli.learning.published import LearningRules, PublishedLearner
-from gcn_cli.model.ladder import LadderNet, Rectifier
+from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import LayerSpec
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 

@@ -7,56 +7,55 @@ these six; automatic differentiation does the same six and many more element-wis
 
 dF/dw of the same images rides along in the same six: both are linear in what flows down. Alone,
 `score_gradient`, it takes down 1 and filters 1.
+
+Responses are in units of the rectifier's box, F / span of images / span: slopes and gradients of
+filters, gains and readouts are the same in both units, those of shifts are divided by the span.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.model.ladder import Ascent, LadderNet
-from gcn_cli.model.lattice import extend
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.lattice import close_, inside
+from gcn_cli.model.passes import Ascent, Descent, deconvolve, sum_places
 from gcn_cli.model.spec import closing_border
 
 
 @torch.no_grad()
 def directional_gradient(
-    net: LadderNet, up: Ascent, asked: list[Tensor], along: Tensor, times: Tensor | None = None
+    net: LadderNet, up: Ascent, down: Descent, along: Tensor, times: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Gradients of <along, grad F> + sum of `times` F, by parameter name.
 
-    `up` and `asked` are those of `LadderNet.ascend` and `descend`; `along` is (N, C, H, W),
-    `times` (N,). Gradients are float32 (float64 for float64 models).
+    `up` and `down` are those of `ascend`, for learning, and `descend`; what room they have is
+    written to. `along` is (N, C, H, W), `times` (N,). Gradients are of the parameters' dtype.
     """
-    wide = net.weights[0].dtype
-    tangents, raw_tangents, tangents_below, gradients = _tangent_pass(net, up, along)
+    tangents, raw_tangents, gradients = _tangent_pass(net, up, along)
+    count = len(along)
     above: Tensor | None = None
     for layer in reversed(range(len(net.layers))):
-        gain = up.gains[layer]
-        sensitivity = net.rectifier.bend(up.responses[layer], tangents[layer]).mul_(asked[layer])
+        sensitivity = net.rectifier.bend(up.responses[layer], tangents[layer])
+        sensitivity.mul_(down.asked[layer])
         if times is not None:
             above = _with_readout(net, up, layer, times, above)
             gradients[f"readouts.{layer}"] += _readout_gradient(net, up, layer, times)
         if above is not None:
             sensitivity.addcmul_(up.gates[layer], above)
-        slope = up.gates[layer] * asked[layer]
-        gradients |= _level_gradients(
-            net, up, layer, sensitivity, (slope * raw_tangents[layer]).sum(dim=(2, 3)).to(wide)
-        )
+        from_tangents = sum_places(net, raw_tangents[layer].mul_(down.passed[layer]))
+        gradients |= _level_gradients(net, up, layer, sensitivity, from_tangents)
+        outputs = down.placed[layer]
+        torch.mul(sensitivity, up.gains[layer], out=outputs[:count])
         # Both products of maps with filters in one call: images and tangents side by side.
-        outputs = torch.cat([sensitivity, slope]).mul_(torch.cat([gain, gain]))
-        inputs = torch.cat([up.below[layer], tangents_below[layer]])
-        stride = net.layers[layer].stride
-        gradient = _filter_gradient(up.filters[layer], stride, outputs, inputs)
-        gradients[f"weights.{layer}"] = gradient.to(wide)
+        gradients[f"weights.{layer}"] = _filter_gradient(net, up, layer, outputs, up.rooms[layer])
         if layer:
-            above = net.deconvolve(up, layer, sensitivity * gain)
+            above = deconvolve(net, up, layer, outputs[:count])
     return gradients
 
 
 @torch.no_grad()
 def score_gradient(net: LadderNet, up: Ascent, times: Tensor) -> dict[str, Tensor]:
-    """Gradients of the sum of `times` F by parameter name; `up` of `ascend`, `times` (N,)."""
-    wide = net.weights[0].dtype
+    """Gradients of the sum of `times` F by parameter name; `up` for learning, `times` (N,)."""
     gradients: dict[str, Tensor] = {}
     above: Tensor | None = None
     for layer in reversed(range(len(net.layers))):
@@ -64,11 +63,10 @@ def score_gradient(net: LadderNet, up: Ascent, times: Tensor) -> dict[str, Tenso
         gradients |= _level_gradients(net, up, layer, sensitivity)
         gradients[f"readouts.{layer}"] = _readout_gradient(net, up, layer, times)
         outputs = sensitivity.mul_(up.gains[layer])
-        stride = net.layers[layer].stride
-        gradient = _filter_gradient(up.filters[layer], stride, outputs, up.below[layer])
-        gradients[f"weights.{layer}"] = gradient.to(wide)
+        inputs = up.rooms[layer][: len(outputs)]
+        gradients[f"weights.{layer}"] = _filter_gradient(net, up, layer, outputs, inputs)
         if layer:
-            above = net.deconvolve(up, layer, outputs)
+            above = deconvolve(net, up, layer, outputs)
     return gradients
 
 
@@ -76,39 +74,51 @@ def _with_readout(
     net: LadderNet, up: Ascent, layer: int, times: Tensor, above: Tensor | None
 ) -> Tensor:
     """dF/d(rectified response) times `times`: what the layers above ask, and the readout."""
-    dtype = up.gates[layer].dtype
-    own = net.readout(layer, dtype) * times[:, None, None, None].to(dtype)
+    own = net.readout(layer) * (net.rectifier.span * times)[:, None, None, None]
+    own = own.to(up.gates[layer].dtype)
     return own if above is None else above.add_(own)
 
 
 def _readout_gradient(net: LadderNet, up: Ascent, layer: int, times: Tensor) -> Tensor:
     response = net.rectifier.value(up.responses[layer], up.gates[layer])
-    weighted = response * times[:, None, None, None].to(response.dtype)
-    return _by_readout(net, layer, weighted)
+    weighted = (net.rectifier.span * times)[:, None, None, None].to(response.dtype)
+    return _by_readout(net, layer, response.mul_(weighted))
 
 
 def _by_readout(net: LadderNet, layer: int, maps: Tensor) -> Tensor:
     """Maps (N, filters, h, w) summed over all that one weight of the readout serves."""
-    summed = maps.sum(dim=0) if net.image_size else maps.sum(dim=(0, 2, 3))[:, None, None]
-    return summed.to(net.weights[0].dtype) * net.strides[layer]
+    if net.image_size:
+        return maps.sum(dim=0).to(net.weights[0].dtype) * net.strides[layer]
+    return sum_places(net, maps).sum(dim=0)[:, None, None] * net.strides[layer]
 
 
 def _tangent_pass(
     net: LadderNet, up: Ascent, along: Tensor
-) -> tuple[list[Tensor], list[Tensor], list[Tensor], dict[str, Tensor]]:
-    """How responses change along a direction of the image; readout gradients come on the way."""
-    dtype = up.responses[0].dtype
-    tangents, raw_tangents, tangents_below = [], [], []
+) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
+    """How responses change along a direction of the image, with gain and without.
+
+    The maps go into the rooms beside those of the images; readout gradients come on the way.
+    """
+    count = len(along)
+    tangents: list[Tensor] = []
+    raw_tangents: list[Tensor] = []
     gradients: dict[str, Tensor] = {}
-    moving = F.pixel_unshuffle(along, net.depth).to(dtype)
-    moving = moving.contiguous(memory_format=torch.channels_last)
+    moving = F.pixel_unshuffle(along, net.depth)
     for layer, spec in enumerate(net.layers):
-        tangents_below.append(extend(moving, net.lattice, *closing_border(spec)))
-        raw_tangents.append(F.conv2d(tangents_below[-1], up.filters[layer], stride=spec.stride))
-        tangents.append(raw_tangents[-1] * up.gains[layer])
-        moving = up.gates[layer] * tangents[-1]
-        gradients[f"readouts.{layer}"] = _by_readout(net, layer, moving)
-    return tangents, raw_tangents, tangents_below, gradients
+        border, room = closing_border(spec), up.rooms[layer][count:]
+        inner = inside(room, *border)
+        if layer:
+            torch.mul(up.gates[layer - 1], moving, out=inner)
+            gradients[f"readouts.{layer - 1}"] = _by_readout(net, layer - 1, inner)
+        else:
+            inner.copy_(moving)
+        close_(room, net.lattice, *border)
+        raw_tangents.append(F.conv2d(room, up.filters[layer], stride=spec.stride))
+        moving = raw_tangents[-1] * up.gains[layer]
+        tangents.append(moving)
+    top = len(net.layers) - 1
+    gradients[f"readouts.{top}"] = _by_readout(net, top, up.gates[top] * moving)
+    return tangents, raw_tangents, gradients
 
 
 def _level_gradients(
@@ -119,10 +129,9 @@ def _level_gradients(
     from_tangents: Tensor | float = 0.0,
 ) -> dict[str, Tensor]:
     """Gradients of biases and of the level terms (gain = 1 + scale, shift + bias gain)."""
-    wide = net.weights[0].dtype
-    gain = up.gains[layer][:, :, 0, 0].to(wide)
-    shift = sensitivity.sum(dim=(2, 3)).to(wide)
-    scale = (sensitivity * up.raw[layer]).sum(dim=(2, 3)).to(wide) + from_tangents
+    gain = up.gains[layer][:, :, 0, 0].to(net.weights[0].dtype)
+    shift = sum_places(net, sensitivity) / net.rectifier.span
+    scale = sum_places(net, sensitivity * up.raw[layer]) + from_tangents
     scale = scale + shift * net.biases[layer]
     return {
         f"biases.{layer}": (shift * gain).sum(dim=0),
@@ -130,11 +139,14 @@ def _level_gradients(
     }
 
 
-def _filter_gradient(filters: Tensor, stride: int, outputs: Tensor, inputs: Tensor) -> Tensor:
+def _filter_gradient(
+    net: LadderNet, up: Ascent, layer: int, outputs: Tensor, inputs: Tensor
+) -> Tensor:
+    stride = net.layers[layer].stride
     gradient: Tensor = torch.ops.aten.convolution_backward(
         outputs,
         inputs,
-        filters,
+        up.filters[layer],
         None,
         [stride, stride],
         [0, 0],
@@ -144,4 +156,4 @@ def _filter_gradient(filters: Tensor, stride: int, outputs: Tensor, inputs: Tens
         1,
         [False, True, False],
     )[1]
-    return gradient
+    return gradient.to(net.weights[0].dtype)

@@ -1,12 +1,13 @@
 """What lies beyond the border of an image: four lattices, each with its adjoint.
 
-`extend` adds the border that a convolution needs, `fold` is its transpose: the top-down pass
+`extend` adds the border that a convolution needs, `fold_` is its transpose: the top-down pass
 runs a convolution backwards and must hand what it wrote on the border back to the pixels that
-the border was copied from. For all x, u:  <extend(x), u> = <x, fold(u)>.
+the border was copied from. For all x, u:  <extend(x), u> = <x, fold_(u)>.
 """
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gcn_cli.model.spec import Lattice
 
@@ -18,23 +19,56 @@ def extend(x: Tensor, lattice: Lattice, before: int, after: int) -> Tensor:
     """
     if before == 0 and after == 0:
         return x
-    widest = max(before, after)
-    smallest = min(x.shape[-2:])
-    if lattice is Lattice.REFLECT and widest >= smallest:
-        raise ValueError(f"side {smallest} must exceed the border {widest} it is mirrored into")
-    if lattice is Lattice.CIRCULAR and widest > smallest:
-        raise ValueError(f"side {smallest} must be at least the border {widest} on a torus")
+    check_border(x.shape[-2:], lattice, before, after)
     mode = "constant" if lattice is Lattice.ZERO else str(lattice)
     return F.pad(x, (before, after, before, after), mode=mode)
 
 
-def fold(u: Tensor, lattice: Lattice, before: int, after: int) -> Tensor:
-    """The transpose of `extend`: (N, C, H + before + after, ...) -> (N, C, H, W)."""
+def check_border(size: torch.Size, lattice: Lattice, before: int, after: int) -> None:
+    """Raise ValueError where an image of `size` (H, W) cannot supply its border."""
+    widest, smallest = max(before, after), min(size)
+    if lattice is Lattice.REFLECT and widest >= smallest:
+        raise ValueError(f"side {smallest} must exceed the border {widest} it is mirrored into")
+    if lattice is Lattice.CIRCULAR and widest > smallest:
+        raise ValueError(f"side {smallest} must be at least the border {widest} on a torus")
+
+
+def inside(room: Tensor, before: int, after: int) -> Tensor:
+    """The image within a map that has room for its border, a view."""
+    rows, columns = (side - before - after for side in room.shape[-2:])
+    return room.narrow(-2, before, rows).narrow(-1, before, columns)
+
+
+def close_(room: Tensor, lattice: Lattice, before: int, after: int) -> Tensor:
+    """`extend` without a copy: fill the border of a map whose `inside` has been written."""
+    size = torch.Size([side - before - after for side in room.shape[-2:]])
+    check_border(size, lattice, before, after)
+    for axis in (-2, -1):
+        inner = room.shape[axis] - before - after
+        ends = [(0, before, inner), (before + inner, after, before)]
+        for number, (start, width, same) in enumerate(ends):
+            if width == 0:
+                continue
+            border = room.narrow(axis, start, width)
+            if lattice is Lattice.CIRCULAR:
+                border.copy_(room.narrow(axis, same, width))
+            elif lattice is Lattice.REFLECT:
+                mirror = before + 1 if number == 0 else before + inner - 1 - width
+                border.copy_(room.narrow(axis, mirror, width).flip(axis))
+            else:
+                border.zero_()
+    return room
+
+
+def fold_(u: Tensor, lattice: Lattice, before: int, after: int) -> Tensor:
+    """The transpose of `extend`: (N, C, H + before + after, ...) -> (N, C, H, W).
+
+    What comes back is a view of u, to whose own border nothing may be asked any more.
+    """
     for axis in (-2, -1):
         inner = u.shape[axis] - before - after
         core = u.narrow(axis, before, inner)
         if lattice in (Lattice.REFLECT, Lattice.CIRCULAR) and before + after > 0:
-            core = core.clone()
             first, last = u.narrow(axis, 0, before), u.narrow(axis, before + inner, after)
             if lattice is Lattice.CIRCULAR:
                 core.narrow(axis, inner - before, before).add_(first)

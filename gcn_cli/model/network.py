@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcn_cli.model.lattice import extend, fold
+from gcn_cli.model.lattice import extend, fold_
 from gcn_cli.model.spec import Lattice, LayerSpec, border
 
 
@@ -147,7 +147,7 @@ class GenerativeConvNet(nn.Module):
         written = F.conv_transpose2d(
             coefficients, self.weights[layer], stride=spec.stride, output_padding=(rest[0], rest[1])
         )
-        return fold(written, self.lattice, before, after)
+        return fold_(written, self.lattice, before, after)
 
     def coefficients(self, gates: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """What places each layer's filters on the way down: (N, filters, h, w), bottom layer first.

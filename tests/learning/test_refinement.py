@@ -6,7 +6,8 @@ import torch
 from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.learning.ladder_chains import Denoiser
 from gcn_cli.learning.refinement import LARGEST_GAP, SETTLED_LEVEL, Refinement
-from gcn_cli.model.ladder import LadderNet, Rectifier
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice, parse_layers
 
 SIZE = (12, 16)
@@ -60,7 +61,7 @@ def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
     counted = level.square() / (level.square() + SETTLED_LEVEL**2)
 
     def mean_score(images: torch.Tensor) -> torch.Tensor:
-        total = net.total(net.ascend(images / sigma, level.log(), torch.float64))
+        total = net.total(images / sigma, level.log())
         return (counted * total).mean()
 
     gap = mean_score(noisy) - mean_score(pieces)

@@ -7,7 +7,10 @@ import torch
 
 from gcn_cli.model.double_pass import directional_gradient, score_gradient
 from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient, reconstruct
-from gcn_cli.model.ladder import LadderNet, Rectifier, posterior_mean
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.level import LadderLevel, posterior_mean
+from gcn_cli.model.passes import ascend, descend, prepare_filters
+from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice, parse_layers
 
 LAYERS = parse_layers("6@5,5@4/2,4@3")
@@ -37,7 +40,7 @@ def ladder(
 def test_basis_is_the_gradient_of_the_score(
     exact: bool, lattice: Lattice, head: bool, images: Callable[..., torch.Tensor]
 ) -> None:
-    level = ladder(exact, lattice, head).at(0.4, torch.float64)
+    level = LadderLevel(ladder(exact, lattice, head), 0.4, torch.float64)
     x = images(2, 3, 16, 24)
     slope = autograd_gradient(level.score)(x)
     torch.testing.assert_close(level.basis(x), slope)
@@ -46,7 +49,7 @@ def test_basis_is_the_gradient_of_the_score(
 def test_denoising_is_tweedie_in_terms_of_the_reconstruction(
     images: Callable[..., torch.Tensor],
 ) -> None:
-    level = ladder().at(0.7, torch.float64)
+    level = LadderLevel(ladder(), 0.7, torch.float64)
     x = images(2, 3, 16, 16)
     log_density_slope = -energy_gradient(level.sigma, level.basis)(x)
     torch.testing.assert_close(level.denoise(x), x + level.noise**2 * log_density_slope)
@@ -84,7 +87,7 @@ def test_the_posterior_mean_of_a_gaussian_and_of_a_mixture(noise: float) -> None
 
 def test_an_exact_ladder_is_piecewise_gaussian(images: Callable[..., torch.Tensor]) -> None:
     """Inside a cell B does not change at all."""
-    level = ladder(exact=True).at(0.5, torch.float64)
+    level = LadderLevel(ladder(exact=True), 0.5, torch.float64)
     x = images(1, 3, 16, 16)
     moved = x + 1e-9 * images(1, 3, 16, 16, seed=1)
     assert torch.equal(level.basis(x).round(decimals=9), level.basis(moved).round(decimals=9))
@@ -99,15 +102,14 @@ def test_the_double_pass_equals_autograd_of_autograd(
     z, along = images(3, 3, 16, 24), images(3, 3, 16, 24, seed=1)
     log_noise = torch.tensor([-2.0, 0.1, 1.5], dtype=torch.float64)
     times = torch.tensor([0.7, -2.0, 0.1], dtype=torch.float64)
-    with torch.no_grad():
-        up = net.ascend(z, log_noise, torch.float64)
-        _, asked = net.descend(up)
-    ours = directional_gradient(net, up, asked, along)
-    both = directional_gradient(net, up, asked, along, times)
+    up = ascend(net, z, log_noise, prepare_filters(net, torch.float64), learning=True)
+    down = descend(net, up)
+    ours = directional_gradient(net, up, down, along)
+    both = directional_gradient(net, up, down, along, times)
     scores = score_gradient(net, up, times)
 
     leaf = z.clone().requires_grad_()
-    totals = net.total(net.ascend(leaf, log_noise, torch.float64))
+    totals = net.total(leaf, log_noise)
     (slope,) = torch.autograd.grad(totals.sum(), leaf, create_graph=True)
     names, parameters = zip(*net.named_parameters(), strict=True)
     twice = torch.autograd.grad((slope * along).sum(), parameters, retain_graph=True)
@@ -121,8 +123,8 @@ def test_the_double_pass_equals_autograd_of_autograd(
 def test_bf16_maps_stay_within_two_percent(images: Callable[..., torch.Tensor]) -> None:
     net = ladder().float()
     x = images(2, 3, 32, 32).float()
-    exact = net.at(0.5).denoise(x)
-    rounded = net.at(0.5, torch.bfloat16).denoise(x)
+    exact = LadderLevel(net, 0.5).denoise(x)
+    rounded = LadderLevel(net, 0.5, torch.bfloat16).denoise(x)
     assert float(((rounded - exact).norm() / exact.norm()).detach()) < 2e-2
 
 
@@ -131,11 +133,12 @@ def test_the_smoothed_rectifier_is_the_box_average_of_the_relu() -> None:
     a = torch.linspace(-1, 1, 41, dtype=torch.float64)
     offsets = torch.linspace(-0.25, 0.25, 4001, dtype=torch.float64)
     average = torch.relu(a[:, None] + offsets).mean(dim=1)
-    gate = rectifier.gate(a)
-    torch.testing.assert_close(rectifier.value(a, gate), average, rtol=0, atol=1e-4)
+    boxed = a / rectifier.span + 0.5
+    value = rectifier.span * rectifier.value(boxed, rectifier.gate(boxed))
+    torch.testing.assert_close(value, average, rtol=0, atol=1e-4)
     inside = (a.abs() < 0.24).double()
     away = (a.abs() - 0.25).abs() > 0.01  # at the very edge either value is right
-    bent = rectifier.bend(a, torch.full_like(a, 3.0))
+    bent = rectifier.bend(boxed, torch.full_like(a, 3.0)) / rectifier.span  # a gate by a
     torch.testing.assert_close(bent[away], 3.0 / (2 * 0.25) * inside[away])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gcn_cli.model.lattice import extend, fold
+from gcn_cli.model.lattice import close_, extend, fold_, inside
 from gcn_cli.model.spec import Lattice, LayerSpec, border, parse_layers
 
 
@@ -19,7 +19,18 @@ def test_fold_is_the_transpose_of_extend(
     x = images(2, 3, 7, 9)
     extended = extend(x, lattice, before, after)
     u = images(*extended.shape, seed=1)
-    torch.testing.assert_close((extended * u).sum(), (x * fold(u, lattice, before, after)).sum())
+    torch.testing.assert_close((extended * u).sum(), (x * fold_(u.clone(), lattice, before, after)).sum())
+
+
+@pytest.mark.parametrize("lattice", [Lattice.ZERO, Lattice.REFLECT, Lattice.CIRCULAR])
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (3, 4), (0, 1)])
+def test_a_room_is_closed_as_a_map_is_extended(
+    lattice: Lattice, before: int, after: int, images: Callable[..., torch.Tensor]
+) -> None:
+    x = images(2, 3, 7, 9)
+    room = torch.full((2, 3, 7 + before + after, 9 + before + after), 5.0, dtype=x.dtype)
+    inside(room, before, after).copy_(x)
+    assert torch.equal(close_(room, lattice, before, after), extend(x, lattice, before, after))
 
 
 def test_a_torus_closes_whatever_the_padding() -> None:

@@ -1,0 +1,57 @@
+"""One level of a ladder, with the names of the paper's model: p_s, its score, B, D."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.passes import ascend, descend, prepare_filters
+
+
+@dataclass(frozen=True)
+class LadderLevel:
+    """p_s(I) = exp(f(I; w, s)) q_s(I) / Z, the generative ConvNet at noise deviation s.
+
+    The auto-encoder R = (s^2 + 1) B gives the mean of the clean image given the noisy one
+    (Tweedie): D(I) = I + s^2 grad log p_s(I) = (I + s^2 R) / (s^2 + 1).
+    """
+
+    net: LadderNet
+    noise: float  # s, in deviations of the data
+    dtype: torch.dtype = torch.float32  # of the maps on the way to B
+
+    @property
+    def sigma(self) -> float:
+        """Deviation of the reference q_s, that of noisy data."""
+        return math.sqrt(self.noise**2 + 1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """f(I; w, s): (N, C, H, W) -> (N,)."""
+        return self.net.total(x / self.sigma, self._log_noise(x)) / self.noise
+
+    @torch.no_grad()
+    def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
+        filters = prepare_filters(self.net, self.dtype)
+        up = ascend(self.net, x / self.sigma, self._log_noise(x), filters)
+        return descend(self.net, up).slope.to(x.dtype) / (self.noise * self.sigma)
+
+    @torch.no_grad()
+    def activation_pattern(self, x: Tensor) -> list[Tensor]:
+        """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
+        filters = prepare_filters(self.net, self.dtype)
+        return ascend(self.net, x / self.sigma, self._log_noise(x), filters).gates
+
+    def denoise(self, x: Tensor) -> Tensor:
+        """D(I), the mean of the clean image given the noisy one: (N, C, H, W) -> the same."""
+        return posterior_mean(x, self.sigma**2 * self.basis(x), self.noise)
+
+    def _log_noise(self, x: Tensor) -> Tensor:
+        return x.new_full((len(x),), math.log(self.noise))
+
+
+def posterior_mean(x: Tensor, reconstruction: Tensor, noise: float) -> Tensor:
+    """E[clean | noisy x] = (I + s^2 R) / (s^2 + 1), Tweedie's identity in terms of R."""
+    return (x + noise**2 * reconstruction) / (noise**2 + 1)

@@ -1,0 +1,168 @@
+"""The ladder's way up and way down, rearranged to what hardware likes: F and grad F by hand.
+
+No automatic differentiation, maps stored channels last, borders filled in place, responses in
+units of the rectifier's box so that a gate takes one pass over the maps. Maps may be bfloat16;
+images and parameters stay float32. Equal to `LadderNet.total` and its gradient within rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.lattice import close_, fold_, inside
+from gcn_cli.model.spec import closing_border
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """The way up at one batch of images: what the way down, and learning, need of it."""
+
+    filters: Sequence[Tensor]  # of every layer, in the maps' format
+    features: Tensor  # of the levels, (N, LEVEL_FEATURES)
+    gains: list[Tensor] = field(default_factory=list)  # (N, filters, 1, 1)
+    gates: list[Tensor] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # of maps looked at, borderless
+    # For learning only:
+    rooms: list[Tensor] = field(default_factory=list)  # (2 N, ...): maps each layer looked at,
+    # border included, and as much room again for what learning puts beside them
+    raw: list[Tensor] = field(default_factory=list)  # filter responses before gain and shift
+    responses: list[Tensor] = field(default_factory=list)  # after, in units of the box
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The way down. What each layer was asked for is for learning only, bottom layer first."""
+
+    slope: Tensor  # grad F, (N, C, H, W), in the maps' format
+    asked: list[Tensor]  # dF / d(rectified response)
+    passed: list[Tensor]  # dF / d(response): the same through the gates
+    placed: list[Tensor]  # (2 N, ...): room for as much again, then dF / d(raw response)
+
+
+def prepare_filters(net: LadderNet, dtype: torch.dtype) -> list[Tensor]:
+    """All filters as they are now, in the number format of the maps, channels last."""
+    return [w.detach().to(dtype, memory_format=torch.channels_last) for w in net.weights]
+
+
+def empty_maps(count: int, like: Tensor, before: int = 0, after: int = 0) -> Tensor:
+    """Unwritten maps, channels last, as many channels as `like`, with room for a border."""
+    height, width = (side + before + after for side in like.shape[-2:])
+    return torch.empty(
+        (count, like.shape[1], height, width),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
+
+
+@torch.no_grad()
+def ascend(
+    net: LadderNet,
+    z: Tensor,
+    log_noise: Tensor,
+    filters: Sequence[Tensor],
+    *,
+    learning: bool = False,
+) -> Ascent:
+    """The way up for scaled images z (N, C, H, W) at levels (N,), with `prepare_filters`.
+
+    Without `learning` only what the way down needs is kept, and maps are used again.
+    """
+    count, dtype, span = len(z), filters[0].dtype, net.rectifier.span
+    up = Ascent(filters, net.level_features(log_noise))
+    below, gate = F.pixel_unshuffle(z / span, net.depth).to(dtype), None
+    for layer, spec in enumerate(net.layers):
+        border = closing_border(spec)
+        up.sizes.append((below.shape[-2], below.shape[-1]))
+        room = empty_maps(2 * count if learning else count, below, *border)
+        looked_at = room[:count]
+        if gate is None:
+            inside(looked_at, *border).copy_(below)
+        else:
+            net.rectifier.value(below, gate, out=inside(looked_at, *border))
+        close_(looked_at, net.lattice, *border)
+        gain, shift = net.gain_and_shift(layer, up.features)
+        up.gains.append(gain[:, :, None, None].to(dtype))
+        offset = (shift / span + 0.5)[:, :, None, None].to(dtype)
+        raw = F.conv2d(looked_at, filters[layer], stride=spec.stride)
+        below = torch.addcmul(offset, raw, up.gains[-1], out=None if learning else raw)
+        gate = net.rectifier.gate(below)
+        up.gates.append(gate)
+        if learning:
+            up.rooms.append(room)
+            up.raw.append(raw)
+            up.responses.append(below)
+    return up
+
+
+@torch.no_grad()
+def descend(net: LadderNet, up: Ascent) -> Descent:
+    """grad F: each layer's gates let through what its readout and the layers above ask for."""
+    learning = bool(up.rooms)
+    asked: list[Tensor] = []
+    passed: list[Tensor] = []
+    placed: list[Tensor] = []
+    above: Tensor | None = None
+    for layer in reversed(range(len(net.layers))):
+        gate, gain = up.gates[layer], up.gains[layer]
+        readout = net.readout(layer).to(gate.dtype)
+        wanted = readout if above is None else above.add_(readout)
+        through = gate * wanted if learning else gate.mul_(wanted)
+        if learning:
+            count = len(gate)
+            both = empty_maps(2 * count, gate)
+            coefficients = torch.mul(through, gain, out=both[count:])
+            asked.insert(0, wanted)
+            passed.insert(0, through)
+            placed.insert(0, both)
+        else:
+            coefficients = through.mul_(gain)
+        above = deconvolve(net, up, layer, coefficients)
+    assert above is not None
+    return Descent(F.pixel_shuffle(above, net.depth), asked, passed, placed)
+
+
+def deconvolve(net: LadderNet, up: Ascent, layer: int, coefficients: Tensor) -> Tensor:
+    """A layer's filters placed by `coefficients` on the map below it."""
+    spec = net.layers[layer]
+    before, after = closing_border(spec)
+    rest = [(side + before + after - spec.size) % spec.stride for side in up.sizes[layer]]
+    written = F.conv_transpose2d(
+        coefficients, up.filters[layer], stride=spec.stride, output_padding=(rest[0], rest[1])
+    )
+    return fold_(written, net.lattice, before, after)
+
+
+def total(net: LadderNet, up: Ascent) -> Tensor:
+    """F(z; s) of a way up made for learning: (N,)."""
+    values = []
+    for layer, (response, gate) in enumerate(zip(up.responses, up.gates, strict=True)):
+        value = net.rectifier.value(response, gate).mul_(net.readout(layer).to(gate.dtype))
+        values.append(sum_places(net, value).sum(dim=1))
+    return net.rectifier.span * torch.stack(values).sum(dim=0)
+
+
+def sum_places(net: LadderNet, maps: Tensor) -> Tensor:
+    """(N, filters, h, w) -> (N, filters), in the parameters' format."""
+    # Asked for another format, sum would first copy the maps to it.
+    return maps.sum(dim=(2, 3)).to(net.weights[0].dtype)
+
+
+@torch.no_grad()
+def denoise_each(
+    net: LadderNet, x: Tensor, noise: Tensor, filters: Sequence[Tensor]
+) -> Tensor:
+    """D(I), the mean of the clean image given the noisy one, each image at its own level.
+
+    x: (N, C, H, W), noise: deviations (N,), filters: of `prepare_filters`. In terms of F
+
+        D(I) = I + s^2 grad log p_s(I) = c^2 I + s c grad F(c I; s),    c = 1 / sqrt(s^2 + 1).
+    """
+    wide = noise[:, None, None, None]
+    sigma = (wide.square() + 1).sqrt()
+    slope = descend(net, ascend(net, x / sigma, noise.log(), filters)).slope
+    return x / sigma.square() + wide / sigma * slope.to(x.dtype)

@@ -30,6 +30,7 @@ from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice
 from gcn_cli.runtime import set_threads
+from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.langevin import run_chain
 from gcn_cli.sampling.noise import ImageNoise
 
@@ -202,17 +203,21 @@ def langevin_figures(device: torch.device, repeats: int) -> dict[str, Any]:
 
 
 def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[str, Any]:
-    """Seconds of one evaluation of the ladder's D a megapixel, from 256 to `largest` a side.
+    """Seconds of a sample a megapixel, with 4 evaluations of D, from 256 to `largest` a side.
 
     All sizes in turn, so that a machine that slows down does so for all of them.
     """
-    net = ladder(device)
+    net, config = ladder(device), LadderConfig()
     net.lattice = Lattice.CIRCULAR
-    sides = [side for side in (256, 512, 1024, 2048) if side <= largest]
-    pictures = [torch.randn(1, 3, side, side, device=device) for side in sides]
-
     denoise = fast_denoiser(net, torch.bfloat16)
-    times = in_turn([partial(denoise, images, 0.5) for images in pictures], repeats, device)
+    levels = noise_levels(4, config.noise_max, config.noise_min)
+    noise = ImageNoise(0, "chain", [0], device)
+
+    def sample(side: int) -> Tensor:
+        return anneal(levels[0] * noise((1, 3, side, side)), denoise, levels, noise)
+
+    sides = [side for side in (256, 512, 1024, 2048) if side <= largest]
+    times = in_turn([partial(sample, side) for side in sides], repeats, device)
     figures = {
         str(side): statistics.median(taken) / (side / 1024) ** 2
         for side, taken in zip(sides, times, strict=True)

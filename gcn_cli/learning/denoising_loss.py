@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gcn_cli.model.double_pass import directional_gradient
 from gcn_cli.model.ladder import LadderNet
-from gcn_cli.model.passes import ascend, descend, prepare_filters, total
+from gcn_cli.model.passes import ascend, descend, prepare, total
 
 
 class Denoised(NamedTuple):
@@ -40,8 +40,8 @@ def denoising_loss(
     sigma = (noise.square() + 1).sqrt()
     outward = noise / sigma
     noisy = clean + noise * drawn
-    filters = prepare_filters(net, dtype)
-    up = ascend(net, noisy / sigma, level.log(), filters, learning=True)
+    prepared = prepare(net, dtype)
+    up = ascend(net, noisy / sigma, level.log(), prepared, learning=True)
     down = descend(net, up)
     error = noisy / sigma.square() + outward * down.slope.to(clean.dtype) - clean
     counted = torch.zeros_like(error)

@@ -26,14 +26,21 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp_min(1e-20)
     square = x @ x.T
-    product = torch.eye(len(square), dtype=x.dtype, device=x.device)
-    for _ in range(_ROUNDS):
-        factor = torch.addmm(square, square, square, beta=_CUBIC, alpha=_QUINTIC)
-        factor.diagonal().add_(_LINEAR)
-        product = factor @ product
+    product = _factor(square)
+    factor = product
+    for _ in range(_ROUNDS - 1):
         square = square @ (factor @ factor)
+        factor = _factor(square)
+        product = factor @ product
     made: Tensor = product @ x
     return made.T if tall else made
+
+
+def _factor(square: Tensor) -> Tensor:
+    """What one round multiplies X by, a polynomial of X X^T."""
+    factor = torch.addmm(square, square, square, beta=_CUBIC, alpha=_QUINTIC)
+    factor.diagonal().add_(_LINEAR)
+    return factor
 
 
 class Muon(torch.optim.Optimizer):

@@ -21,7 +21,7 @@ from torch import Tensor
 from gcn_cli.learning.ladder_chains import LadderChains
 from gcn_cli.model.double_pass import score_gradient
 from gcn_cli.model.ladder import LadderNet
-from gcn_cli.model.passes import ascend, denoise_each, prepare_filters, total
+from gcn_cli.model.passes import ascend, denoise_each, prepare, total
 from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, as many as a sample takes
@@ -95,11 +95,11 @@ class Refinement:
         `level` is where the chains are now, (N,).
         """
         sigma = (level.square() + 1).sqrt()[:, None, None, None]
-        filters, z = prepare_filters(net, dtype), self.chains.crops(self.size) / sigma
-        up = ascend(net, z, level.log(), filters, learning=True)
+        prepared, z = prepare(net, dtype), self.chains.crops(self.size) / sigma
+        up = ascend(net, z, level.log(), prepared, learning=True)
         scores, gradients = total(net, up), score_gradient(net, up, self.shares(level))
         with self._as_sampled(net):
-            self.chains.advance(lambda x, noise: denoise_each(net, x, noise, filters))
+            self.chains.advance(lambda x, noise: denoise_each(net, x, noise, prepared))
         return scores, gradients
 
     @contextmanager

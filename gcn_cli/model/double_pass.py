@@ -74,8 +74,8 @@ def _with_readout(
     net: LadderNet, up: Ascent, layer: int, times: Tensor, above: Tensor | None
 ) -> Tensor:
     """dF/d(rectified response) times `times`: what the layers above ask, and the readout."""
-    own = net.readout(layer) * (net.rectifier.span * times)[:, None, None, None]
-    own = own.to(up.gates[layer].dtype)
+    counted = (net.rectifier.span * times)[:, None, None, None].to(up.prepared.dtype)
+    own = up.prepared.readouts[layer] * counted
     return own if above is None else above.add_(own)
 
 
@@ -113,7 +113,7 @@ def _tangent_pass(
         else:
             inner.copy_(moving)
         close_(room, net.lattice, *border)
-        raw_tangents.append(F.conv2d(room, up.filters[layer], stride=spec.stride))
+        raw_tangents.append(F.conv2d(room, up.prepared.filters[layer], stride=spec.stride))
         moving = raw_tangents[-1] * up.gains[layer]
         tangents.append(moving)
     top = len(net.layers) - 1
@@ -146,7 +146,7 @@ def _filter_gradient(
     gradient: Tensor = torch.ops.aten.convolution_backward(
         outputs,
         inputs,
-        up.filters[layer],
+        up.prepared.filters[layer],
         None,
         [stride, stride],
         [0, 0],

@@ -18,7 +18,7 @@ from gcn_cli.model.energy import Gradient
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.lattice import close_, extend, fold_, inside
 from gcn_cli.model.network import GenerativeConvNet
-from gcn_cli.model.passes import denoise_each, empty_maps, prepare_filters
+from gcn_cli.model.passes import denoise_each, empty_maps, prepare
 from gcn_cli.model.spec import Lattice
 
 FEW_CHANNELS = 16  # below this a strided convolution starves the vector units
@@ -66,7 +66,7 @@ class _Layer:
 
     def down(self, coefficients: Tensor, size: tuple[int, int]) -> Tensor:
         """Filters placed by their coefficients on a map of `size`."""
-        if self.way_back is not None:
+        if self.turned is not None and self.way_back is not None:
             return F.conv2d(coefficients, self.turned)
         full = [side + sum(self.border) for side in size]
         if self.depth == 1:
@@ -149,9 +149,9 @@ def fast_denoiser(
 
     Parameters are copied: make it anew after they change. `dtype` is that of the maps.
     """
-    filters = prepare_filters(net, dtype)
+    prepared = prepare(net, dtype)
 
     def denoise(x: Tensor, noise: float) -> Tensor:
-        return denoise_each(net, x, x.new_full((len(x),), noise), filters)
+        return denoise_each(net, x, x.new_full((len(x),), noise), prepared)
 
     return denoise

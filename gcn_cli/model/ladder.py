@@ -23,8 +23,8 @@ from gcn_cli.model.lattice import extend
 from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice, LayerSpec, closing_border
 
-FREQUENCIES = torch.arange(8) * 0.5 + 0.25  # of the level's description, in cycles of log s
-LEVEL_FEATURES = 2 * len(FREQUENCIES)
+FREQUENCIES = 8  # of the level's description: 1/4, 3/4, 5/4 ... radians a unit of log s
+LEVEL_FEATURES = 2 * FREQUENCIES
 
 
 class LadderNet(nn.Module):
@@ -102,7 +102,9 @@ class LadderNet(nn.Module):
 
     def level_features(self, log_noise: Tensor) -> Tensor:
         """What gains and biases by level are linear in: (N,) -> (N, LEVEL_FEATURES)."""
-        angles = log_noise[:, None] * FREQUENCIES.to(log_noise)
+        # Made where it is used: a copy from the host cannot be part of a captured step.
+        steps = torch.arange(FREQUENCIES, dtype=log_noise.dtype, device=log_noise.device)
+        angles = log_noise[:, None] * (steps * 0.5 + 0.25)
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
     def gain_and_shift(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +115,8 @@ class LadderNet(nn.Module):
 
     def readout(self, layer: int) -> Tensor:
         """What each response of a layer counts for in F: (1, filters, h or 1, w or 1)."""
-        return self.readouts[layer][None] * self.strides[layer]
+        weighted: Tensor = self.readouts[layer][None] * self.strides[layer]
+        return weighted
 
     def total(self, z: Tensor, log_noise: Tensor) -> Tensor:
         """F(z; s) of scaled images (N, C, H, W) at levels (N,): (N,)."""

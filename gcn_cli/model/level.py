@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.model.ladder import LadderNet
-from gcn_cli.model.passes import ascend, descend, prepare_filters
+from gcn_cli.model.passes import ascend, descend, prepare
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class LadderLevel:
     @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
         """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
-        filters = prepare_filters(self.net, self.dtype)
-        up = ascend(self.net, x / self.sigma, self._log_noise(x), filters)
+        prepared = prepare(self.net, self.dtype)
+        up = ascend(self.net, x / self.sigma, self._log_noise(x), prepared)
         return descend(self.net, up).slope.to(x.dtype) / (self.noise * self.sigma)
 
     @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
         """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
-        filters = prepare_filters(self.net, self.dtype)
-        return ascend(self.net, x / self.sigma, self._log_noise(x), filters).gates
+        prepared = prepare(self.net, self.dtype)
+        return ascend(self.net, x / self.sigma, self._log_noise(x), prepared).gates
 
     def denoise(self, x: Tensor) -> Tensor:
         """D(I), the mean of the clean image given the noisy one: (N, C, H, W) -> the same."""

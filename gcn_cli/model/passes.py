@@ -5,7 +5,6 @@ units of the rectifier's box so that a gate takes one pass over the maps. Maps m
 images and parameters stay float32. Equal to `LadderNet.total` and its gradient within rounding.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,12 +17,40 @@ from gcn_cli.model.spec import closing_border
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A ladder's parameters as they are now, in the number format of the maps."""
+
+    filters: list[Tensor]  # channels last
+    readouts: list[Tensor]  # (1, filters, h or 1, w or 1)
+    # Of all layers together, in their own format:
+    scales: Tensor  # by level, (all filters, LEVEL_FEATURES)
+    shifts: Tensor
+    biases: Tensor  # (all filters,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the maps."""
+        return self.filters[0].dtype
+
+    def level_terms(self, features: Tensor, span: float) -> tuple[list[Tensor], list[Tensor]]:
+        """Gains, and offsets in units of the box, layer by layer: (N, filters, 1, 1) each."""
+        gains = 1 + features @ self.scales.T
+        offsets = (features @ self.shifts.T + self.biases * gains) / span + 0.5
+        widths = [len(weight) for weight in self.filters]
+        each = [
+            list(torch.split(terms.to(self.dtype)[:, :, None, None], widths, dim=1))
+            for terms in (gains, offsets)
+        ]
+        return each[0], each[1]
+
+
+@dataclass(frozen=True)
 class Ascent:
     """The way up at one batch of images: what the way down, and learning, need of it."""
 
-    filters: Sequence[Tensor]  # of every layer, in the maps' format
+    prepared: Prepared
     features: Tensor  # of the levels, (N, LEVEL_FEATURES)
-    gains: list[Tensor] = field(default_factory=list)  # (N, filters, 1, 1)
+    gains: list[Tensor]  # (N, filters, 1, 1)
     gates: list[Tensor] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)  # of maps looked at, borderless
     # For learning only:
@@ -43,9 +70,17 @@ class Descent:
     placed: list[Tensor]  # (2 N, ...): room for as much again, then dF / d(raw response)
 
 
-def prepare_filters(net: LadderNet, dtype: torch.dtype) -> list[Tensor]:
-    """All filters as they are now, in the number format of the maps, channels last."""
-    return [w.detach().to(dtype, memory_format=torch.channels_last) for w in net.weights]
+@torch.no_grad()
+def prepare(net: LadderNet, dtype: torch.dtype) -> Prepared:
+    """Do once what stays the same while parameters do."""
+    by_level = [level.chunk(2) for level in net.levels]
+    return Prepared(
+        [weight.to(dtype, memory_format=torch.channels_last) for weight in net.weights],
+        [net.readout(layer).to(dtype) for layer in range(len(net.layers))],
+        torch.cat([scale for scale, _ in by_level]),
+        torch.cat([shift for _, shift in by_level]),
+        torch.cat(list(net.biases)),
+    )
 
 
 def empty_maps(count: int, like: Tensor, before: int = 0, after: int = 0) -> Tensor:
@@ -64,17 +99,19 @@ def ascend(
     net: LadderNet,
     z: Tensor,
     log_noise: Tensor,
-    filters: Sequence[Tensor],
+    prepared: Prepared,
     *,
     learning: bool = False,
 ) -> Ascent:
-    """The way up for scaled images z (N, C, H, W) at levels (N,), with `prepare_filters`.
+    """The way up for scaled images z (N, C, H, W) at levels (N,).
 
     Without `learning` only what the way down needs is kept, and maps are used again.
     """
-    count, dtype, span = len(z), filters[0].dtype, net.rectifier.span
-    up = Ascent(filters, net.level_features(log_noise))
-    below, gate = F.pixel_unshuffle(z / span, net.depth).to(dtype), None
+    count, span = len(z), net.rectifier.span
+    features = net.level_features(log_noise)
+    gains, offsets = prepared.level_terms(features, span)
+    up = Ascent(prepared, features, gains)
+    below, gate = F.pixel_unshuffle(z / span, net.depth).to(prepared.dtype), None
     for layer, spec in enumerate(net.layers):
         border = closing_border(spec)
         up.sizes.append((below.shape[-2], below.shape[-1]))
@@ -85,11 +122,8 @@ def ascend(
         else:
             net.rectifier.value(below, gate, out=inside(looked_at, *border))
         close_(looked_at, net.lattice, *border)
-        gain, shift = net.gain_and_shift(layer, up.features)
-        up.gains.append(gain[:, :, None, None].to(dtype))
-        offset = (shift / span + 0.5)[:, :, None, None].to(dtype)
-        raw = F.conv2d(looked_at, filters[layer], stride=spec.stride)
-        below = torch.addcmul(offset, raw, up.gains[-1], out=None if learning else raw)
+        raw = F.conv2d(looked_at, prepared.filters[layer], stride=spec.stride)
+        below = torch.addcmul(offsets[layer], raw, gains[layer], out=None if learning else raw)
         gate = net.rectifier.gate(below)
         up.gates.append(gate)
         if learning:
@@ -109,7 +143,7 @@ def descend(net: LadderNet, up: Ascent) -> Descent:
     above: Tensor | None = None
     for layer in reversed(range(len(net.layers))):
         gate, gain = up.gates[layer], up.gains[layer]
-        readout = net.readout(layer).to(gate.dtype)
+        readout = up.prepared.readouts[layer]
         wanted = readout if above is None else above.add_(readout)
         through = gate * wanted if learning else gate.mul_(wanted)
         if learning:
@@ -132,7 +166,10 @@ def deconvolve(net: LadderNet, up: Ascent, layer: int, coefficients: Tensor) -> 
     before, after = closing_border(spec)
     rest = [(side + before + after - spec.size) % spec.stride for side in up.sizes[layer]]
     written = F.conv_transpose2d(
-        coefficients, up.filters[layer], stride=spec.stride, output_padding=(rest[0], rest[1])
+        coefficients,
+        up.prepared.filters[layer],
+        stride=spec.stride,
+        output_padding=(rest[0], rest[1]),
     )
     return fold_(written, net.lattice, before, after)
 
@@ -141,7 +178,7 @@ def total(net: LadderNet, up: Ascent) -> Tensor:
     """F(z; s) of a way up made for learning: (N,)."""
     values = []
     for layer, (response, gate) in enumerate(zip(up.responses, up.gates, strict=True)):
-        value = net.rectifier.value(response, gate).mul_(net.readout(layer).to(gate.dtype))
+        value = net.rectifier.value(response, gate).mul_(up.prepared.readouts[layer])
         values.append(sum_places(net, value).sum(dim=1))
     return net.rectifier.span * torch.stack(values).sum(dim=0)
 
@@ -153,16 +190,14 @@ def sum_places(net: LadderNet, maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def denoise_each(
-    net: LadderNet, x: Tensor, noise: Tensor, filters: Sequence[Tensor]
-) -> Tensor:
+def denoise_each(net: LadderNet, x: Tensor, noise: Tensor, prepared: Prepared) -> Tensor:
     """D(I), the mean of the clean image given the noisy one, each image at its own level.
 
-    x: (N, C, H, W), noise: deviations (N,), filters: of `prepare_filters`. In terms of F
+    x: (N, C, H, W), noise: deviations (N,). In terms of F
 
         D(I) = I + s^2 grad log p_s(I) = c^2 I + s c grad F(c I; s),    c = 1 / sqrt(s^2 + 1).
     """
     wide = noise[:, None, None, None]
     sigma = (wide.square() + 1).sqrt()
-    slope = descend(net, ascend(net, x / sigma, noise.log(), filters)).slope
+    slope = descend(net, ascend(net, x / sigma, noise.log(), prepared)).slope
     return x / sigma.square() + wide / sigma * slope.to(x.dtype)

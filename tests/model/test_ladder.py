@@ -9,7 +9,7 @@ from gcn_cli.model.double_pass import directional_gradient, score_gradient
 from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient, reconstruct
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.level import LadderLevel, posterior_mean
-from gcn_cli.model.passes import ascend, descend, prepare_filters
+from gcn_cli.model.passes import ascend, descend, prepare
 from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice, parse_layers
 
@@ -102,7 +102,7 @@ def test_the_double_pass_equals_autograd_of_autograd(
     z, along = images(3, 3, 16, 24), images(3, 3, 16, 24, seed=1)
     log_noise = torch.tensor([-2.0, 0.1, 1.5], dtype=torch.float64)
     times = torch.tensor([0.7, -2.0, 0.1], dtype=torch.float64)
-    up = ascend(net, z, log_noise, prepare_filters(net, torch.float64), learning=True)
+    up = ascend(net, z, log_noise, prepare(net, torch.float64), learning=True)
     down = descend(net, up)
     ours = directional_gradient(net, up, down, along)
     both = directional_gradient(net, up, down, along, times)

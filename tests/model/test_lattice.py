@@ -19,7 +19,9 @@ def test_fold_is_the_transpose_of_extend(
     x = images(2, 3, 7, 9)
     extended = extend(x, lattice, before, after)
     u = images(*extended.shape, seed=1)
-    torch.testing.assert_close((extended * u).sum(), (x * fold_(u.clone(), lattice, before, after)).sum())
+    torch.testing.assert_close(
+        (extended * u).sum(), (x * fold_(u.clone(), lattice, before, after)).sum()
+    )
 
 
 @pytest.mark.parametrize("lattice", [Lattice.ZERO, Lattice.REFLECT, Lattice.CIRCULAR])

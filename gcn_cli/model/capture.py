@@ -1,0 +1,68 @@
+"""A function of tensors made into one launch, where launches are what takes the time: on a GPU.
+
+A step of a chain is a hundred small kernels, and starting them one by one takes longer than they
+run. A CUDA graph records them once and starts them together, the processor free meanwhile.
+"""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+Recorder = Callable[[Callable[[], Result]], tuple[Callable[[], object], Result]]
+"""Runs a function once: how to run it again, and the result, which that overwrites."""
+
+WARM_UP = 2  # calls before recording, in which libraries choose their kernels
+
+
+def record_graph(function: Callable[[], Result]) -> tuple[Callable[[], object], Result]:
+    """Record what a function starts on the current GPU. Raises torch.OutOfMemoryError."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UP):
+            function()
+    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.empty_cache()  # a graph has memory of its own: leave it what the warm-up took
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph.replay, result
+
+
+class Captured(Generic[Result]):
+    """`function`, recorded at the first call with tensors of some shapes and replayed after.
+
+    On anything but a CUDA device it is called as it is. Recorded, it must read nothing from
+    tensors into Python; what it closes over is read where it lies, so parameters may change in
+    place between calls. A result is overwritten by the next call: clone what is to last.
+    """
+
+    def __init__(
+        self, function: Callable[..., Result], record: Recorder[Result] | None = None
+    ) -> None:
+        """`record` in place of `record_graph` records on any device."""
+        self.function = function
+        self.record = record
+        self._shapes: list[torch.Size] = []
+        self._inputs: tuple[Tensor, ...] = ()
+        self._replay: Callable[[], object] | None = None
+        self._result: Result
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> Result:
+        """The function's result; all inputs are on one device."""
+        if self.record is None and inputs[0].device.type != "cuda":
+            return self.function(*inputs)
+        shapes = [x.shape for x in inputs]
+        if self._replay is None or shapes != self._shapes:
+            self._replay = None  # one graph at a time: its memory is freed before the next
+            self._shapes, self._inputs = shapes, tuple(x.clone() for x in inputs)
+            record: Recorder[Result] = self.record or record_graph
+            self._replay, self._result = record(lambda: self.function(*self._inputs))
+        for kept, given in zip(self._inputs, inputs, strict=True):
+            kept.copy_(given)
+        self._replay()
+        return self._result

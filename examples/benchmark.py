@@ -154,7 +154,7 @@ def training_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     def ours(dtype: torch.dtype) -> Work:
         @torch.no_grad()
         def work() -> None:
-            denoising_loss(net, clean, drawn, level, 12, dtype)
+            denoising_loss(net, clean, drawn, level, margin=12, dtype=dtype)
 
         return work
 

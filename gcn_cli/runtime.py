@@ -24,13 +24,22 @@ def choose_device(asked: str) -> torch.device:
     """
     if asked == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _settle(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(asked)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {asked}: not on this machine; use auto or cpu") from error
+    return _settle(device)
+
+
+def _settle(device: torch.device) -> torch.device:
+    """Make a GPU the current one, and have it do the same again and float32 as it says."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device if device.index is not None else 0)
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False  # torch's default rounds convolutions to 10 bits
     return device
 
 

@@ -9,6 +9,7 @@ from gcn_cli import images, quality
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import LadderConfig
 from gcn_cli.errors import InputError
+from gcn_cli.model.capture import Captured
 from gcn_cli.model.energy import Gradient
 from gcn_cli.model.fast import fast_basis
 from gcn_cli.model.ladder import LadderNet
@@ -58,7 +59,7 @@ def model_at(loaded: Checkpoint, level: float | None, dtype: torch.dtype) -> Mod
         return ModelHere(rung, rung.basis)
     if level is not None:
         raise InputError("--level: this model has one level of noise; leave it out")
-    return ModelHere(loaded.model, fast_basis(loaded.model, dtype))
+    return ModelHere(loaded.model, Captured(fast_basis(loaded.model, dtype)))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from gcn_cli.cli.console import Progress, say
 from gcn_cli.cli.runs import next_free, refuse_existing
 from gcn_cli.config import LadderConfig, PaperConfig
 from gcn_cli.errors import DivergedError, InputError
+from gcn_cli.model.capture import Captured
 from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.fast import fast_basis, fast_denoiser
 from gcn_cli.model.ladder import LadderNet
@@ -101,7 +102,7 @@ def _published_batch(
     with Progress("synthesize", steps) as progress:
         return run_chain(
             x,
-            energy_gradient(model.sigma, fast_basis(model, dtype)),
+            energy_gradient(model.sigma, Captured(fast_basis(model, dtype))),
             steps=steps,
             step_size=wish.step_size or config.step_size,
             noise=ImageNoise(wish.seed, "chain", numbers, device) if wish.noise else None,

@@ -17,6 +17,7 @@ from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.learning.muon import Muon
 from gcn_cli.learning.refinement import Refinement
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
+from gcn_cli.model.capture import Captured
 from gcn_cli.model.fast import fast_denoiser
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.sampling.annealed import anneal, noise_levels
@@ -75,12 +76,16 @@ class DenoisingLearner:
             net,
             observed.batch_size,
             observed.image_size,
+            dtype,
             weight=rules.likelihood,
             noise_range=(rules.lowest_noise, rules.highest_noise),
             seed=rules.seed,
             device=device,
         )
         self.noise_generator = named_generator(rules.seed, "denoising", device=device)
+        self._denoise = Captured(
+            lambda *batch: denoising_loss(net, *batch, margin=rules.margin, dtype=dtype)
+        )
 
     @property
     def iterations(self) -> int:
@@ -98,14 +103,12 @@ class DenoisingLearner:
         clean = self.observed()
         level = refinement.chains.levels() if refinement else self._levels(len(clean))
         drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
-        shares = -refinement.shares(level) if refinement else None
-        loss, scores, gradients = denoising_loss(
-            self.net, clean, drawn, level, self.rules.margin, self.dtype, shares
-        )
+        shares = [-refinement.shares(level)] if refinement else []
+        loss, scores, gradients = self._denoise(clean, drawn, level, *shares)
         gap, weight = torch.zeros_like(loss), 0.0
         if refinement and scores is not None:
             counts, weight = refinement.counts(level), refinement.weight * refinement.say
-            scores_there, gradients_there = refinement.synthesised(self.net, level, self.dtype)
+            scores_there, gradients_there = refinement.synthesised(level)
             gap = (counts * (scores - scores_there)).sum()
             for name, gradient in gradients_there.items():
                 gradients[name] += gradient

@@ -27,9 +27,10 @@ def denoising_loss(
     clean: Tensor,
     drawn: Tensor,
     level: Tensor,
+    times: Tensor | None = None,
+    *,
     margin: int,
     dtype: torch.dtype,
-    times: Tensor | None = None,
 ) -> Denoised:
     """The loss at levels (N,) with standard noise `drawn`, and its parameter gradients.
 

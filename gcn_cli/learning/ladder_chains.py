@@ -6,16 +6,13 @@ or lower than before: every level is met, as in denoising.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gcn_cli.sampling.annealed import annealed_step
 from gcn_cli.sampling.noise import ImageNoise, named_generator
-
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""D of images (N, C, H, W), each at its own noise deviation (N,)."""
 
 
 class LadderChains:
@@ -68,10 +65,12 @@ class LadderChains:
             pieces.append(image[:, top : top + size[0], left : left + size[1]])
         return torch.stack(pieces)
 
-    def advance(self, denoise: Denoiser) -> None:
-        """One annealed Langevin step of every chain that walks; at the foot, a new start."""
+    def advance(self, means: Tensor) -> None:
+        """One annealed Langevin step of every chain that walks; at the foot, a new start.
+
+        `means` is D of `images`, each at its own of `levels`: (N, C, H, W).
+        """
         level = self.levels()
-        means = denoise(self.images, level)
         moving = [chain for chain, taken in enumerate(self.taken) if taken >= 0]
         begun = torch.tensor([0.5 * (taken > 0) for taken in self.taken]).to(means)
         ahead = means + begun[:, None, None, None] * (means - self.means)

@@ -19,7 +19,8 @@ from gcn_cli.learning.contrast import (
     normalise,
 )
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
-from gcn_cli.model.energy import energy, energy_gradient
+from gcn_cli.model.capture import Captured
+from gcn_cli.model.energy import Gradient, energy, energy_gradient
 from gcn_cli.model.fast import fast_basis
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
@@ -66,6 +67,7 @@ class PublishedLearner:
         self.dtype = dtype
         self.stage = 0
         self.optimiser = self._fresh_optimiser()
+        self._recorded: Captured[Tensor] | None = None
 
     @property
     def iterations(self) -> int:
@@ -78,8 +80,7 @@ class PublishedLearner:
         while self.stage < due:
             self._next_stage()
         observed = self.observed()
-        basis = fast_basis(self.model, self.dtype)
-        synthesised = self.chains.advance(energy_gradient(self.model.sigma, basis), observed)
+        synthesised = self.chains.advance(self._gradient(observed.device), observed)
         gradients = likelihood_gradient(self.model, observed, synthesised)
         areas = [h * w for h, w in self.model.map_sizes(*observed.shape[-2:])]
         ascend(self.model, self.optimiser, normalise(gradients, areas, self.rules.gradient_cap))
@@ -106,8 +107,21 @@ class PublishedLearner:
         self.chains.load_state(below(state, "chains."))
         self.observed.generator.set_state(state["batches"])
 
+    def _gradient(self, device: torch.device) -> Gradient:
+        """dU/dI of the model as it is now; on a GPU one recording serves the whole stage."""
+        if device.type != "cuda":
+            return energy_gradient(self.model.sigma, fast_basis(self.model, self.dtype))
+        if self._recorded is None:
+            self._recorded = Captured(self._basis)
+        return energy_gradient(self.model.sigma, self._recorded)
+
+    def _basis(self, x: Tensor) -> Tensor:
+        """B, rearranged anew from where the parameters lie: what a recording has to do."""
+        return fast_basis(self.model, self.dtype)(x)
+
     def _next_stage(self) -> None:
         self.stage += 1
+        self._recorded = None
         generator = named_generator(self.seed, "layer", self.stage)
         self.model.grow(self.later_layers[self.stage - 1], self.rules.init_std, generator)
         self.optimiser = self._fresh_optimiser()

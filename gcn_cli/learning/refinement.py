@@ -12,13 +12,13 @@ cannot follow, F would learn to tell them from data ever better and samples woul
 maximised is not the gap between the two means but gap - gap^3 / (3 LARGEST_GAP^2).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from gcn_cli.learning.ladder_chains import LadderChains
+from gcn_cli.model.capture import Captured
 from gcn_cli.model.double_pass import score_gradient
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.passes import ascend, denoise_each, prepare, total
@@ -39,6 +39,7 @@ class Refinement:
         net: LadderNet,
         count: int,
         size: tuple[int, int],
+        dtype: torch.dtype,
         *,
         weight: float,
         noise_range: tuple[float, float],
@@ -47,12 +48,11 @@ class Refinement:
     ) -> None:
         """`count` chains to compare with images of `size`; `weight` is that of the gradient.
 
-        `noise_range` is the lowest and the highest level.
+        `dtype` is that of the maps, `noise_range` the lowest and the highest level.
         """
-        self.size = size
-        self.stationary = net.image_size is None
+        self.net, self.size, self.dtype = net, size, dtype
         stride = net.total_stride
-        around = SURROUNDINGS if self.stationary else 0
+        around = SURROUNDINGS if net.image_size is None else 0
         canvas = [-(-(side + around) // stride) * stride for side in size]
         self.weight, self.values = weight, count * net.channels * size[0] * size[1]
         self.gap = 0.0  # running mean
@@ -65,6 +65,7 @@ class Refinement:
             seed=seed,
             device=device,
         )
+        self._evaluate = Captured(self._evaluated)
 
     def note(self, gap: float) -> None:
         """Take down the gap of an iteration; one that leaps counts as 1.4 times the largest."""
@@ -86,32 +87,28 @@ class Refinement:
         """What F of a chain, and minus F of a noisy image, counts in the loss at levels (N,)."""
         return self.weight * self.say * self.counts(level)
 
-    @torch.no_grad()
-    def synthesised(
-        self, net: LadderNet, level: Tensor, dtype: torch.dtype
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def synthesised(self, level: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """F of every chain (N,) and the gradients of its part of the loss; the chains move on.
 
-        `level` is where the chains are now, (N,).
+        `level` is where the chains are now, (N,). What comes back lasts until the next call.
         """
-        sigma = (level.square() + 1).sqrt()[:, None, None, None]
-        prepared, z = prepare(net, dtype), self.chains.crops(self.size) / sigma
-        up = ascend(net, z, level.log(), prepared, learning=True)
-        scores, gradients = total(net, up), score_gradient(net, up, self.shares(level))
-        with self._as_sampled(net):
-            self.chains.advance(lambda x, noise: denoise_each(net, x, noise, prepared))
+        crops, shares = self.chains.crops(self.size), self.shares(level)
+        scores, gradients, means = self._evaluate(crops, level, shares, self.chains.images)
+        self.chains.advance(means)
         return scores, gradients
 
-    @contextmanager
-    def _as_sampled(self, net: LadderNet) -> Iterator[None]:
-        """On a torus, as textures are made: no border, where a ladder has learned nothing."""
-        lattice = net.lattice
-        if self.stationary:
-            net.lattice = Lattice.CIRCULAR
-        try:
-            yield
-        finally:
-            net.lattice = lattice
+    def _evaluated(
+        self, crops: Tensor, level: Tensor, shares: Tensor, images: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """F of crops of the chains, its gradients weighted with `shares`, and D of whole chains."""
+        net, prepared = self.net, prepare(self.net, self.dtype)
+        sigma = (level.square() + 1).sqrt()[:, None, None, None]
+        up = ascend(net, crops / sigma, level.log(), prepared, learning=True)
+        scores, gradients = total(net, up), score_gradient(net, up, shares)
+        if net.image_size is None:
+            # On a torus, as textures are made: no border, where a ladder has learned nothing.
+            prepared = replace(prepared, lattice=Lattice.CIRCULAR)
+        return scores, gradients, denoise_each(net, images, level, prepared)
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""

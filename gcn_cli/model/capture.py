@@ -19,7 +19,7 @@ WARM_UP = 2  # calls before recording, in which libraries choose their kernels
 
 def record_graph(function: Callable[[], Result]) -> tuple[Callable[[], object], Result]:
     """Record what a function starts on the current GPU. Raises torch.OutOfMemoryError."""
-    aside = torch.cuda.Stream()
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(WARM_UP):
@@ -27,8 +27,14 @@ def record_graph(function: Callable[[], Result]) -> tuple[Callable[[], object], 
     torch.cuda.current_stream().wait_stream(aside)
     torch.cuda.empty_cache()  # a graph has memory of its own: leave it what the warm-up took
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function()
+    try:
+        with torch.cuda.graph(graph):
+            result = function()
+    except RuntimeError as error:
+        # What ends the recording complains too: what went wrong first is what callers act on.
+        if isinstance(error.__context__, torch.OutOfMemoryError):
+            raise error.__context__ from None
+        raise
     return graph.replay, result
 
 

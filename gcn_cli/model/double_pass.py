@@ -112,7 +112,7 @@ def _tangent_pass(
             gradients[f"readouts.{layer - 1}"] = _by_readout(net, layer - 1, inner)
         else:
             inner.copy_(moving)
-        close_(room, net.lattice, *border)
+        close_(room, up.prepared.lattice, *border)
         raw_tangents.append(F.conv2d(room, up.prepared.filters[layer], stride=spec.stride))
         moving = raw_tangents[-1] * up.gains[layer]
         tangents.append(moving)

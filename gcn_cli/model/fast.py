@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gcn_cli.model.capture import Captured
 from gcn_cli.model.energy import Gradient
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.lattice import close_, extend, fold_, inside
@@ -150,8 +151,9 @@ def fast_denoiser(
     Parameters are copied: make it anew after they change. `dtype` is that of the maps.
     """
     prepared = prepare(net, dtype)
+    run = Captured(lambda x, noise: denoise_each(net, x, noise, prepared))
 
     def denoise(x: Tensor, noise: float) -> Tensor:
-        return denoise_each(net, x, x.new_full((len(x),), noise), prepared)
+        return run(x, x.new_full((len(x),), noise)).clone()
 
     return denoise

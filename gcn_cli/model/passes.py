@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.lattice import close_, fold_, inside
-from gcn_cli.model.spec import closing_border
+from gcn_cli.model.spec import Lattice, closing_border
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A ladder's parameters as they are now, in the number format of the maps."""
 
+    lattice: Lattice
     filters: list[Tensor]  # channels last
     readouts: list[Tensor]  # (1, filters, h or 1, w or 1)
     # Of all layers together, in their own format:
@@ -75,6 +76,7 @@ def prepare(net: LadderNet, dtype: torch.dtype) -> Prepared:
     """Do once what stays the same while parameters do."""
     by_level = [level.chunk(2) for level in net.levels]
     return Prepared(
+        net.lattice,
         [weight.to(dtype, memory_format=torch.channels_last) for weight in net.weights],
         [net.readout(layer).to(dtype) for layer in range(len(net.layers))],
         torch.cat([scale for scale, _ in by_level]),
@@ -121,7 +123,7 @@ def ascend(
             inside(looked_at, *border).copy_(below)
         else:
             net.rectifier.value(below, gate, out=inside(looked_at, *border))
-        close_(looked_at, net.lattice, *border)
+        close_(looked_at, prepared.lattice, *border)
         raw = F.conv2d(looked_at, prepared.filters[layer], stride=spec.stride)
         below = torch.addcmul(offsets[layer], raw, gains[layer], out=None if learning else raw)
         gate = net.rectifier.gate(below)
@@ -171,7 +173,7 @@ def deconvolve(net: LadderNet, up: Ascent, layer: int, coefficients: Tensor) -> 
         stride=spec.stride,
         output_padding=(rest[0], rest[1]),
     )
-    return fold_(written, net.lattice, before, after)
+    return fold_(written, up.prepared.lattice, before, after)
 
 
 def total(net: LadderNet, up: Ascent) -> Tensor:

@@ -48,10 +48,12 @@ def test_the_gradient_is_that_of_the_loss_by_finite_differences() -> None:
     level = torch.tensor([0.2, 2.0], dtype=torch.float64)
 
     def loss() -> float:
-        return float(denoising_loss(net, clean, drawn, level, 2, torch.float64).loss)
+        return float(denoising_loss(net, clean, drawn, level, margin=2, dtype=torch.float64).loss)
 
     with torch.no_grad():
-        gradients = denoising_loss(net, clean, drawn, level, 2, torch.float64).gradients
+        gradients = denoising_loss(
+            net, clean, drawn, level, margin=2, dtype=torch.float64
+        ).gradients
         for name, parameter in net.named_parameters():
             direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             before = parameter.clone()
@@ -72,7 +74,7 @@ def test_an_untrained_ladder_has_a_loss_of_about_one() -> None:
     drawn = ImageNoise(0, "test", range(4))((4, 3, 24, 24))
     level = torch.tensor([0.05, 0.5, 3.0, 20.0])
     with torch.no_grad():
-        found = denoising_loss(net, torch.stack(clean), drawn, level, 0, torch.float32)
+        found = denoising_loss(net, torch.stack(clean), drawn, level, margin=0, dtype=torch.float32)
     assert float(found.loss) == pytest.approx(1, abs=0.05)
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from gcn_cli.learning.denoising_loss import denoising_loss
-from gcn_cli.learning.ladder_chains import Denoiser
 from gcn_cli.learning.refinement import LARGEST_GAP, SETTLED_LEVEL, Refinement
 from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.level import LadderLevel
 from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice, parse_layers
 
@@ -25,6 +25,7 @@ def refinement(net: LadderNet, weight: float) -> Refinement:
         net,
         2,
         SIZE,
+        torch.float64,
         weight=weight,
         noise_range=(0.05, 20.0),
         seed=1,
@@ -40,20 +41,22 @@ def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
     net = ladder()
     ours = refinement(net, 3.0)
     for _ in range(12):
-        ours.synthesised(net, ours.chains.levels(), torch.float64)  # until both chains walk
+        ours.synthesised(ours.chains.levels())  # until both chains walk
     assert ours.chains.walking().tolist() == [1, 1]
     generator = torch.Generator().manual_seed(2)
     clean, drawn = (
         torch.randn(2, 3, *SIZE, generator=generator, dtype=torch.float64) for _ in range(2)
     )
     level = ours.chains.levels()
-    plain = denoising_loss(net, clean, drawn, level, 0, torch.float64)
-    both = denoising_loss(net, clean, drawn, level, 0, torch.float64, -ours.shares(level))
+    plain = denoising_loss(net, clean, drawn, level, margin=0, dtype=torch.float64)
+    both = denoising_loss(
+        net, clean, drawn, level, -ours.shares(level), margin=0, dtype=torch.float64
+    )
     places = ours.chains.places.get_state()
     pieces = ours.chains.crops(SIZE)
     ours.chains.places.set_state(places)
     counts = ours.counts(level)
-    there, gradients = ours.synthesised(net, ours.chains.levels(), torch.float64)
+    there, gradients = ours.synthesised(ours.chains.levels())
 
     sigma = (level.square() + 1).sqrt()[:, None, None, None]
     noisy = clean + level[:, None, None, None] * drawn
@@ -79,17 +82,12 @@ def test_chains_wander_on_a_torus_and_the_ladder_keeps_its_border() -> None:
     net = ladder()
     ours = refinement(net, 1.0)
     assert ours.chains.images.shape == (2, 3, 44, 48)
-    seen = []
-    advance = ours.chains.advance
-
-    def watched(denoise: Denoiser) -> None:
-        seen.append(net.lattice)
-        advance(denoise)
-
-    ours.chains.advance = watched  # type: ignore[method-assign]
-    ours.synthesised(net, ours.chains.levels(), torch.float64)
-    assert seen == [Lattice.CIRCULAR]
+    images, level = ours.chains.images.clone(), ours.chains.levels()
+    ours.synthesised(level)
     assert net.lattice is Lattice.REFLECT
+    net.lattice = Lattice.CIRCULAR
+    expected = LadderLevel(net, float(level[0]), torch.float64).denoise(images[:1])
+    torch.testing.assert_close(ours.chains.means[:1], expected)
 
 
 def test_a_chain_that_waits_counts_on_neither_side() -> None:
@@ -98,7 +96,7 @@ def test_a_chain_that_waits_counts_on_neither_side() -> None:
     shares = ours.shares(ours.chains.levels())
     assert float(shares[0]) > 0
     assert float(shares[1]) == 0
-    scores, gradients = ours.synthesised(net, ours.chains.levels(), torch.float64)
+    scores, gradients = ours.synthesised(ours.chains.levels())
     assert bool(torch.isfinite(scores).all())
     assert any(bool(g.any()) for g in gradients.values())
 

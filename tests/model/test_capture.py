@@ -1,0 +1,166 @@
+"""Recording steps: with a tape in place of a CUDA graph, which replays what a graph would."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gcn_cli.learning.denoising_loss import denoising_loss
+from gcn_cli.model.capture import Captured
+from gcn_cli.model.double_pass import score_gradient
+from gcn_cli.model.fast import fast_basis
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.passes import ascend, denoise_each, prepare, total
+from gcn_cli.model.rectifier import Rectifier
+from gcn_cli.model.spec import Lattice, parse_layers
+
+Function = Callable[..., Any]
+
+
+class Tape(TorchDispatchMode):
+    """All operations on tensors, with their arguments; what Python did in between is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a tensor read into Python"
+        out = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        """All of it again, into the same memory."""
+        for func, args, kwargs, out in self.operations:
+            again = func(*args, **kwargs)
+            if not any(returned.alias_info for returned in func._schema.returns):
+                for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                    if isinstance(old, Tensor):
+                        old.copy_(new)
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses tensors that are not on the meta device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, out)):
+            assert not isinstance(tensor, Tensor) or tensor.device.type == "meta", func
+        return out
+
+
+def tape(function: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
+    recorded = Tape()
+    with recorded:
+        result = function()
+    return recorded.replay, result
+
+
+def ladder(head: bool) -> LadderNet:
+    net = LadderNet(
+        parse_layers("4@5,4@3/2,3@3"),
+        rectifier=Rectifier(0.5),
+        lattice=Lattice.REFLECT,
+        head_for=(16, 24) if head else None,
+    )
+    net.initialise(torch.Generator().manual_seed(0))
+    return net
+
+
+def paper() -> GenerativeConvNet:
+    model = GenerativeConvNet(parse_layers("6@7/3+2,5@5+2"), head_for=(16, 24))
+    model.initialise(0.1, torch.Generator().manual_seed(0))
+    return model
+
+
+def rearranged(model: GenerativeConvNet, x: Tensor) -> Tensor:
+    return fast_basis(model)(x)
+
+
+def scored(net: LadderNet, z: Tensor, level: Tensor, shares: Tensor) -> object:
+    up = ascend(net, z, level.log(), prepare(net, torch.float32), learning=True)
+    return total(net, up), score_gradient(net, up, shares)
+
+
+def work(name: str) -> tuple[torch.nn.Module, Function, int]:
+    """A model, a function that steps are made of, and how many (N,) it takes after its images."""
+    if name == "basis":
+        model = paper()
+        return model, partial(rearranged, model), 0
+    net = ladder(head=name.endswith("head"))
+    if name.startswith("denoise"):
+        return net, lambda x, s: denoise_each(net, x, s, prepare(net, torch.float32)), 1
+    if name.startswith("learn"):
+        loss = partial(denoising_loss, net, margin=2, dtype=torch.float32)
+        return net, lambda x, s, times: loss(x, 0.5 * x, s, times), 2
+    return net, partial(scored, net), 2
+
+
+WORKS = ["basis", "denoise", "denoise head", "learn", "learn head", "score"]
+
+
+def arguments(images: Callable[..., Tensor], extra: int, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    levels = [0.1 + torch.rand(2, generator=generator) for _ in range(extra)]
+    return [images(2, 3, 16, 24, seed=seed).float(), *levels]
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_a_replay_is_the_step_with_new_images_and_new_parameters(
+    name: str, images: Callable[..., Tensor]
+) -> None:
+    model, function, extra = work(name)
+    recorded = Captured(function, record=tape)
+    for seed in range(3):
+        given = arguments(images, extra, seed)
+        found, expected = recorded(*given), function(*given)
+        for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.9)
+
+
+def test_other_shapes_are_recorded_anew(images: Callable[..., Tensor]) -> None:
+    counted: list[int] = []
+
+    def count(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+        counted.append(1)
+        return tape(function)
+
+    recorded = Captured(lambda x: x.square() + 1, record=count)
+    for shape in ((2, 3), (2, 3), (4, 3), (4, 3), (2, 3)):
+        x = images(1, 1, *shape)
+        torch.testing.assert_close(recorded(x), x.square() + 1)
+    assert len(counted) == 3
+
+
+def test_on_a_processor_nothing_is_recorded() -> None:
+    x = torch.ones(2)
+    assert Captured(lambda given: given)(x) is x
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_a_step_touches_nothing_on_the_host(name: str) -> None:
+    """On the meta device any copy from or to the host shows."""
+
+    model, function, extra = work(name)
+    model.to("meta")
+    given = [torch.zeros(2, 3, 16, 24, device="meta")]
+    given += [torch.ones(2, device="meta") for _ in range(extra)]
+    with OneDevice():
+        function(*given)

@@ -1,0 +1,71 @@
+"""On a CUDA device: recorded steps, precision, learning and sampling, against the processor."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig
+from gcn_cli.learning.setup import make_learner
+from gcn_cli.model.capture import Captured
+from gcn_cli.model.fast import fast_basis, fast_denoiser
+from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.rectifier import Rectifier
+from gcn_cli.runtime import choose_device
+from gcn_cli.sampling.langevin import run_chain
+from gcn_cli.sampling.noise import ImageNoise
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    return choose_device("cuda")
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    return float((found.cpu() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_recorded_denoising_is_that_of_the_processor(
+    gpu: torch.device, dtype: torch.dtype, bound: float, images: Callable[..., Tensor]
+) -> None:
+    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.5))
+    net.initialise(torch.Generator().manual_seed(0))
+    exact = fast_denoiser(net)
+    ours = fast_denoiser(copy.deepcopy(net).to(gpu), dtype)
+    for seed, noise in enumerate((5.0, 0.5, 0.1)):
+        x = images(3, 3, 64, 96, seed=seed).float()
+        assert error(ours(x.to(gpu), noise), exact(x, noise)) < bound
+
+
+def test_a_recorded_chain_is_the_chain_and_repeats(gpu: torch.device) -> None:
+    model = GenerativeConvNet(PUBLISHED_LAYERS)
+    model.initialise(0.01, torch.Generator().manual_seed(0))
+    plain = fast_basis(model.to(gpu))
+
+    def chain(basis: Callable[[Tensor], Tensor]) -> Tensor:
+        noise = ImageNoise(0, "chain", range(4), gpu)
+        start = torch.zeros(4, 3, 64, 64, device=gpu)
+        return run_chain(start, lambda x: x - basis(x), steps=10, step_size=0.3, noise=noise)
+
+    assert torch.equal(chain(plain), chain(Captured(plain)))
+    assert torch.equal(chain(Captured(plain)), chain(Captured(plain)))
+
+
+def test_learning_goes_the_way_it_goes_on_the_processor(
+    gpu: torch.device, images: Callable[..., Tensor]
+) -> None:
+    """Losses of the first iterations differ by draws of noise alone; then it refines."""
+    config = LadderConfig(iterations=24, crop=64, refined=0.5)
+    losses = []
+    for device in (torch.device("cpu"), gpu):
+        learner = make_learner(config, [images(3, 128, 128).float()], device, torch.float32)
+        rows = [learner.step(number) for number in range(1, 25)]
+        assert rows[-1]["likelihood"] > 0
+        losses.append(sum(row["loss"] for row in rows) / len(rows))
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)

@@ -9,7 +9,6 @@ there is one.
 
 import argparse
 import json
-import math
 import platform
 import statistics
 import time
@@ -21,15 +20,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig
+from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig, PaperConfig
 from gcn_cli.learning.denoising_loss import denoising_loss
+from gcn_cli.learning.setup import AnyLearner, make_learner
+from gcn_cli.model.capture import Captured
 from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient
 from gcn_cli.model.fast import fast_basis, fast_denoiser
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice
-from gcn_cli.runtime import set_threads
+from gcn_cli.runtime import choose_device, set_threads
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.langevin import run_chain
 from gcn_cli.sampling.noise import ImageNoise
@@ -88,14 +89,15 @@ def operations(model: GenerativeConvNet, images: Tensor) -> float:
 
 
 def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:
-    """B of the paper's net, 8 images of 224x224: rearranged against plain autograd."""
+    """B of the paper's net, 8 images of 224x224 (16 on a GPU): rearranged against autograd."""
     model = paper_net(device)
-    images = 40 * torch.randn(8, 3, 224, 224, device=device)
+    count = 16 if device.type == "cuda" else 8
+    images = 40 * torch.randn(count, 3, 224, 224, device=device)
     plain = autograd_gradient(model.score)
     work = operations(model, images)
     figures: dict[str, Any] = {}
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        fast = fast_basis(model, dtype)
+        fast = Captured(fast_basis(model, dtype))
         slow_times, fast_times = in_turn(
             [lambda: plain(images), lambda fast=fast: fast(images)],  # type: ignore[misc]
             repeats,
@@ -190,7 +192,7 @@ def langevin_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     theirs = LangevinDynamics(model=Wrapped(), step_size=0.045, noise_scale=0.3, device=device)
     start = torch.zeros(4, 3, 224, 224, device=device)
     noise = ImageNoise(0, "chain", range(4), device)
-    gradient = energy_gradient(model.sigma, fast_basis(model))
+    gradient = energy_gradient(model.sigma, Captured(fast_basis(model)))
     slow, fast = in_turn(
         [
             lambda: theirs.sample(x=start, n_steps=4),
@@ -216,14 +218,74 @@ def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[st
     def sample(side: int) -> Tensor:
         return anneal(levels[0] * noise((1, 3, side, side)), denoise, levels, noise)
 
+    def samples(side: int) -> None:
+        """As many as cover 1024x1024 pixels, one at least."""
+        for _ in range(covering(side)):
+            sample(side)
+
+    def covering(side: int) -> int:
+        return max(1, (1024 // side) ** 2)
+
     sides = [side for side in (256, 512, 1024, 2048) if side <= largest]
-    times = in_turn([partial(sample, side) for side in sides], repeats, device)
+    times = in_turn([partial(samples, side) for side in sides], repeats, device)
     figures = {
-        str(side): statistics.median(taken) / (side / 1024) ** 2
+        str(side): statistics.median(taken) / covering(side) / (side / 1024) ** 2
         for side, taken in zip(sides, times, strict=True)
     }
     spread = max(figures.values()) / min(figures.values())
-    return {"seconds_per_megapixel": figures, "largest_over_smallest": spread}
+    areas = torch.tensor([(side / 1024) ** 2 for side in sides], dtype=torch.float64)
+    found = torch.tensor([figures[str(side)] for side in sides], dtype=torch.float64) * areas
+    # The line a + b area that leaves the smallest relative errors, by least squares.
+    columns = torch.stack([torch.ones_like(areas), areas], dim=1) / found[:, None]
+    line = torch.linalg.lstsq(columns, torch.ones_like(found)[:, None]).solution
+    return {
+        "seconds_per_megapixel": figures,
+        "largest_over_smallest": spread,
+        "fixed_seconds": float(line[0]),
+        "largest_deviation_from_a_line": float((columns @ line - 1).abs().max()),
+    }
+
+
+def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
+    """Whole trainings, each estimated from `timed` iterations of every stage, and a sample."""
+    picture = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    config = LadderConfig()
+    learner = make_learner(config, [picture], device, torch.bfloat16)
+    turn = round(config.iterations * (1 - config.refined))
+    seconds_ = {
+        "default_training": turn * per_iteration(learner, 1, timed, device)
+        + (config.iterations - turn) * per_iteration(learner, turn + 1, timed, device)
+    }
+    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        paper = PaperConfig(chains=16)
+        whole = picture[:, :224, :224]
+        learner = make_learner(paper, [40 * whole], device, dtype)
+        stages = [1 + stage * paper.iterations for stage in range(len(paper.layers))]
+        each = [per_iteration(learner, first, timed, device) for first in stages]
+        seconds_[f"paper_texture_16_chains_{name}"] = paper.iterations * sum(each)
+    net = ladder(device)
+    net.lattice = Lattice.CIRCULAR
+    noise = ImageNoise(0, "chain", [0], device)
+    levels = noise_levels(16, config.noise_max, config.noise_min)
+    denoise = fast_denoiser(net, torch.bfloat16)
+
+    def sample() -> Tensor:
+        return anneal(levels[0] * noise((1, 3, 1024, 1024)), denoise, levels, noise)
+
+    seconds_["first_1024_sample"] = seconds(sample, device)
+    seconds_["next_1024_sample"] = seconds(sample, device)
+    return {"seconds": seconds_}
+
+
+def per_iteration(learner: AnyLearner, first: int, timed: int, device: torch.device) -> float:
+    """Seconds an iteration of the stage that iteration `first` begins, after a warm-up of 3."""
+
+    def work(numbers: range) -> None:
+        for number in numbers:
+            learner.step(number)
+
+    work(range(first, first + 3))
+    return seconds(partial(work, range(first + 3, first + 3 + timed)), device) / timed
 
 
 def show(figures: dict[str, Any], indent: str = "") -> None:
@@ -250,7 +312,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=2048, help="largest side for scaling")
     options = parser.parse_args()
     set_threads(options.threads)  # as the commands do: memory is kept for all that is compared
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     figures: dict[str, Any] = {
         "machine": {
@@ -263,7 +325,8 @@ def main() -> None:
         "langevin": langevin_figures(device, options.repeats),
         "area": scaling_figures(device, options.repeats, options.largest),
     }
-    assert math.isfinite(figures["area"]["largest_over_smallest"])
+    if device.type == "cuda":
+        figures["gpu"] = gpu_figures(device)
     if options.json:
         print(json.dumps(figures, indent=1))
     else:

@@ -17,8 +17,8 @@ Callback = Callable[[int, Tensor], None]
 
 def langevin_step(x: Tensor, gradient: Gradient, step_size: float, noise: Tensor | None) -> Tensor:
     """One step of size eps = step_size; noise None gives plain descent towards a mode."""
-    moved = x - step_size**2 / 2 * gradient(x)
-    return moved if noise is None else moved + step_size * noise.to(moved.dtype)
+    moved = torch.sub(x, gradient(x), alpha=step_size**2 / 2)
+    return moved if noise is None else moved.add_(noise, alpha=step_size)
 
 
 @torch.no_grad()

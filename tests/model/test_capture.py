@@ -81,8 +81,9 @@ def ladder(head: bool) -> LadderNet:
     return net
 
 
-def paper() -> GenerativeConvNet:
-    model = GenerativeConvNet(parse_layers("6@7/3+2,5@5+2"), head_for=(16, 24))
+def paper(head: bool) -> GenerativeConvNet:
+    head_for = (16, 24) if head else None
+    model = GenerativeConvNet(parse_layers("6@7/3+2,5@5+2"), head_for=head_for)
     model.initialise(0.1, torch.Generator().manual_seed(0))
     return model
 
@@ -98,10 +99,11 @@ def scored(net: LadderNet, z: Tensor, level: Tensor, shares: Tensor) -> object:
 
 def work(name: str) -> tuple[torch.nn.Module, Function, int]:
     """A model, a function that steps are made of, and how many (N,) it takes after its images."""
-    if name == "basis":
-        model = paper()
+    head = name.endswith("head")
+    if name.startswith("basis"):
+        model = paper(head)
         return model, partial(rearranged, model), 0
-    net = ladder(head=name.endswith("head"))
+    net = ladder(head)
     if name.startswith("denoise"):
         return net, lambda x, s: denoise_each(net, x, s, prepare(net, torch.float32)), 1
     if name.startswith("learn"):
@@ -110,7 +112,7 @@ def work(name: str) -> tuple[torch.nn.Module, Function, int]:
     return net, partial(scored, net), 2
 
 
-WORKS = ["basis", "denoise", "denoise head", "learn", "learn head", "score"]
+WORKS = ["basis", "basis head", "denoise", "denoise head", "learn", "learn head", "score"]
 
 
 def arguments(images: Callable[..., Tensor], extra: int, seed: int) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gcn_cli import images
 from gcn_cli.cli.console import say
 from gcn_cli.cli.recording import Recorder, Schedule
-from gcn_cli.config import Config, LadderConfig
+from gcn_cli.config import REFINED, Config, LadderConfig
 from gcn_cli.errors import InputError, InterruptedRunError
 from gcn_cli.images import PixelScale
 from gcn_cli.learning.refinement import LARGEST_GAP
@@ -65,7 +65,21 @@ def run_training(
     say(f"{recorder.seconds:.0f} s in all, peak memory {peak_memory_mib(device):.0f} MiB")
     if recorder.iteration < learner.iterations:
         say(f"time limit after iteration {recorder.iteration} of {learner.iterations}, saved")
+        if isinstance(config, LadderConfig) and config.learner == REFINED:
+            say(_what_fits(config, recorder.iteration))
     print(run)
+
+
+def _what_fits(config: LadderConfig, iteration: int) -> str:
+    """How a ladder's whole course fits into the time that `iteration` iterations took."""
+    # An iteration with likelihood takes as long as two of denoising alone.
+    denoised = min(iteration, config.iterations * (1 - config.refined))
+    work = denoised + 2 * (iteration - denoised)
+    fitting = max(1, int(work / (1 + config.refined)))
+    return (
+        "samples are rough until the likelihood has had its part: the same command goes on; "
+        f"a whole training in this time is --iterations {fitting} --overwrite"
+    )
 
 
 def _judge(history: list[Metrics]) -> None:

@@ -38,6 +38,7 @@ def test_resuming_equals_going_through(trained: Path) -> None:
     stopped = gcn(*words, "-o", "stopped", "--max-time", "0.001s", cwd=trained)
     assert stopped.returncode == 0, stopped.stderr.decode()
     assert b"time limit after iteration 1 " in stopped.stderr
+    assert b"a whole training in this time is --iterations 1 --overwrite" in stopped.stderr
     assert gcn(*words, "-o", "stopped", cwd=trained).returncode == 0
     ours, theirs = (
         gcn("synthesize", "--model", run, "-o", "-", cwd=trained).stdout

@@ -144,7 +144,7 @@ def plain_denoising_step(net: LadderNet, clean: Tensor, drawn: Tensor, level: Te
         below = F.softplus(raw * (1 + scale)[:, :, None, None] + shift[:, :, None, None], beta=4)
         total = total + (net.readouts[number] * below).sum() * net.strides[number]
     (slope,) = torch.autograd.grad(total, z, create_graph=True)
-    error = noisy / sigma.square() + noise / sigma * slope - clean
+    error = net.spectrum.mean(noisy, level, net.lattice) + noise / sigma * slope - clean
     loss = (error.square() * (sigma / noise).square()).mean()
     torch.autograd.grad(loss, list(net.parameters()))
 

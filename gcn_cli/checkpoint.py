@@ -23,7 +23,7 @@ from gcn_cli.learning.setup import Model, build_model
 from gcn_cli.learning.state import below
 from gcn_cli.model.spec import parse_layers
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def denoising_loss(
     prepared = prepare(net, dtype)
     up = ascend(net, noisy / sigma, level.log(), prepared, learning=True)
     down = descend(net, up)
-    error = noisy / sigma.square() + outward * down.slope.to(clean.dtype) - clean
+    error = net.spectrum.mean(noisy, level, net.lattice) - clean
+    error.addcmul_(outward, down.slope.to(clean.dtype))
     counted = torch.zeros_like(error)
     inner = slice(margin, -margin or None)
     counted[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()

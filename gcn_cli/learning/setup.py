@@ -73,6 +73,10 @@ def _denoising(
     dtype: torch.dtype,
 ) -> DenoisingLearner:
     model.initialise(named_generator(config.seed, "layer", 0))
+    if not config.head:
+        # Half a picture at most, so that there are several windows to take the mean of.
+        half = min(min(picture.shape[1:]) for picture in batches.pictures) // 2
+        model.spectrum.fit(batches.pictures, min(half, *batches.image_size))
     rules = DenoisingRules(
         filter_rate=config.filter_rate,
         learning_rate=config.learning_rate,

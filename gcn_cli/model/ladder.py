@@ -3,12 +3,13 @@
 At noise deviation s (data of unit variance) the model is p_s(I) = exp(f(I; w, s)) q_s(I) / Z,
 q_s = N(0, (s^2 + 1) Id), with one set of filters for all levels:
 
-    f(I; w, s) = F(c I; s) / s,    c = 1 / sqrt(s^2 + 1),
+    f(I; w, s) = F(c I; s) / s + <I, Q_s I> / 2,    c = 1 / sqrt(s^2 + 1),
     F(z; s) = sum over layers l, filters k, places x of  r_k^l stride_l F_k^l(x; z, s).
 
-Every layer reads out into the score; the level enters through a gain and a bias per filter. This
-is F as it is written, for automatic differentiation; `passes.py` computes it and its gradient
-rearranged to what hardware likes, `level.py` has p_s with the names of the paper's model.
+Every layer reads out into the score; the level enters through a gain and a bias per filter; Q_s is
+fixed by the data's power spectrum (`spectrum.py`). This is F as it is written, for automatic
+differentiation; `passes.py` computes it and its gradient rearranged to what hardware likes,
+`level.py` has p_s with the names of the paper's model.
 """
 
 import itertools
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from gcn_cli.model.lattice import extend
 from gcn_cli.model.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice, LayerSpec, closing_border
+from gcn_cli.model.spectrum import Spectrum
 
 FREQUENCIES = 8  # of the level's description: 1/4, 3/4, 5/4 ... radians a unit of log s
 LEVEL_FEATURES = 2 * FREQUENCIES
@@ -51,6 +53,7 @@ class LadderNet(nn.Module):
         self.channels, self.depth, self.rectifier = channels, depth, rectifier
         self.lattice = Lattice(lattice)
         self.image_size = head_for
+        self.spectrum = Spectrum(channels)
         sizes = self.map_sizes(*head_for) if head_for else [(1, 1)] * len(self.layers)
         below = [channels * depth**2, *(layer.filters for layer in self.layers)]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()

@@ -29,14 +29,16 @@ class LadderLevel:
 
     def score(self, x: Tensor) -> Tensor:
         """f(I; w, s): (N, C, H, W) -> (N,)."""
-        return self.net.total(x / self.sigma, self._log_noise(x)) / self.noise
+        own = self.net.total(x / self.sigma, self._log_noise(x)) / self.noise
+        return own + (x * self._quadratic_slope(x)).sum(dim=(1, 2, 3)) / 2
 
     @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
         """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
         prepared = prepare(self.net, self.dtype)
         up = ascend(self.net, x / self.sigma, self._log_noise(x), prepared)
-        return descend(self.net, up).slope.to(x.dtype) / (self.noise * self.sigma)
+        own = descend(self.net, up).slope.to(x.dtype) / (self.noise * self.sigma)
+        return own + self._quadratic_slope(x)
 
     @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
@@ -47,6 +49,11 @@ class LadderLevel:
     def denoise(self, x: Tensor) -> Tensor:
         """D(I), the mean of the clean image given the noisy one: (N, C, H, W) -> the same."""
         return posterior_mean(x, self.sigma**2 * self.basis(x), self.noise)
+
+    def _quadratic_slope(self, x: Tensor) -> Tensor:
+        """Q_s I."""
+        noise = x.new_full((len(x),), self.noise)
+        return self.net.spectrum.slope(x, noise, self.net.lattice)
 
     def _log_noise(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), math.log(self.noise))

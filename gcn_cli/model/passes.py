@@ -195,11 +195,12 @@ def sum_places(net: LadderNet, maps: Tensor) -> Tensor:
 def denoise_each(net: LadderNet, x: Tensor, noise: Tensor, prepared: Prepared) -> Tensor:
     """D(I), the mean of the clean image given the noisy one, each image at its own level.
 
-    x: (N, C, H, W), noise: deviations (N,). In terms of F
+    x: (N, C, H, W), noise: deviations (N,). In terms of F and the filter K_s of the spectrum
 
-        D(I) = I + s^2 grad log p_s(I) = c^2 I + s c grad F(c I; s),    c = 1 / sqrt(s^2 + 1).
+        D(I) = I + s^2 grad log p_s(I) = K_s I + s c grad F(c I; s),    c = 1 / sqrt(s^2 + 1).
     """
     wide = noise[:, None, None, None]
     sigma = (wide.square() + 1).sqrt()
     slope = descend(net, ascend(net, x / sigma, noise.log(), prepared)).slope
-    return x / sigma.square() + wide / sigma * slope.to(x.dtype)
+    mean = net.spectrum.mean(x, noise, prepared.lattice)
+    return mean.addcmul_(wide / sigma, slope.to(x.dtype))

@@ -105,7 +105,9 @@ def test_it_learns_and_samples_look_like_the_data() -> None:
     config = dataclasses.replace(SMALL, iterations=250, batch_size=4)
     ours = learner(config, side=32)
     rows = run(ours, 0, 250)
-    assert sum(row["loss"] for row in rows[-25:]) < 0.85 * sum(row["loss"] for row in rows[:25])
+    first, last = (sum(row["loss"] for row in part) / 25 for part in (rows[:25], rows[-25:]))
+    assert first < 0.6  # white noise for a model would have 1: the spectrum is there from the start
+    assert last < 0.98 * first
     net = ours.model
     net.lattice = Lattice.CIRCULAR
     noise = ImageNoise(0, "chain", range(2))

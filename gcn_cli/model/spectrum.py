@@ -1,0 +1,148 @@
+"""The Gaussian part of a ladder: what the power spectrum of the data alone says of an image.
+
+In the score f it is a fixed quadratic layer beside the filters,
+
+    f(I; w, s) = F(c I; s) / s + <I, Q_s I> / 2,    Q_s = Id / (s^2 + 1) - (C + s^2 Id)^-1,
+
+with C the stationary covariance of the data: a ladder whose F is 0 is the Gaussian N(0, C), noise
+with the data's spectrum and random phases, and F has to learn what makes a texture more than that.
+It is the same as taking such noise for the reference q. Long waves matter most here: over a crop
+they are a few numbers among thousands, and filters learn them last. The mean of the clean image
+given the noisy one becomes, with Wiener's filter K_s,
+
+    D(I) = K_s I + s c grad F(c I; s),    K_s = C (C + s^2 Id)^-1.
+
+C is diagonal in colour axes and in waves: those of a torus, or else cosines, for an image that is
+mirrored at its border. Power is kept for waves up and across alike, without their direction.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gcn_cli.model.spec import Lattice
+
+WAVES = 128  # the table's wave numbers: 0 .. WAVES stand for 0 .. 1/2 cycles a pixel
+STEPS = 8  # power is measured in up to STEPS + 1 windows along each side
+
+
+class Spectrum(nn.Module):
+    """Power by colour axis and wave. `axes` (C, C), a row an axis; `power` (C, 129, 129).
+
+    Until `fit` it is that of white noise of variance 1, for which Q_s is 0.
+    """
+
+    axes: Tensor
+    power: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("axes", torch.eye(channels))
+        self.register_buffer("power", torch.ones(channels, WAVES + 1, WAVES + 1))
+        self._tables: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
+
+    @torch.no_grad()
+    def fit(self, pictures: Sequence[Tensor], side: int) -> None:
+        """Measure pictures (C, H, W), none smaller than `side`, in windows of that many pixels."""
+        pixels = torch.cat([picture.flatten(1) for picture in pictures], dim=1).to(self.power)
+        _, columns = torch.linalg.eigh(pixels @ pixels.T / pixels.shape[1])
+        self.axes.copy_(columns.T)
+        waves, found, count = _cosines(side, self.power), torch.zeros_like(self.power[:, :1, :1]), 0
+        for window in _windows(pictures, side):
+            turned = self._turned(window.to(self.power), self.axes)
+            found = found + (waves @ turned @ waves.T).square().sum(dim=0)
+            count += len(window)
+        place = torch.arange(WAVES + 1, dtype=found.dtype, device=found.device) * (side / WAVES)
+        self.power.copy_(_between(found / count, place, place))
+        self._tables.clear()
+
+    def mean(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
+        """K_s I, the mean of clean images given noisy ones: (N, C, H, W), levels (N,)."""
+        squared = noise.square()[:, None, None, None]
+        return self._filtered(x, lattice, lambda power: power / (power + squared))
+
+    def slope(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
+        """Q_s I, the gradient of <I, Q_s I> / 2: (N, C, H, W), levels (N,)."""
+        squared = noise.square()[:, None, None, None]
+        return self._filtered(
+            x, lattice, lambda power: (power - 1) / ((squared + 1) * (power + squared))
+        )
+
+    def _filtered(
+        self, x: Tensor, lattice: Lattice, response: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """x with every wave multiplied by a function of its power."""
+        turned, (height, width) = self._turned(x, self.axes), x.shape[-2:]
+        if lattice is Lattice.CIRCULAR:
+            (power,) = self._table(height, width, x, torus=True)
+            waves = torch.fft.rfft2(turned).mul_(response(power))
+            made = torch.fft.irfft2(waves, s=(height, width))
+        else:
+            power, up, across = self._table(height, width, x, torus=False)
+            made = up.T @ (up @ turned @ across.T).mul_(response(power)) @ across
+        return self._turned(made, self.axes.T)
+
+    @staticmethod
+    def _turned(x: Tensor, axes: Tensor) -> Tensor:
+        """Colours (N, C, H, W) by other axes."""
+        turned: Tensor = axes @ x.flatten(2)
+        return turned.view(x.shape)
+
+    def _table(self, height: int, width: int, like: Tensor, *, torus: bool) -> tuple[Tensor, ...]:
+        """Power of the waves of an image of this size; of cosines, also the cosines."""
+        key = (height, width, torus, like.device, like.dtype)
+        if key not in self._tables:
+            if torus:
+                down = torch.fft.fftfreq(height, dtype=like.dtype, device=like.device).abs()
+                along = torch.fft.rfftfreq(width, dtype=like.dtype, device=like.device)
+                made: tuple[Tensor, ...] = (
+                    _between(self.power, 2 * WAVES * down, 2 * WAVES * along),
+                )
+            else:
+                rows, columns = (
+                    torch.arange(side, dtype=like.dtype, device=like.device) * (WAVES / side)
+                    for side in (height, width)
+                )
+                cosines = _cosines(height, like), _cosines(width, like)
+                made = (_between(self.power, rows, columns), *cosines)
+            self._tables[key] = made
+        return self._tables[key]
+
+    def _load_from_state_dict(self, *arguments: object) -> None:
+        self._tables.clear()  # made from what is now replaced
+        super()._load_from_state_dict(*arguments)
+
+
+def _windows(pictures: Sequence[Tensor], side: int) -> Iterator[Tensor]:
+    """Windows evenly over each picture, a row of them at a time: (windows, C, side, side)."""
+    for picture in pictures:
+        tops, lefts = (
+            sorted({(full - side) * place // STEPS for place in range(STEPS + 1)})
+            for full in picture.shape[1:]
+        )
+        for top in tops:
+            rows = picture[:, top : top + side]
+            yield torch.stack([rows[:, :, left : left + side] for left in lefts])
+
+
+def _cosines(side: int, like: Tensor) -> Tensor:
+    """The orthonormal cosine waves on `side` pixels, a row each (DCT-II)."""
+    pixels = torch.arange(side, dtype=like.dtype, device=like.device)
+    waves = torch.cos(math.pi / side * (pixels + 0.5) * pixels[:, None]).mul_((2 / side) ** 0.5)
+    waves[0] *= 0.5**0.5
+    return waves
+
+
+def _between(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """A table (C, R, S) read between its places: (C, rows, columns), the last ones repeated."""
+    for axis, places in ((-2, rows), (-1, columns)):
+        last = table.shape[axis] - 1
+        below = places.floor().clamp(max=last).long()
+        share = places - places.floor()
+        share = share[:, None] if axis == -2 else share
+        above = (below + 1).clamp(max=last)
+        lower, upper = table.index_select(axis, below), table.index_select(axis, above)
+        table = lower.lerp(upper, share.to(table).expand_as(lower))
+    return table

@@ -21,10 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gcn_cli.model.spec import Lattice
 
 WAVES = 128  # the table's wave numbers: 0 .. WAVES stand for 0 .. 1/2 cycles a pixel
+SMOOTHED = 0.25  # of a wave number, to either side, is what power is averaged over
 STEPS = 8  # power is measured in up to STEPS + 1 windows along each side
 
 
@@ -55,7 +57,7 @@ class Spectrum(nn.Module):
             found = found + (waves @ turned @ waves.T).square().sum(dim=0)
             count += len(window)
         place = torch.arange(WAVES + 1, dtype=found.dtype, device=found.device) * (side / WAVES)
-        self.power.copy_(_between(found / count, place, place))
+        self.power.copy_(_smoothed(_between(found / count, place, place)))
         self._tables.clear()
 
     def mean(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
@@ -125,6 +127,21 @@ def _windows(pictures: Sequence[Tensor], side: int) -> Iterator[Tensor]:
         for top in tops:
             rows = picture[:, top : top + side]
             yield torch.stack([rows[:, :, left : left + side] for left in lefts])
+
+
+def _smoothed(power: Tensor) -> Tensor:
+    """Power (C, R, S) averaged over neighbouring waves, the more of them the shorter the waves.
+
+    A wave that stands out from its neighbours belongs to a pattern, whose phases filters learn.
+    """
+    waves = torch.arange(power.shape[-1], dtype=power.dtype, device=power.device)
+    radius, smooth = torch.hypot(waves[:, None], waves), power
+    half = 1
+    while half < SMOOTHED * WAVES:
+        blurred = F.avg_pool2d(power, 2 * half + 1, 1, half, count_include_pad=False)
+        smooth = torch.where(SMOOTHED * radius >= half, blurred, smooth)
+        half *= 2
+    return smooth
 
 
 def _cosines(side: int, like: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ def record_graph(function: Callable[[], Result]) -> tuple[Callable[[], object], 
         for _ in range(WARM_UP):
             function()
     torch.cuda.current_stream().wait_stream(aside)
-    torch.cuda.empty_cache()  # a graph has memory of its own: leave it what the warm-up took
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):

@@ -268,7 +268,7 @@ def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     net = ladder(device)
     net.lattice = Lattice.CIRCULAR
     noise = ImageNoise(0, "chain", [0], device)
-    levels = noise_levels(16, config.noise_max, config.noise_min)
+    levels = noise_levels(25, config.noise_max, config.noise_min)
     denoise = fast_denoiser(net, torch.bfloat16)
 
     def sample() -> Tensor:

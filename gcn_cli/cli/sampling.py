@@ -25,7 +25,7 @@ from gcn_cli.sampling.langevin import run_chain
 from gcn_cli.sampling.noise import ImageNoise
 
 PUBLISHED_STEPS = 100
-LADDER_STEPS = 16  # where quality stops rising with evaluations
+LADDER_STEPS = 25  # where quality hardly rises with evaluations any more
 DEFAULT_LEVEL = 1.0  # of noise on a picture to start from, in deviations of the data
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--steps",
     type=click.IntRange(min=0),
-    help="Langevin evaluations of every picture  [default: 16 for a ladder, else 100]",
+    help="Langevin evaluations of every picture  [default: 25 for a ladder, else 100]",
 )
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="pictures")
 @click.option("--size", type=Size(), help="512 or WIDTHxHEIGHT  [default: that of training]")

@@ -24,7 +24,7 @@ from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.passes import ascend, denoise_each, prepare, total
 from gcn_cli.model.spec import Lattice
 
-CHAIN_STEPS = 16  # levels a chain meets on its way, as many as a sample takes
+CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
 LARGEST_GAP = 0.04  # in F a value: that of chains which follow F stays well under it
 GAP_MEMORY = 0.95  # of its running mean

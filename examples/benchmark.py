@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig, PaperConfig
+from gcn_cli.learning.denoising import DenoisingLearner
 from gcn_cli.learning.denoising_loss import denoising_loss
 from gcn_cli.learning.setup import AnyLearner, make_learner
 from gcn_cli.model.capture import Captured
@@ -253,7 +254,8 @@ def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     picture = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
     config = LadderConfig()
     learner = make_learner(config, [picture], device, torch.bfloat16)
-    turn = round(config.iterations * (1 - config.refined))
+    assert isinstance(learner, DenoisingLearner)
+    turn = learner.denoised_until
     seconds_ = {
         "default_training": turn * per_iteration(learner, 1, timed, device)
         + (config.iterations - turn) * per_iteration(learner, turn + 1, timed, device)

@@ -1,6 +1,5 @@
 """What `gcn synthesize` does once its options are read."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from gcn_cli.model.capture import Captured
 from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.fast import fast_basis, fast_denoiser
 from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.level import LadderLevel
 from gcn_cli.model.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.annealed import anneal, noise_levels
@@ -133,7 +133,7 @@ def _ladder_batch(
     drawn = ImageNoise(wish.seed, "start", numbers, device)(shape)
     if wish.start == "noise":
         levels = noise_levels(steps, config.noise_max, config.noise_min)
-        start = math.hypot(levels[0], 1) * drawn
+        start = LadderLevel(net, levels[0]).sigma * drawn
     else:
         picture = _start_picture(wish.start, config.channels, (rounded[0], rounded[1]))
         level = DEFAULT_LEVEL if wish.level is None else wish.level

@@ -11,9 +11,10 @@ from torch import Tensor
 from gcn_cli import images
 from gcn_cli.cli.console import say
 from gcn_cli.cli.recording import Recorder, Schedule
-from gcn_cli.config import REFINED, Config, LadderConfig
+from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError, InterruptedRunError
 from gcn_cli.images import PixelScale
+from gcn_cli.learning.denoising import DenoisingLearner
 from gcn_cli.learning.refinement import LARGEST_GAP
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics, train
@@ -65,21 +66,13 @@ def run_training(
     say(f"{recorder.seconds:.0f} s in all, peak memory {peak_memory_mib(device):.0f} MiB")
     if recorder.iteration < learner.iterations:
         say(f"time limit after iteration {recorder.iteration} of {learner.iterations}, saved")
-        if isinstance(config, LadderConfig) and config.learner == REFINED:
-            say(_what_fits(config, recorder.iteration))
+        if isinstance(learner, DenoisingLearner) and learner.rules.refined:
+            say(
+                "samples are rough until the likelihood has had its part: the same command goes "
+                "on; a whole training in this time is "
+                f"--iterations {learner.fitting(recorder.iteration)} --overwrite"
+            )
     print(run)
-
-
-def _what_fits(config: LadderConfig, iteration: int) -> str:
-    """How a ladder's whole course fits into the time that `iteration` iterations took."""
-    # An iteration with likelihood takes as long as two of denoising alone.
-    denoised = min(iteration, config.iterations * (1 - config.refined))
-    work = denoised + 2 * (iteration - denoised)
-    fitting = max(1, int(work / (1 + config.refined)))
-    return (
-        "samples are rough until the likelihood has had its part: the same command goes on; "
-        f"a whole training in this time is --iterations {fitting} --overwrite"
-    )
 
 
 def _judge(history: list[Metrics]) -> None:

@@ -20,6 +20,7 @@ from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.fast import fast_denoiser
 from gcn_cli.model.ladder import LadderNet
+from gcn_cli.model.level import LadderLevel
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
@@ -99,7 +100,7 @@ class DenoisingLearner:
         Returns the denoising loss, the gap in F a value between noisy data and chains, and the
         weight that the likelihood had.
         """
-        refinement = self.refinement if iteration > self._denoised_until else None
+        refinement = self.refinement if iteration > self.denoised_until else None
         clean = self.observed()
         level = refinement.chains.levels() if refinement else self._levels(len(clean))
         drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
@@ -119,13 +120,20 @@ class DenoisingLearner:
         return {**measured, "likelihood": weight}
 
     @property
-    def _denoised_until(self) -> int:
+    def denoised_until(self) -> int:
         """The last iteration of denoising alone."""
         return math.ceil(self.rules.iterations * (1 - self.rules.refined))
 
+    def fitting(self, iteration: int) -> int:
+        """The length of a whole training that takes as long as the first `iteration` of this."""
+        # An iteration with likelihood takes as long as two of denoising alone.
+        denoised = min(iteration, self.denoised_until)
+        work = denoised + 2 * (iteration - denoised)
+        return max(1, int(work / (1 + self.rules.refined)))
+
     def _course(self, iteration: int) -> float:
         """Share of the learning rates at an iteration: down to REFINED_RATE, from there to 0."""
-        turn = self._denoised_until
+        turn = self.denoised_until
         if iteration > turn:
             done = (iteration - turn) / (self.rules.iterations - turn)
             return REFINED_RATE * _half_cosine(done) + LAST_RATE * REFINED_RATE
@@ -139,7 +147,7 @@ class DenoisingLearner:
         shape = (2, net.channels, *self.observed.image_size)
         noise = ImageNoise(rules.seed, "preview", range(2), self.device)
         levels = noise_levels(PREVIEW_STEPS, rules.highest_noise, rules.lowest_noise)
-        start = math.hypot(levels[0], 1) * noise(shape)
+        start = LadderLevel(net, levels[0]).sigma * noise(shape)
         return anneal(start, fast_denoiser(net, self.dtype), levels, noise)
 
     def state(self) -> dict[str, Tensor]:
@@ -200,7 +208,7 @@ class DenoisingLearner:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         # A short memory at first, so that the average is never dominated by the start.
-        longest = REFINED_MEMORY if iteration > self._denoised_until else LONGEST_MEMORY
+        longest = REFINED_MEMORY if iteration > self.denoised_until else LONGEST_MEMORY
         memory = min(longest, iteration / (iteration + 9))
         averaged: list[Tensor] = list(self.model.parameters())
         newest: list[Tensor] = list(self.net.parameters())

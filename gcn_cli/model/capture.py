@@ -56,6 +56,11 @@ class Captured(Generic[Result]):
         self._replay: Callable[[], object] | None = None
         self._result: Result
 
+    @property
+    def recorded(self) -> bool:
+        """Whether results are a recording's, which the next call overwrites."""
+        return self._replay is not None
+
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Result:
         """The function's result; all inputs are on one device."""

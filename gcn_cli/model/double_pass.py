@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from gcn_cli.model.ladder import LadderNet
 from gcn_cli.model.lattice import close_, inside
-from gcn_cli.model.passes import Ascent, Descent, deconvolve, sum_places
+from gcn_cli.model.passes import Ascent, Descent, deconvolve, rectified, sum_places
 from gcn_cli.model.spec import closing_border
 
 
@@ -80,9 +80,8 @@ def _with_readout(
 
 
 def _readout_gradient(net: LadderNet, up: Ascent, layer: int, times: Tensor) -> Tensor:
-    response = net.rectifier.value(up.responses[layer], up.gates[layer])
-    weighted = (net.rectifier.span * times)[:, None, None, None].to(response.dtype)
-    return _by_readout(net, layer, response.mul_(weighted))
+    counted = (net.rectifier.span * times)[:, None, None, None].to(up.prepared.dtype)
+    return _by_readout(net, layer, rectified(net, up, layer) * counted)
 
 
 def _by_readout(net: LadderNet, layer: int, maps: Tensor) -> Tensor:

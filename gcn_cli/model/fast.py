@@ -146,6 +146,7 @@ def fast_denoiser(
     run = Captured(lambda x, noise: denoise_each(net, x, noise, prepared))
 
     def denoise(x: Tensor, noise: float) -> Tensor:
-        return run(x, x.new_full((len(x),), noise)).clone()
+        mean = run(x, x.new_full((len(x),), noise))
+        return mean.clone() if run.recorded else mean
 
     return denoise

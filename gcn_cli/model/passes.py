@@ -178,11 +178,19 @@ def deconvolve(net: LadderNet, up: Ascent, layer: int, coefficients: Tensor) -> 
 
 def total(net: LadderNet, up: Ascent) -> Tensor:
     """F(z; s) of a way up made for learning: (N,)."""
-    values = []
-    for layer, (response, gate) in enumerate(zip(up.responses, up.gates, strict=True)):
-        value = net.rectifier.value(response, gate).mul_(up.prepared.readouts[layer])
-        values.append(sum_places(net, value).sum(dim=1))
+    values = [
+        sum_places(net, rectified(net, up, layer) * readout).sum(dim=1)
+        for layer, readout in enumerate(up.prepared.readouts)
+    ]
     return net.rectifier.span * torch.stack(values).sum(dim=0)
+
+
+def rectified(net: LadderNet, up: Ascent, layer: int) -> Tensor:
+    """A layer's rectified responses: those in the room of the layer above; of the top, made."""
+    if layer + 1 == len(net.layers):
+        return net.rectifier.value(up.responses[layer], up.gates[layer])
+    room = up.rooms[layer + 1][: len(up.gates[layer])]
+    return inside(room, *closing_border(net.layers[layer + 1]))
 
 
 def sum_places(net: LadderNet, maps: Tensor) -> Tensor:

@@ -21,15 +21,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig, PaperConfig
-from gcn_cli.learning.denoising import DenoisingLearner
-from gcn_cli.learning.denoising_loss import denoising_loss
-from gcn_cli.learning.setup import AnyLearner, make_learner
+from gcn_cli.learning.ladder.learner import LadderLearner
+from gcn_cli.learning.ladder.loss import denoising_loss
+from gcn_cli.learning.setup import make_learner
+from gcn_cli.learning.trainer import Learner
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient
-from gcn_cli.model.fast import fast_basis, fast_denoiser
-from gcn_cli.model.ladder import LadderNet
-from gcn_cli.model.network import GenerativeConvNet
-from gcn_cli.model.rectifier import Rectifier
+from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.passes import prepare
+from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.paper.fast import fast_basis
+from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice
 from gcn_cli.runtime import choose_device, set_threads
 from gcn_cli.sampling.annealed import anneal, noise_levels
@@ -159,7 +162,8 @@ def training_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     def ours(dtype: torch.dtype) -> Work:
         @torch.no_grad()
         def work() -> None:
-            denoising_loss(net, clean, drawn, level, margin=12, dtype=dtype)
+            prepared = prepare(net, dtype)
+            denoising_loss(net, clean, drawn, level, margin=12, prepared=prepared)
 
         return work
 
@@ -253,8 +257,8 @@ def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     """Whole trainings, each estimated from `timed` iterations of every stage, and a sample."""
     picture = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
     config = LadderConfig()
-    learner = make_learner(config, [picture], device, torch.bfloat16)
-    assert isinstance(learner, DenoisingLearner)
+    _, learner = make_learner(config, [picture], device, torch.bfloat16)
+    assert isinstance(learner, LadderLearner)
     turn = learner.denoised_until
     seconds_ = {
         "default_training": turn * per_iteration(learner, 1, timed, device)
@@ -263,9 +267,9 @@ def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         paper = PaperConfig(chains=16)
         whole = picture[:, :224, :224]
-        learner = make_learner(paper, [40 * whole], device, dtype)
+        _, paper_learner = make_learner(paper, [40 * whole], device, dtype)
         stages = [1 + stage * paper.iterations for stage in range(len(paper.layers))]
-        each = [per_iteration(learner, first, timed, device) for first in stages]
+        each = [per_iteration(paper_learner, first, timed, device) for first in stages]
         seconds_[f"paper_texture_16_chains_{name}"] = paper.iterations * sum(each)
     net = ladder(device)
     net.lattice = Lattice.CIRCULAR
@@ -281,7 +285,7 @@ def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     return {"seconds": seconds_}
 
 
-def per_iteration(learner: AnyLearner, first: int, timed: int, device: torch.device) -> float:
+def per_iteration(learner: Learner, first: int, timed: int, device: torch.device) -> float:
     """Seconds an iteration of the stage that iteration `first` begins, after a warm-up of 3."""
 
     def work(numbers: range) -> None:

@@ -1,10 +1,11 @@
-"""What a training is asked to do: a frozen dataclass for each family of learners, and presets.
+"""What a training is asked to do: a frozen dataclass for each family of models, and presets.
 
 Precedence: option, file (--config), preset, default. The fields feed the options of `gcn train`,
 the checkpoint and `gcn inspect` alike; the text beside a field is its help.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,11 @@ class _Checked:
 
     channels: int
     mean_color: tuple[float, ...] | None
+    # What a family has no option for.
+    shrink: int | None = None
+    flips: bool = False
+    rotations: bool = False
+    shifts: int = 0
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -86,6 +92,39 @@ class LadderConfig(_Checked):
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
     seed: int = value(0, "names every random draw of the run", low=0)
 
+    unit_deviation = True  # data is scaled to a deviation of 1
+
+    @property
+    def first_layers(self) -> tuple[LayerSpec, ...]:
+        """Those that a training begins with."""
+        return self.layers
+
+    @property
+    def smooth_gates(self) -> bool:
+        """Whether gates open gradually, so that rounding does not flip them."""
+        return not self.exact_gates
+
+    @property
+    def refined_share(self) -> float:
+        """Share of the iterations, at the end, in which the likelihood counts."""
+        return self.refined if self.learner == REFINED else 0.0
+
+    def settled(self, smallest_side: int, *, on_gpu: bool) -> tuple["LadderConfig", list[str]]:
+        """With what the pictures and the device decide, and what is to be said of that.
+
+        A crop is cut down to what small pictures have. Raises InputError where that is too little.
+        """
+        if self.crop is None or smallest_side >= self.crop:
+            return self, []
+        stride = self.depth * math.prod(layer.stride for layer in self.layers)
+        crop = smallest_side // stride * stride
+        if crop <= 2 * self.margin:
+            raise InputError(
+                f"a picture of side {smallest_side} is too small to learn from; enlarge it"
+            )
+        said = f"cut down to {crop}, the smallest picture has a side of {smallest_side}"
+        return dataclasses.replace(self, crop=crop), [f"--crop {self.crop}: {said}"]
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.noise_min >= self.noise_max:
@@ -127,6 +166,21 @@ class PaperConfig(_Checked):
     gradient_cap: float = value(20.0, "a layer's gradient is scaled to this maximum", above=0)
     init_std: float = value(0.01, "deviation of new filters", above=0)
     seed: int = value(0, "", low=0)
+
+    unit_deviation = False  # pixels stay in grey levels
+    smooth_gates = False
+
+    @property
+    def first_layers(self) -> tuple[LayerSpec, ...]:
+        """Those that a training begins with."""
+        return self.layers[:1] if self.growth else self.layers
+
+    def settled(self, smallest_side: int, *, on_gpu: bool) -> tuple["PaperConfig", list[str]]:
+        """With what the device decides: persistent chains run side by side on a GPU."""
+        del smallest_side
+        if self.learner != "mle" or self.chains is not None:
+            return self, []
+        return dataclasses.replace(self, chains=16 if on_gpu else 1), []
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,12 +246,13 @@ PRESET_NOTES = {
 def resolve(
     options: Mapping[str, Any], file: Mapping[str, Any] | None = None, preset: str | None = None
 ) -> Config:
-    """The config of a run; `options` and `file` hold only what was given there.
+    """The config of a run; `options` and `file` hold only what was given there, typed or written.
 
     Raises InputError for an unknown key, and for a value that the learner would not use.
     """
-    given = dict(file or {})
-    in_file = given.pop("preset", None)
+    written = dict(file or {})
+    in_file = written.pop("preset", None)
+    given = written | dict(options)
     name = preset or in_file
     if name is not None and name not in PRESETS:
         raise InputError(f"preset {name}: must be one of {', '.join(PRESETS)}")
@@ -205,7 +260,7 @@ def resolve(
     for key in given:
         if key not in known:
             raise InputError(f"config: unknown key {key}; known are {', '.join(known)}")
-    values = {key: parse(key, known[key].type, v) for key, v in given.items()} | dict(options)
+    values = {key: parse(key, known[key].type, v) for key, v in given.items()}
     base = PRESETS[name] if name else LadderConfig()
     learner = values.get("learner", base.learner)
     if learner not in FAMILIES:

@@ -86,22 +86,43 @@ def read(
     size: tuple[int, int] | None = None,
     shrink: int | None = None,
 ) -> Tensor:
-    """A picture as (channels, H, W) float32 in 0..255; "-" reads standard input.
+    """`to_pixels` of a picture file; "-" is standard input.
 
-    Rotation notes are applied, transparency is laid on white, `size` (H, W) resizes with
-    antialiased bicubic, `shrink` makes a longer shorter side that long, proportions kept.
+    Raises InputError for what is not a whole picture.
+    """
+    return to_pixels(open_picture(source), channels, size, shrink)
+
+
+def open_picture(source: str) -> Image.Image:
+    """A picture file, read whole, turned as its rotation note says; "-" is standard input.
+
     Raises InputError for what is not a whole picture.
     """
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
         with Image.open(io.BytesIO(data)) as opened:
-            picture = _flatten(ImageOps.exif_transpose(opened), "L" if channels == 1 else "RGB")
+            opened.load()
+            return ImageOps.exif_transpose(opened)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{source}: {error.strerror}") from error
         raise InputError(f"{source}: not a readable picture (damaged or unknown format)") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{source}: too many pixels to be a texture; make it smaller") from error
+
+
+def to_pixels(
+    opened: Image.Image,
+    channels: int = 3,
+    size: tuple[int, int] | None = None,
+    shrink: int | None = None,
+) -> Tensor:
+    """A picture as (channels, H, W) float32 in 0..255.
+
+    Transparency is laid on white, `size` (H, W) resizes with antialiased bicubic, `shrink` makes
+    a longer shorter side that long, proportions kept.
+    """
+    picture = _flatten(opened, "L" if channels == 1 else "RGB")
     shorter = min(picture.size)
     if size is None and shrink is not None and shorter > shrink:
         size = round(picture.height * shrink / shorter), round(picture.width * shrink / shorter)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of mallopt(3)
@@ -43,16 +42,15 @@ def _settle(device: torch.device) -> torch.device:
     return device
 
 
-def choose_precision(asked: str, device: torch.device, config: Config) -> torch.dtype:
+def choose_precision(asked: str, device: torch.device, *, smooth_gates: bool) -> torch.dtype:
     """The number format of the maps; pixels, noise and parameters are float32 in any case.
 
-    `auto` is bfloat16 for ladders where the device has fast units for it: their smooth gates
-    lose nothing. Published models stay in float32, since rounding flips some of their gates.
+    `auto` is bfloat16 for smooth gates where the device has fast units for it: they lose nothing.
+    Exact gates stay in float32, since rounding flips some of them.
     """
     if asked != "auto":
         return torch.bfloat16 if asked == "bf16" else torch.float32
-    smooth = isinstance(config, LadderConfig) and not config.exact_gates
-    return torch.bfloat16 if smooth and _fast_bfloat16(device) else torch.float32
+    return torch.bfloat16 if smooth_gates and _fast_bfloat16(device) else torch.float32
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from gcn_cli.model.network import GenerativeConvNet
+from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice, LayerSpec
 
 MakeModel = Callable[..., GenerativeConvNet]

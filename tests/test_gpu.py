@@ -10,10 +10,11 @@ from torch import Tensor
 from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.model.capture import Captured
-from gcn_cli.model.fast import fast_basis, fast_denoiser
-from gcn_cli.model.ladder import LadderNet
-from gcn_cli.model.network import GenerativeConvNet
-from gcn_cli.model.rectifier import Rectifier
+from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.paper.fast import fast_basis
+from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.runtime import choose_device
 from gcn_cli.sampling.langevin import run_chain
 from gcn_cli.sampling.noise import ImageNoise
@@ -64,7 +65,7 @@ def test_learning_goes_the_way_it_goes_on_the_processor(
     config = LadderConfig(iterations=24, crop=64, refined=0.5)
     losses = []
     for device in (torch.device("cpu"), gpu):
-        learner = make_learner(config, [images(3, 128, 128).float()], device, torch.float32)
+        _, learner = make_learner(config, [images(3, 128, 128).float()], device, torch.float32)
         rows = [learner.step(number) for number in range(1, 25)]
         assert rows[-1]["likelihood"] > 0
         losses.append(sum(row["loss"] for row in rows) / len(rows))

@@ -7,8 +7,9 @@ import traceback
 
 import click
 
-from gcn_cli import __version__
+from gcn_cli.cli.console import show_messages
 from gcn_cli.errors import GcnError
+from gcn_cli.version import VERSION
 
 COMMANDS = {
     "train": "Learn a model from one picture, several, or a folder.",
@@ -37,7 +38,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "--version", prog_name="gcn")
+@click.version_option(VERSION, "--version", prog_name="gcn")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
     """Learn a texture from one picture, synthesise as much of it as you like.
@@ -49,6 +50,7 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command line; every error leaves here as one line and its exit code."""
     debug = "--debug" in sys.argv[1:]
+    show_messages()
     try:
         code = cli.main(prog_name="gcn", standalone_mode=False)
         sys.stdout.flush()

@@ -1,15 +1,32 @@
 """What a person or a log sees: lines on stderr, a bar on a terminal, plain lines in a log."""
 
+import logging
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import click
 from tqdm import tqdm
 
 LOG_SECONDS = 15.0  # between two lines where stderr is no terminal
+
+
+class _ToStderr(logging.Handler):
+    """Messages of the library, as lines for people."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def show_messages() -> None:
+    """Have what the library says appear on stderr."""
+    logger = logging.getLogger("gcn_cli")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(_ToStderr())
 
 
 def say(message: str) -> None:
@@ -18,23 +35,15 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """A bar on a terminal, a line at intervals in a log; the same words in both."""
+    """A bar on a terminal, a line at intervals in a log; the same words in both.
 
-    def __init__(self, what: str, total: int, done: int = 0) -> None:
-        self.what, self.total, self.first = what, total, done
-        self.on_terminal = sys.stderr.isatty()
-        size = shutil.get_terminal_size()
-        self.bar = tqdm(
-            total=total,
-            initial=done,
-            desc=what,
-            unit="it",
-            # tqdm takes a terminal that does not know its size (a container's) for one of none.
-            ncols=size.columns,
-            nrows=size.lines,
-            disable=not self.on_terminal,
-        )
+    It appears with the first `update`.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what, self.done, self.first = what, 0, 0
         self.started = self.last_line = time.monotonic()
+        self.bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -45,17 +54,38 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
-    def update(self, done: int, words: str) -> None:
-        """Now `done` of the total, with the latest measures as `words`."""
-        if self.on_terminal:
+    def update(self, done: int, total: int, measures: Mapping[str, float] | None = None) -> None:
+        """Now `done` of the total, with the latest measures."""
+        if self.bar is None:
+            self._begin(done, total)
+        assert self.bar is not None
+        self.done = done
+        words = "  ".join(f"{name} {value:.4g}" for name, value in (measures or {}).items())
+        if not self.bar.disable:
             self.bar.set_postfix_str(words, refresh=False)
             self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
-        if now - self.last_line >= LOG_SECONDS or done == self.total:
+        if now - self.last_line >= LOG_SECONDS or done == total:
             rate = (done - self.first) / max(now - self.started, 1e-9)
-            left = (self.total - done) / max(rate, 1e-9)
-            say(f"{self.what} {done}/{self.total}  {words}  {rate:.1f} it/s  {left:.0f} s left")
+            left = (total - done) / max(rate, 1e-9)
+            say(f"{self.what} {done}/{total}  {words}  {rate:.1f} it/s  {left:.0f} s left")
             self.last_line = now
+
+    def _begin(self, done: int, total: int) -> None:
+        size = shutil.get_terminal_size()
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            desc=self.what,
+            unit="it",
+            # tqdm takes a terminal that does not know its size (a container's) for one of none.
+            ncols=size.columns,
+            nrows=size.lines,
+            disable=not sys.stderr.isatty(),
+        )
+        self.first = done
+        self.started = self.last_line = time.monotonic()

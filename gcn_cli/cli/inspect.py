@@ -1,6 +1,8 @@
 """gcn inspect: a preset, a model, or what a model makes of a picture."""
 
+import io
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -42,26 +44,43 @@ def command(
         return
     if level is not None and picture is None:
         raise click.UsageError("--level: says where --picture is judged; give both")
-    from pathlib import Path
-
-    import torch
-
-    from gcn_cli import checkpoint, images
-    from gcn_cli.cli import describing
-    from gcn_cli.cli.reconstructing import model_at, read_for
-    from gcn_cli.cli.runs import model_path, refuse_existing
+    from gcn_cli.images import write
+    from gcn_cli.runs.folder import refuse_existing
+    from gcn_cli.runs.library import load
 
     if filters is not None and filters != "-":
         refuse_existing(Path(filters), overwrite)
-    loaded = checkpoint.load(model_path(model))
-    facts = describing.describe(loaded)
+    loaded = load(model, device="cpu")
+    facts = loaded.describe()
     if picture is not None:
-        here = model_at(loaded, level, torch.float32)
-        facts["picture"] = describing.judge(loaded, here.model, read_for(loaded, picture))
+        facts["picture"] = loaded.judge(picture, level)
     if filters is not None:
-        images.write(describing.filter_sheet(loaded), filters)
+        write(loaded.filters(), filters)
     if filters != "-":
-        click.echo(json.dumps(facts, indent=1) if as_json else describing.render(facts))
+        click.echo(json.dumps(facts, indent=1) if as_json else _render(facts))
+
+
+def _render(facts: dict[str, Any]) -> str:
+    """The facts as tables for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=io.StringIO(), width=100)
+    settings = Table("setting", "value", title="config")
+    for name, value in facts["config"].items():
+        settings.add_row(name, str(value))
+    console.print(settings)
+    for key in ("layers", "history"):
+        table = Table(*(facts[key][0] if facts[key] else []), title=key)
+        for row in facts[key]:
+            table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
+        console.print(table)
+    for key in ("iteration", "total_iterations", "seconds", "parameters"):
+        console.print(f"{key}: {facts[key]}")
+    for name, value in facts.get("picture", {}).items():
+        console.print(f"{name}: {value}")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().rstrip()
 
 
 def _toml(values: dict[str, Any]) -> str:

@@ -90,7 +90,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
-    """(height, width) in pixels, from "512" or "WIDTHxHEIGHT"."""
+    """(width, height) in pixels, from "512" or "WIDTHxHEIGHT"."""
 
     name = "size"
 
@@ -102,7 +102,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
         if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
             self.fail(f"{value!r} is not a size such as 512 or 640x480", param, ctx)
-        return int(match[2] or match[1]), int(match[1])
+        return int(match[1]), int(match[2] or match[1])
 
 
 def machine_options(command: F) -> F:

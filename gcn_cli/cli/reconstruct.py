@@ -50,24 +50,21 @@ def command(
     variance, PSNR in dB, and the residual |I - sigma^2 B(I)| / |I| at the last image, which is 0
     at a mode.
     """
-    from gcn_cli import checkpoint
-    from gcn_cli.cli.reconstructing import model_at, read_for, reconstruct_one
-    from gcn_cli.cli.runs import model_path, refuse_existing
     from gcn_cli.images import expand_sources, write
-    from gcn_cli.runtime import choose_device, choose_precision, set_threads
+    from gcn_cli.runs.folder import model_path, refuse_existing
+    from gcn_cli.runs.library import load
+    from gcn_cli.runtime import set_threads
 
     set_threads(threads)
-    chosen = choose_device(device)
     path = model_path(model)
     sources = expand_sources(pictures)
     folder = Path(output) if output else path.parent / "reconstructions"
     targets = [folder / f"{'stdin' if s == '-' else Path(s).stem}.png" for s in sources]
     for target in targets if output else []:
         refuse_existing(target, overwrite)
-    loaded = checkpoint.load(path, chosen)
-    model_here = model_at(loaded, level, choose_precision(precision, chosen, loaded.config))
+    loaded = load(path, device=device, precision=precision)
     for source, target in zip(sources, targets, strict=True):
-        result, measures = reconstruct_one(loaded, model_here, read_for(loaded, source), steps)
+        result, measures = loaded.auto_encode(source, steps, level)
         write(result, str(target))
         if as_json:
             click.echo(json.dumps({"image": source, "output": str(target), **measures}))

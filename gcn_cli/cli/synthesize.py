@@ -1,7 +1,7 @@
 """gcn synthesize: Langevin chains from a model file to pictures on disk."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,23 +95,32 @@ def command(
     """
     if step_size is not None and not step_size > 0:
         raise click.BadParameter(f"{step_size} is not more than 0", param_hint="--step-size")
-    from gcn_cli import checkpoint
-    from gcn_cli.cli.runs import model_path
-    from gcn_cli.cli.sampling import Targets, Wish, make_samples
-    from gcn_cli.runtime import choose_device, choose_precision, set_threads
+    from gcn_cli.cli.console import Progress
+    from gcn_cli.runs.folder import model_path, sample_paths
+    from gcn_cli.runs.library import load
+    from gcn_cli.runtime import set_threads
 
     set_threads(threads)
-    chosen = choose_device(device)
     path = model_path(model)
-    targets = Targets(output, path.parent / "samples", count, overwrite)
-    loaded = checkpoint.load(path, chosen)
-    border = None if lattice is None else Lattice(lattice)
-    wish = Wish(count, size, start, steps, step_size, noise, seed, border, level)
-    pictures = make_samples(loaded, wish, choose_precision(precision, chosen, loaded.config))
-    _write(targets.paths, pictures, seed, as_json)
+    targets = sample_paths(output, path.parent / "samples", count, overwrite=overwrite)
+    loaded = load(path, device=device, precision=precision)
+    with Progress("synthesize") as progress:
+        pictures = loaded.samples(
+            size,
+            count,
+            seed,
+            steps,
+            start=None if start == "noise" else start,
+            level=level,
+            step_size=step_size,
+            noise=noise,
+            lattice=lattice,
+            on_step=progress.update,
+        )
+        _write(targets, pictures, seed, as_json)
 
 
-def _write(paths: Sequence[str], pictures: Sequence["Tensor"], seed: int, as_json: bool) -> None:
+def _write(paths: Sequence[str], pictures: Iterable["Tensor"], seed: int, as_json: bool) -> None:
     """Every picture to its path, and the path to stdout unless the picture went there."""
     from gcn_cli import images
 

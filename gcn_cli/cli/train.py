@@ -1,7 +1,5 @@
 """gcn train: pictures in, a run folder out."""
 
-import dataclasses
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,8 +11,8 @@ from gcn_cli.cli.options import (
     machine_options,
     overwrite_option,
 )
-from gcn_cli.config import PRESET_NOTES, PRESETS, PaperConfig, resolve
-from gcn_cli.values import read_file
+from gcn_cli.config import PRESET_NOTES, PRESETS
+from gcn_cli.errors import InterruptedRunError
 
 _PRESET_HELP = "published settings. " + "; ".join(
     f"{name}: {note}" for name, note in PRESET_NOTES.items()
@@ -68,21 +66,34 @@ def command(
     gcn train faces/ --preset object --size 64
     gcn train texture.jpg --preset paper-texture --max-time 5m
     """
-    config = resolve(given_config(options), read_file(config_file) if config_file else None, preset)
-    from gcn_cli.cli.recording import Schedule
-    from gcn_cli.cli.runs import run_for
-    from gcn_cli.cli.training import run_training
-    from gcn_cli.runtime import choose_device, choose_precision, set_threads
+    from gcn_cli.cli.console import Progress, say
+    from gcn_cli.runs.folder import run_for
+    from gcn_cli.runs.library import train
+    from gcn_cli.runtime import StopRequest, set_threads
 
     set_threads(threads)
-    chosen = choose_device(device)
-    if isinstance(config, PaperConfig) and config.learner == "mle" and config.chains is None:
-        config = dataclasses.replace(config, chains=1 if chosen.type == "cpu" else 16)
-    run_training(
-        list(sources),
-        Path(output) if output else run_for(list(sources)),
-        config,
-        Schedule(max_time, preview_every, save_every, overwrite),
-        chosen,
-        choose_precision(precision, chosen, config),
-    )
+    run = output or str(run_for(list(sources)))
+    stop = StopRequest()
+    with stop.listening(), Progress("train") as progress:
+        model = train(
+            list(sources),
+            preset=preset,
+            config=config_file,
+            output=run,
+            overwrite=overwrite,
+            max_time=max_time,
+            preview_every=preview_every,
+            save_every=save_every,
+            device=device,
+            precision=precision,
+            on_step=progress.update,
+            should_stop=stop,
+            **given_config(options),
+        )
+    if stop.signal is not None and not model.complete:
+        message = f"{stop.signal.name} after iteration {progress.done}; saved"
+        if stop.signal.name == "SIGINT":
+            say(message)
+            raise KeyboardInterrupt
+        raise InterruptedRunError(f"{message}, the same command goes on")
+    click.echo(run)

@@ -1,18 +1,21 @@
 """The training loop. It counts, stops and reports; what a step computes is the learner's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from gcn_cli.errors import DivergedError
+from gcn_cli.learning.batches import Batches
 
 Metrics = dict[str, float]
 
 
 class Learner(Protocol):
     """One training: a step, a look at its samples, and a state that can be saved whole."""
+
+    observed: Batches
 
     @property
     def iterations(self) -> int: ...
@@ -24,6 +27,10 @@ class Learner(Protocol):
     def state(self) -> dict[str, Tensor]: ...
 
     def load_state(self, state: dict[str, Tensor]) -> None: ...
+
+    def verdicts(self, history: Sequence[Metrics]) -> list[str]: ...
+
+    def cut_short(self, iteration: int) -> list[str]: ...
 
 
 def train(

@@ -1,20 +1,20 @@
-"""Energy, reconstruction and the Gaussian pieces. The sign is fixed here, once.
+"""Energy and reconstruction, of any generative ConvNet. The sign is fixed here, once.
 
 U(I) = |I|^2 / (2 sigma^2) - f(I)   and   p(I; w) is proportional to exp(-U(I)).
 
-On a cell (a set of images with one activation pattern) f(I) = alpha + <I, B>, so that p is
-N(sigma^2 B, sigma^2 Id) cut to the cell; sigma^2 B is the reconstruction of the auto-encoder.
+sigma^2 B, with B = df/dI, is the reconstruction of the auto-encoder (`paper/pieces.py` says why).
+What a unit is: the paper's network sees grey levels minus a mean colour, so sigma and the Langevin
+step size are in grey levels (sigma = 1 of 255). A ladder sees data scaled to a deviation of 1, so
+its noise levels are in deviations of the data, and the sigma of a level is that of noisy data,
+sqrt(s^2 + 1). `images.PixelScale` holds the scale of either.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from gcn_cli.model.network import GenerativeConvNet
 
 Energy = Callable[[Tensor], Tensor]
 """(N, C, H, W) -> (N,)."""
@@ -24,7 +24,7 @@ Gradient = Callable[[Tensor], Tensor]
 
 
 class GenerativeModel(Protocol):
-    """What every generative ConvNet has: a score f, B = df/dI, the deviation of its reference q."""
+    """A generative ConvNet: its score f, B = df/dI, its gates, the deviation of its reference q."""
 
     @property
     def sigma(self) -> float: ...
@@ -32,6 +32,8 @@ class GenerativeModel(Protocol):
     def score(self, x: Tensor) -> Tensor: ...
 
     def basis(self, x: Tensor) -> Tensor: ...
+
+    def activation_pattern(self, x: Tensor) -> list[Tensor]: ...
 
 
 def squared_norm(x: Tensor) -> Tensor:
@@ -74,28 +76,3 @@ def autograd_gradient(of: Energy) -> Gradient:
         return slope
 
     return gradient
-
-
-@dataclass(frozen=True)
-class GaussianPiece:
-    """The density on one cell: exp(log_weight) N(mean, variance Id), cut to the cell, over Z(w).
-
-    mean: (N, C, H, W), sigma^2 B; variance: sigma^2; log_weight: (N,), alpha + sigma^2 |B|^2 / 2.
-    """
-
-    mean: Tensor
-    variance: float
-    log_weight: Tensor
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """log of the piece at x, inside its cell, but for log Z(w): (N, C, H, W) -> (N,)."""
-        return self.log_weight + log_reference(x - self.mean, math.sqrt(self.variance))
-
-
-def gaussian_piece(model: GenerativeConvNet, x: Tensor) -> GaussianPiece:
-    """The Gaussian piece of p on the cell that each image of x lies in (theorem 2)."""
-    gates, size = model.activation_pattern(x), (x.shape[-2], x.shape[-1])
-    slope = model.top_down(gates, size)
-    alpha = model.intercept(gates, size)
-    variance = model.sigma**2
-    return GaussianPiece(variance * slope, variance, alpha + variance * squared_norm(slope) / 2)

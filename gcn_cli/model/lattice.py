@@ -33,6 +33,17 @@ def check_border(size: torch.Size, lattice: Lattice, before: int, after: int) ->
         raise ValueError(f"side {smallest} must be at least the border {widest} on a torus")
 
 
+def empty_maps(count: int, like: Tensor, before: int = 0, after: int = 0) -> Tensor:
+    """Unwritten maps, channels last, as many channels as `like`, with room for a border."""
+    height, width = (side + before + after for side in like.shape[-2:])
+    return torch.empty(
+        (count, like.shape[1], height, width),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
+
+
 def inside(room: Tensor, before: int, after: int) -> Tensor:
     """The image within a map that has room for its border, a view."""
     rows, columns = (side - before - after for side in room.shape[-2:])

@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gcn_cli.learning.denoising_loss import denoising_loss
+from gcn_cli.learning.ladder.loss import denoising_loss
 from gcn_cli.model.capture import Captured
-from gcn_cli.model.double_pass import score_gradient
-from gcn_cli.model.fast import fast_basis
-from gcn_cli.model.ladder import LadderNet
-from gcn_cli.model.network import GenerativeConvNet
-from gcn_cli.model.passes import ascend, denoise_each, prepare, total
-from gcn_cli.model.rectifier import Rectifier
+from gcn_cli.model.ladder.denoiser import denoise_each
+from gcn_cli.model.ladder.double_pass import score_gradient
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.passes import ascend, prepare, total
+from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.paper.fast import fast_basis
+from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice, parse_layers
 
 Function = Callable[..., Any]
@@ -97,6 +98,11 @@ def scored(net: LadderNet, z: Tensor, level: Tensor, shares: Tensor) -> object:
     return total(net, up), score_gradient(net, up, shares)
 
 
+def learned(net: LadderNet, x: Tensor, level: Tensor, times: Tensor) -> object:
+    prepared = prepare(net, torch.float32)
+    return denoising_loss(net, x, 0.5 * x, level, times, margin=2, prepared=prepared)
+
+
 def work(name: str) -> tuple[torch.nn.Module, Function, int]:
     """A model, a function that steps are made of, and how many (N,) it takes after its images."""
     head = name.endswith("head")
@@ -107,8 +113,7 @@ def work(name: str) -> tuple[torch.nn.Module, Function, int]:
     if name.startswith("denoise"):
         return net, lambda x, s: denoise_each(net, x, s, prepare(net, torch.float32)), 1
     if name.startswith("learn"):
-        loss = partial(denoising_loss, net, margin=2, dtype=torch.float32)
-        return net, lambda x, s, times: loss(x, 0.5 * x, s, times), 2
+        return net, partial(learned, net), 2
     return net, partial(scored, net), 2
 
 

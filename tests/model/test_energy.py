@@ -8,10 +8,10 @@ from gcn_cli.model.energy import (
     autograd_gradient,
     energy,
     energy_gradient,
-    gaussian_piece,
     log_reference,
     reconstruct,
 )
+from gcn_cli.model.paper.pieces import gaussian_piece
 from gcn_cli.sampling.langevin import find_mode, mode_residual
 from tests.conftest import MakeModel
 

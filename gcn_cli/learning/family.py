@@ -1,0 +1,59 @@
+"""What differs between families of models, and is asked of the family, never of its type."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gcn_cli.config import Config
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.trainer import Learner
+from gcn_cli.model.energy import GenerativeModel
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.sampling.langevin import Callback
+from gcn_cli.sampling.request import Request
+
+Network = GenerativeConvNet | LadderNet
+
+
+class Family(Protocol):
+    """A network and the config it was made from. Images are (N, C, H, W) in model units."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def net(self) -> Network: ...
+
+    def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> Learner:
+        """What trains the network, which moves to `device`."""
+        ...
+
+    def density(self, level: float | None, dtype: torch.dtype) -> GenerativeModel:
+        """The generative ConvNet to evaluate, at a noise level where there are several."""
+        ...
+
+    def canvas(self, request: Request, trained: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) that chains run at; `trained` is the default size of samples.
+
+        Raises InputError for what the family cannot do or would ignore.
+        """
+        ...
+
+    def steps(self, request: Request) -> int:
+        """Evaluations of B that a picture takes."""
+        ...
+
+    def sample(
+        self,
+        request: Request,
+        numbers: Sequence[int],
+        start: Tensor | None,
+        size: tuple[int, int],
+        dtype: torch.dtype,
+        callback: Callback,
+    ) -> Tensor:
+        """The pictures of these numbers at `canvas` size; `start` (N, C, H, W), None for noise."""
+        ...

@@ -1,0 +1,1 @@
+"""Learning a ladder: denoising with Muon, then maximum likelihood beside it."""

@@ -1,0 +1,112 @@
+"""A ladder among the families: how it is made, learned, evaluated and sampled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcn_cli.config import LadderConfig
+from gcn_cli.errors import InputError
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.ladder.learner import LadderLearner
+from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.level import LadderLevel
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.spec import Lattice, LayerSpec
+from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.langevin import Callback
+from gcn_cli.sampling.noise import ImageNoise, named_generator
+from gcn_cli.sampling.request import Request, refused_size
+
+STEPS = 25  # where quality hardly rises with evaluations any more
+DEFAULT_LEVEL = 1.0  # where noise is as strong as the data
+
+
+@dataclass(frozen=True)
+class LadderFamily:
+    """One generative ConvNet for every level of noise."""
+
+    config: LadderConfig
+    net: LadderNet
+
+    @classmethod
+    def build(
+        cls, config: LadderConfig, image_size: tuple[int, int], layers: Sequence[LayerSpec]
+    ) -> "LadderFamily":
+        """With all parameters zero."""
+        net = LadderNet(
+            layers,
+            channels=config.channels,
+            depth=config.depth,
+            lattice=config.lattice,
+            rectifier=Rectifier(config.smoothness, config.exact_gates),
+            head_for=image_size if config.head else None,
+        )
+        return cls(config, net)
+
+    def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> LadderLearner:
+        """First filters drawn, the spectrum measured, from here on the learner's."""
+        self.net.initialise(named_generator(self.config.seed, "layer", 0))
+        if not self.config.head:
+            # Half a picture at most, so that there are several windows to take the mean of.
+            half = min(min(picture.shape[1:]) for picture in observed.pictures) // 2
+            self.net.spectrum.fit(observed.pictures, min(half, *observed.image_size))
+        return LadderLearner(self.config, self.net.to(device), observed, device, dtype)
+
+    def density(self, level: float | None, dtype: torch.dtype) -> LadderLevel:
+        """p_s at `level`, by default where noise is as strong as the data."""
+        return LadderLevel(self.net, DEFAULT_LEVEL if level is None else level, dtype)
+
+    def canvas(self, request: Request, trained: tuple[int, int]) -> tuple[int, int]:
+        """The next multiples of the total stride: what is too much is cut off after."""
+        for given, option in (
+            (request.start == "chains", "--start chains"),
+            (request.step_size is not None, "--step-size"),
+            (not request.noise, "--no-noise"),
+            (
+                request.level is not None and request.start == "noise",
+                "--level without --start PICTURE",
+            ),
+        ):
+            if given:
+                raise InputError(f"{option}: means nothing to a ladder model; leave it out")
+        if request.steps is not None and request.steps < 1:
+            raise InputError(f"--steps {request.steps}: a ladder needs one evaluation at least")
+        size = request.size or trained
+        if self.config.head and size != trained:
+            raise refused_size(trained)
+        stride = self.net.total_stride
+        height, width = (-(-side // stride) * stride for side in size)
+        return height, width
+
+    def steps(self, request: Request) -> int:
+        """Evaluations of D, one a level."""
+        return STEPS if request.steps is None else request.steps
+
+    def sample(
+        self,
+        request: Request,
+        numbers: Sequence[int],
+        start: Tensor | None,
+        size: tuple[int, int],
+        dtype: torch.dtype,
+        callback: Callback,
+    ) -> Tensor:
+        """Annealed Langevin dynamics, from white noise or from a picture with noise put on."""
+        config, steps = self.config, self.steps(request)
+        device = self.net.weights[0].device
+        noise = ImageNoise(request.seed, "chain", numbers, device)
+        shape = (len(numbers), config.channels, *size)
+        drawn = ImageNoise(request.seed, "start", numbers, device)(shape)
+        if start is None:
+            levels = noise_levels(steps, config.noise_max, config.noise_min)
+            x = LadderLevel(self.net, levels[0]).sigma * drawn
+        else:
+            level = DEFAULT_LEVEL if request.level is None else request.level
+            levels = noise_levels(steps, max(level, config.noise_min), config.noise_min)
+            x = start.to(device) + levels[0] * drawn
+        torus = config.lattice if config.head else Lattice.CIRCULAR
+        denoise = fast_denoiser(self.net, dtype, request.lattice or torus)
+        return anneal(x, denoise, levels, noise, callback)

@@ -1,0 +1,254 @@
+"""Learning the ladder by denoising: contrastive divergence's "learn to reconstruct", with noise.
+
+The levels of a batch are log-uniform between the lowest and the highest. Muon moves the filters,
+Adam the rest; samples are drawn from the running average. The last part of the learning is by
+maximum likelihood too (`refinement`).
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from gcn_cli.config import LadderConfig
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.ladder.loss import denoising_loss
+from gcn_cli.learning.ladder.muon import Muon
+from gcn_cli.learning.ladder.refinement import LARGEST_GAP, Refinement
+from gcn_cli.learning.ladder.verdict import apart, verdict
+from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
+from gcn_cli.learning.trainer import Metrics
+from gcn_cli.model.capture import Captured
+from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.level import LadderLevel
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.passes import prepare
+from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.noise import ImageNoise, named_generator
+
+FILTER_DECAY = 0.01  # keeps filters from growing until a step overshoots
+OUTLIER = 3.0  # a gradient this many times longer than usual is cut down to that
+USUAL_MEMORY = 0.98  # of the mean length of gradients
+WARM_UP = 50  # iterations in which the learning rate rises
+LAST_RATE = 0.01  # share of the learning rate that is left at the end
+REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
+LONGEST_MEMORY = 0.999  # of the running average
+REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
+PREVIEW_STEPS = 16
+
+
+class LadderLearner:
+    """A ladder, its running average and its optimiser; `step` is one iteration."""
+
+    def __init__(
+        self,
+        config: LadderConfig,
+        model: LadderNet,
+        observed: Batches,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.config, self.observed = config, observed
+        self.device, self.dtype = device, dtype
+        self.net = net = copy.deepcopy(model)  # what is learned
+        self.model = model.requires_grad_(False)  # what is sampled: its running average
+        others = [*net.biases, *net.levels, *net.readouts]
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "filters": Muon(net.weights, config.filter_rate, weight_decay=FILTER_DECAY),
+            "others": torch.optim.AdamW(
+                others, config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+            ),
+        }
+        self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
+        self.refinement = self._make_refinement() if config.refined_share else None
+        self.noise_generator = named_generator(config.seed, "denoising", device=device)
+        self._evaluate = Captured(self._evaluated)
+
+    def _make_refinement(self) -> Refinement:
+        config = self.config
+        return Refinement(
+            self.net,
+            self.observed.batch_size,
+            self.observed.image_size,
+            weight=config.likelihood,
+            noise_range=(config.noise_min, config.noise_max),
+            seed=config.seed,
+            device=self.device,
+        )
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole training."""
+        return self.config.iterations
+
+    @torch.no_grad()
+    def step(self, iteration: int) -> dict[str, float]:
+        """Iteration number `iteration`, from 1: noise, denoise, compare, learn.
+
+        Returns the denoising loss, the gap in F a value between noisy data and chains, and the
+        weight that the likelihood had.
+        """
+        clean = self.observed()
+        refinement = self.refinement if iteration > self.denoised_until else None
+        level = refinement.chains.levels() if refinement else self._levels(len(clean))
+        drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
+        compared: tuple[Tensor, ...] = ()
+        weight = 0.0
+        if refinement:
+            counts, weight = refinement.counts(level), refinement.weight * refinement.say
+            crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
+            compared = (counts, refinement.shares(level), crops, images)
+        loss, gap, gradients, means = self._evaluate(clean, drawn, level, *compared)
+        if refinement and means is not None:
+            refinement.chains.advance(means)
+        self._descend(gradients, iteration)
+        measured = dict(zip(("loss", "gap"), torch.stack([loss, gap]).tolist(), strict=True))
+        if refinement:
+            refinement.note(measured["gap"])
+        return {**measured, "likelihood": weight}
+
+    def _evaluated(
+        self, clean: Tensor, drawn: Tensor, level: Tensor, *compared: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
+        """Loss, gap, gradients of both, and D of the chains: all that a step reads of the net.
+
+        `compared`: what F counts in the gap and in the loss (N,), crops of the chains, the chains.
+        """
+        net, prepared = self.net, prepare(self.net, self.dtype)
+        learn = partial(denoising_loss, net, clean, drawn, level)
+        margin = self.config.margin
+        if self.refinement is None or not compared:
+            loss, _, gradients = learn(margin=margin, prepared=prepared)
+            return loss, torch.zeros_like(loss), gradients, None
+        counts, shares, crops, images = compared
+        loss, scores, gradients = learn(-shares, margin=margin, prepared=prepared)
+        assert scores is not None
+        scores_there, gradients_there, means = self.refinement.synthesised(
+            prepared, crops, level, shares, images
+        )
+        for name, gradient in gradients_there.items():
+            gradients[name] += gradient
+        return loss, (counts * (scores - scores_there)).sum(), gradients, means
+
+    @property
+    def denoised_until(self) -> int:
+        """The last iteration of denoising alone."""
+        return math.ceil(self.config.iterations * (1 - self.config.refined_share))
+
+    def fitting(self, iteration: int) -> int:
+        """The length of a whole training that takes as long as the first `iteration` of this."""
+        # An iteration with likelihood takes as long as two of denoising alone.
+        denoised = min(iteration, self.denoised_until)
+        work = denoised + 2 * (iteration - denoised)
+        return max(1, int(work / (1 + self.config.refined_share)))
+
+    def verdicts(self, history: Sequence[Metrics]) -> list[str]:
+        """What became of the denoising, and of the likelihood after it."""
+        turn = next((k for k, row in enumerate(history) if row["likelihood"]), len(history))
+        said = (
+            verdict([row["loss"] for row in history[:turn]]),
+            apart([row["gap"] for row in history[turn:]], 1.5 * LARGEST_GAP),
+        )
+        return [sentence for sentence in said if sentence is not None]
+
+    def cut_short(self, iteration: int) -> list[str]:
+        """What a training that ends before its time lacks, and the remedy."""
+        if self.refinement is None:
+            return []
+        return [
+            "samples are rough until the likelihood has had its part: the same command goes on; "
+            f"a whole training in this time is --iterations {self.fitting(iteration)} --overwrite"
+        ]
+
+    def _course(self, iteration: int) -> float:
+        """Share of the learning rates at an iteration: down to REFINED_RATE, from there to 0."""
+        turn = self.denoised_until
+        if iteration > turn:
+            done = (iteration - turn) / (self.config.iterations - turn)
+            return REFINED_RATE * _half_cosine(done) + LAST_RATE * REFINED_RATE
+        last = REFINED_RATE if self.config.refined_share else LAST_RATE
+        falling = last + (1 - last) * _half_cosine(iteration / turn)
+        return min(1, iteration / WARM_UP) * falling
+
+    def preview(self) -> Tensor:
+        """Two samples of the running average at the size of the crops."""
+        config, net = self.config, self.model
+        shape = (2, net.channels, *self.observed.image_size)
+        noise = ImageNoise(config.seed, "preview", range(2), self.device)
+        levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
+        start = LadderLevel(net, levels[0]).sigma * noise(shape)
+        return anneal(start, fast_denoiser(net, self.dtype), levels, noise)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to go on as if never stopped."""
+        chains = self.refinement.state() if self.refinement else {}
+        return {
+            **{f"net.{name}": tensor for name, tensor in self.net.state_dict().items()},
+            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{
+                f"{name}.{key}": tensor
+                for name, optimiser in self.optimisers.items()
+                for key, tensor in optimiser_state(optimiser).items()
+            },
+            **{f"chains.{key}": value for key, value in chains.items()},
+            "usual_length": self.usual_length,
+            "noise": self.noise_generator.get_state(),
+            "batches": self.observed.generator.get_state(),
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        self.net.load_state_dict(below(state, "net."))
+        self.model.load_state_dict(below(state, "model."))
+        for name, optimiser in self.optimisers.items():
+            load_optimiser_state(optimiser, below(state, f"{name}."))
+        if self.refinement:
+            self.refinement.load_state(below(state, "chains."))
+        self.usual_length.copy_(state["usual_length"])
+        self.noise_generator.set_state(state["noise"])
+        self.observed.generator.set_state(state["batches"])
+
+    def _levels(self, count: int) -> Tensor:
+        """One level an image, spread evenly over the ladder about one random offset."""
+        config = self.config
+        offset = torch.rand(1, generator=self.noise_generator, device=self.device)
+        place = (torch.arange(count, device=self.device) + offset) / count
+        span = math.log(config.noise_max / config.noise_min)
+        return config.noise_min * torch.exp(span * place)
+
+    def _shortened(self, length: Tensor) -> Tensor:
+        """A gradient's length, cut down where it is an outlier; keeps the mean of such lengths."""
+        usual = torch.where(self.usual_length > 0, self.usual_length, length)
+        shortened = torch.minimum(length, OUTLIER * usual)
+        self.usual_length.copy_(usual.lerp(shortened, 1 - USUAL_MEMORY))
+        return shortened
+
+    def _descend(self, gradients: dict[str, Tensor], iteration: int) -> None:
+        """One optimiser step and one step of the running average."""
+        config = self.config
+        squares = torch.stack([g.square().sum() for g in gradients.values()])
+        length = squares.sum().sqrt().float()
+        scale = self._shortened(length) / length.clamp_min(1e-30)
+        for name, parameter in self.net.named_parameters():
+            parameter.grad = gradients[name] * scale
+        course = self._course(iteration)
+        rates = {"filters": config.filter_rate, "others": config.learning_rate}
+        for name, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = rates[name] * course
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        # A short memory at first, so that the average is never dominated by the start.
+        longest = REFINED_MEMORY if iteration > self.denoised_until else LONGEST_MEMORY
+        memory = min(longest, iteration / (iteration + 9))
+        averaged: list[Tensor] = list(self.model.parameters())
+        newest: list[Tensor] = list(self.net.parameters())
+        torch._foreach_lerp_(averaged, newest, 1 - memory)
+
+
+def _half_cosine(done: float) -> float:
+    """From 1 to 0 as `done` goes from 0 to 1."""
+    return 0.5 * (1 + math.cos(math.pi * done))

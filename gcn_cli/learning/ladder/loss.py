@@ -1,0 +1,59 @@
+"""The denoising loss and its gradient, that of a gradient by `directional_gradient`:
+
+loss = mean over images and levels of |D_s(I + s Z) - I|^2 (s^2 + 1) / s^2.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gcn_cli.model.ladder.denoiser import add_filters_
+from gcn_cli.model.ladder.double_pass import directional_gradient
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.passes import Prepared, ascend, descend, total
+
+
+class Denoised(NamedTuple):
+    """What one batch says."""
+
+    loss: Tensor
+    scores: Tensor | None  # F of the noisy images (N,), where `times` was given
+    gradients: dict[str, Tensor]  # of loss + sum of `times` F, by parameter name
+
+
+@torch.no_grad()
+def denoising_loss(
+    net: LadderNet,
+    clean: Tensor,
+    drawn: Tensor,
+    level: Tensor,
+    times: Tensor | None = None,
+    *,
+    margin: int,
+    prepared: Prepared,
+) -> Denoised:
+    """The loss at levels (N,) with standard noise `drawn`, and its parameter gradients.
+
+    `prepared` are the parameters of `net` as they are now. Residuals within `margin` of the border
+    do not count. With `times` (N,) the gradients are of the loss and of the sum of `times` F.
+    """
+    noise = level[:, None, None, None]
+    sigma = (noise.square() + 1).sqrt()
+    outward = noise / sigma
+    noisy = clean + noise * drawn
+    up = ascend(net, noisy / sigma, level.log(), prepared, learning=True)
+    down = descend(net, up)
+    error = net.spectrum.mean(noisy, level, net.lattice) - clean
+    add_filters_(error, outward, down.slope)
+    counted = torch.zeros_like(error)
+    inner = slice(margin, -margin or None)
+    counted[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()
+    loss = (error.square() / outward.square() * counted).sum()
+    # v = dloss / d grad F; brought to one for narrow number formats, and back after.
+    along = 2 * error * counted / outward
+    largest = along.abs().max().clamp_min(1e-30)
+    scores = None if times is None else total(net, up)
+    beside = None if times is None else times / largest
+    gradients = directional_gradient(net, up, down, along / largest, beside)
+    return Denoised(loss, scores, {name: g * largest for name, g in gradients.items()})

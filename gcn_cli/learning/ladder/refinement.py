@@ -1,0 +1,111 @@
+"""Maximum likelihood on the ladder, beside denoising.
+
+Denoising shows a ladder noisy data only. What its own samples look like it never sees, and their
+errors add up on the way down the levels. So the last part of the learning is also the paper's
+Algorithm 1, at all levels at once, with chains that walk down the ladder:
+
+    dL/dw = mean over noisy data dF/dw - mean over chains dF/dw,
+
+F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
+errors of all levels above and, with one step a level, has no time left to mend them. Where chains
+cannot follow, F would learn to tell them from data ever better and samples would break. So what is
+maximised is not the gap between the two means but gap - gap^3 / (3 LARGEST_GAP^2).
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gcn_cli.learning.ladder.chains import LadderChains
+from gcn_cli.model.ladder.denoiser import denoise_each
+from gcn_cli.model.ladder.double_pass import score_gradient
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.passes import Prepared, ascend, total
+from gcn_cli.model.spec import Lattice
+
+CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
+SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
+LARGEST_GAP = 0.04  # in F a value: that of chains which follow F stays well under it
+GAP_MEMORY = 0.95  # of its running mean
+SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
+
+
+class Refinement:
+    """The chains of a ladder, and what the likelihood gradient takes from them."""
+
+    def __init__(
+        self,
+        net: LadderNet,
+        count: int,
+        size: tuple[int, int],
+        *,
+        weight: float,
+        noise_range: tuple[float, float],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        """`count` chains to compare with images of `size`; `weight` is that of the gradient.
+
+        `noise_range` is the lowest and the highest level.
+        """
+        self.net, self.size = net, size
+        stride = net.total_stride
+        around = SURROUNDINGS if net.image_size is None else 0
+        canvas = [-(-(side + around) // stride) * stride for side in size]
+        self.weight, self.values = weight, count * net.channels * size[0] * size[1]
+        self.gap = 0.0  # running mean
+        self.chains = LadderChains(
+            count,
+            (net.channels, *canvas),
+            steps=CHAIN_STEPS,
+            lowest=noise_range[0],
+            highest=noise_range[1],
+            seed=seed,
+            device=device,
+        )
+
+    def note(self, gap: float) -> None:
+        """Take down the gap of an iteration; one that leaps counts as 1.4 times the largest."""
+        bounded = min(max(gap, 0.0), 2**0.5 * LARGEST_GAP)
+        self.gap = GAP_MEMORY * self.gap + (1 - GAP_MEMORY) * bounded
+
+    @property
+    def say(self) -> float:
+        """What the likelihood gradient is multiplied by, in -1..1: the slope of the objective."""
+        return 1 - (self.gap / LARGEST_GAP) ** 2
+
+    def counts(self, level: Tensor) -> Tensor:
+        """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""
+        squared = level.square()
+        telling = squared / (squared + SETTLED_LEVEL**2)
+        return self.chains.walking() * telling / self.values
+
+    def shares(self, level: Tensor) -> Tensor:
+        """What F of a chain, and minus F of a noisy image, counts in the loss at levels (N,)."""
+        return self.weight * self.say * self.counts(level)
+
+    def synthesised(
+        self, prepared: Prepared, crops: Tensor, level: Tensor, shares: Tensor, images: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """F of crops of the chains (N,), its gradients weighted with `shares`, D of whole chains.
+
+        `prepared` are the parameters as they are now, `level` is where the chains are, (N,).
+        Chains are to `advance` with D.
+        """
+        net, sigma = self.net, (level.square() + 1).sqrt()[:, None, None, None]
+        up = ascend(net, crops / sigma, level.log(), prepared, learning=True)
+        scores, gradients = total(net, up), score_gradient(net, up, shares)
+        if net.image_size is None:
+            # On a torus, as textures are made: no border, where a ladder has learned nothing.
+            prepared = replace(prepared, lattice=Lattice.CIRCULAR)
+        return scores, gradients, denoise_each(net, images, level, prepared)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to go on as if never stopped."""
+        return {**self.chains.state(), "gap": torch.tensor(self.gap, dtype=torch.float64)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        self.chains.load_state(state)
+        self.gap = float(state["gap"])

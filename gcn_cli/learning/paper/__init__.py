@@ -1,0 +1,1 @@
+"""The published learners: maximum likelihood and contrastive divergence, stage by stage."""

@@ -1,0 +1,114 @@
+"""The published model among the families: how it is made, learned, evaluated and sampled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcn_cli.config import PaperConfig
+from gcn_cli.errors import InputError
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.paper.chains import Chains, DataChains, PersistentChains
+from gcn_cli.learning.paper.learner import PaperLearner
+from gcn_cli.model.energy import energy_gradient
+from gcn_cli.model.paper.fast import FastNet
+from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.model.spec import LayerSpec
+from gcn_cli.sampling.langevin import Callback, run_chain
+from gcn_cli.sampling.noise import ImageNoise, named_generator
+from gcn_cli.sampling.request import Request, refused_size
+
+STEPS = 100
+
+
+@dataclass(frozen=True)
+class PaperFamily:
+    """The generative ConvNet as published."""
+
+    config: PaperConfig
+    net: GenerativeConvNet
+
+    @classmethod
+    def build(
+        cls, config: PaperConfig, image_size: tuple[int, int], layers: Sequence[LayerSpec]
+    ) -> "PaperFamily":
+        """With all parameters zero."""
+        net = GenerativeConvNet(
+            layers,
+            channels=config.channels,
+            lattice=config.lattice,
+            sigma=config.sigma,
+            head_for=image_size if config.head else None,
+        )
+        return cls(config, net)
+
+    def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> PaperLearner:
+        """First filters drawn; the learner adds the layers that are still to come."""
+        config = self.config
+        self.net.initialise(config.init_std, named_generator(config.seed, "layer", 0))
+        shape = (config.channels, *observed.image_size)
+        chains = _chains(config, observed.batch_size, shape, device)
+        return PaperLearner(config, self.net.to(device), observed, chains, dtype)
+
+    def density(self, level: float | None, dtype: torch.dtype) -> FastNet:
+        """The network itself. Raises InputError for a level."""
+        if level is not None:
+            raise InputError("--level: this model has one level of noise; leave it out")
+        return FastNet.of(self.net, dtype)
+
+    def canvas(self, request: Request, trained: tuple[int, int]) -> tuple[int, int]:
+        """The size asked for, which the layers must fit on."""
+        if request.level is not None:
+            raise InputError("--level: this model has one level of noise; leave it out")
+        size = request.size or trained
+        if self.config.head and size != trained:
+            raise refused_size(trained)
+        try:
+            self._on(request).map_sizes(*size)
+        except ValueError as error:
+            raise InputError(f"--size {size[1]}x{size[0]}: {error}") from error
+        return size
+
+    def steps(self, request: Request) -> int:
+        """Langevin steps."""
+        return STEPS if request.steps is None else request.steps
+
+    def sample(
+        self,
+        request: Request,
+        numbers: Sequence[int],
+        start: Tensor | None,
+        size: tuple[int, int],
+        dtype: torch.dtype,
+        callback: Callback,
+    ) -> Tensor:
+        """Langevin chains from the reference distribution, or from `start`."""
+        net = self._on(request)
+        device = net.weights[0].device
+        if start is None:
+            shape = (len(numbers), self.config.channels, *size)
+            start = net.sigma * ImageNoise(request.seed, "start", numbers)(shape)
+        return run_chain(
+            start.to(device),
+            energy_gradient(net.sigma, FastNet.of(net, dtype).basis),
+            steps=self.steps(request),
+            step_size=request.step_size or self.config.step_size,
+            noise=ImageNoise(request.seed, "chain", numbers, device) if request.noise else None,
+            callback=callback,
+        )
+
+    def _on(self, request: Request) -> GenerativeConvNet:
+        """The network on the lattice asked for."""
+        return self.net.on(request.lattice or self.config.lattice)
+
+
+def _chains(
+    config: PaperConfig, batch_size: int, shape: tuple[int, int, int], device: torch.device
+) -> Chains:
+    count = batch_size if config.learner == "cd" else config.chains or 1
+    images = torch.zeros(count, *shape, device=device)
+    noise = ImageNoise(config.seed, "chain", range(count), device)
+    if config.learner == "cd":
+        return DataChains(images, noise, config.langevin_steps, config.step_size, config.sigma)
+    return PersistentChains(images, noise, config.langevin_steps, config.step_size)

@@ -1,0 +1,135 @@
+"""The published learner: Algorithm 1 and contrastive divergence, stage by stage.
+
+A stage adds a layer of filters, makes the optimiser anew at a lower rate, restarts the chains
+and trains all layers together. One stage with all layers is the same code with growth off.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gcn_cli.config import PaperConfig
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.paper.chains import Chains
+from gcn_cli.learning.paper.contrast import (
+    ascend,
+    likelihood_gradient,
+    make_optimiser,
+    normalise,
+)
+from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
+from gcn_cli.learning.trainer import Metrics
+from gcn_cli.model.capture import Captured
+from gcn_cli.model.energy import Gradient, energy, energy_gradient
+from gcn_cli.model.paper.fast import fast_basis
+from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.quality import contrast
+from gcn_cli.sampling.noise import named_generator
+
+
+class PaperLearner:
+    """Model, chains and optimiser of one training; `step` is one iteration."""
+
+    def __init__(
+        self,
+        config: PaperConfig,
+        model: GenerativeConvNet,
+        observed: Batches,
+        chains: Chains,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """`model` is that of stage 0; stages 1, 2, ... add the layers of `config` it lacks."""
+        self.config = config
+        self.model = model
+        self.later_layers = config.layers[len(model.layers) :]
+        self.observed = observed
+        self.chains = chains
+        self.dtype = dtype
+        self.stage = 0
+        self.optimiser = self._fresh_optimiser()
+        self._recorded: Captured[Tensor] | None = None
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of all stages together."""
+        return self.config.iterations * (1 + len(self.later_layers))
+
+    def step(self, iteration: int) -> dict[str, float]:
+        """Iteration number `iteration`, from 1: synthesise, compare, learn. Returns metrics."""
+        due = min((iteration - 1) // self.config.iterations, len(self.later_layers))
+        while self.stage < due:
+            self._next_stage()
+        observed = self.observed()
+        synthesised = self.chains.advance(self._gradient(observed.device), observed)
+        gradients = likelihood_gradient(self.model, observed, synthesised)
+        areas = [h * w for h, w in self.model.map_sizes(*observed.shape[-2:])]
+        ascend(self.model, self.optimiser, normalise(gradients, areas, self.config.gradient_cap))
+        return {"stage": float(self.stage + 1), **self._measure(observed, synthesised)}
+
+    def verdicts(self, history: Sequence[Metrics]) -> list[str]:
+        """None: f_obs - f_syn swings around 0 and tells nothing."""
+        return []
+
+    def cut_short(self, iteration: int) -> list[str]:
+        """Nothing: a model is whole at any iteration."""
+        return []
+
+    def preview(self) -> Tensor:
+        """The synthesised images as they are, (N, C, H, W)."""
+        return self.chains.images
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to go on as if never stopped."""
+        own = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        own |= {f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()}
+        own |= {f"chains.{k}": v for k, v in self.chains.state().items()}
+        own["batches"] = self.observed.generator.get_state()
+        return {**own, "stage": torch.tensor(self.stage)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        while self.stage < int(state["stage"]):
+            self._next_stage()
+        self.model.load_state_dict(below(state, "model."))
+        load_optimiser_state(self.optimiser, below(state, "optimiser."))
+        self.chains.load_state(below(state, "chains."))
+        self.observed.generator.set_state(state["batches"])
+
+    def _gradient(self, device: torch.device) -> Gradient:
+        """dU/dI of the model as it is now; on a GPU one recording serves the whole stage."""
+        if device.type != "cuda":
+            return energy_gradient(self.model.sigma, fast_basis(self.model, self.dtype))
+        if self._recorded is None:
+            self._recorded = Captured(self._basis)
+        return energy_gradient(self.model.sigma, self._recorded)
+
+    def _basis(self, x: Tensor) -> Tensor:
+        """B, rearranged anew from where the parameters lie: what a recording has to do."""
+        return fast_basis(self.model, self.dtype)(x)
+
+    def _next_stage(self) -> None:
+        self.stage += 1
+        self._recorded = None
+        generator = named_generator(self.config.seed, "layer", self.stage)
+        self.model.grow(self.later_layers[self.stage - 1], self.config.init_std, generator)
+        self.optimiser = self._fresh_optimiser()
+        self.chains.restart()
+
+    def _fresh_optimiser(self) -> torch.optim.SGD:
+        return make_optimiser(
+            self.model,
+            learning_rate=self.config.learning_rate / self.config.rate_divisor**self.stage,
+            bias_rate=self.config.bias_rate,
+            weight_decay=self.config.weight_decay,
+            momentum=self.config.momentum,
+        )
+
+    @torch.no_grad()
+    def _measure(self, observed: Tensor, synthesised: Tensor) -> dict[str, float]:
+        gap = energy(self.model, synthesised).mean() - energy(self.model, observed).mean()
+        return {
+            "energy_gap": float(gap) / observed[0].numel(),
+            "contrast": contrast(synthesised, observed),
+            **self.chains.measures(),
+        }

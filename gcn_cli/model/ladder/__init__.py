@@ -1,0 +1,1 @@
+"""One generative ConvNet for every level of noise."""

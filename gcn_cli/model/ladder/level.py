@@ -1,0 +1,54 @@
+"""One level of a ladder, with the names of the paper's model: p_s, its score, B and gates."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.passes import ascend, descend, prepare
+
+
+@dataclass(frozen=True)
+class LadderLevel:
+    """p_s(I) = exp(f(I; w, s)) q_s(I) / Z, the generative ConvNet at noise deviation s.
+
+    `denoiser.py` has D, the mean of the clean image given the noisy one.
+    """
+
+    net: LadderNet
+    noise: float  # s, in deviations of the data
+    dtype: torch.dtype = torch.float32  # of the maps on the way to B
+
+    @property
+    def sigma(self) -> float:
+        """Deviation of the reference q_s, that of noisy data."""
+        return math.sqrt(self.noise**2 + 1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """f(I; w, s): (N, C, H, W) -> (N,)."""
+        own = self.net.total(x / self.sigma, self._log_noise(x)) / self.noise
+        return own + (x * self._quadratic_slope(x)).sum(dim=(1, 2, 3)) / 2
+
+    @torch.no_grad()
+    def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
+        prepared = prepare(self.net, self.dtype)
+        up = ascend(self.net, x / self.sigma, self._log_noise(x), prepared)
+        own = descend(self.net, up).slope.to(x.dtype) / (self.noise * self.sigma)
+        return own + self._quadratic_slope(x)
+
+    @torch.no_grad()
+    def activation_pattern(self, x: Tensor) -> list[Tensor]:
+        """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
+        prepared = prepare(self.net, self.dtype)
+        return ascend(self.net, x / self.sigma, self._log_noise(x), prepared).gates
+
+    def _quadratic_slope(self, x: Tensor) -> Tensor:
+        """Q_s I."""
+        noise = x.new_full((len(x),), self.noise)
+        return self.net.spectrum.slope(x, noise, self.net.lattice)
+
+    def _log_noise(self, x: Tensor) -> Tensor:
+        return x.new_full((len(x),), math.log(self.noise))

@@ -1,0 +1,1 @@
+"""The network as published: filters and gates up, the same filters as basis functions down."""

@@ -1,0 +1,47 @@
+"""What a model's auto-encoder makes of a picture, and how far off that is."""
+
+import torch
+from torch import Tensor
+
+from gcn_cli import quality
+from gcn_cli.errors import InputError
+from gcn_cli.model.energy import GenerativeModel, reconstruct
+from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.pictures import Picture, to_pixels
+from gcn_cli.sampling.langevin import find_mode, mode_residual
+
+
+def fitted(loaded: Checkpoint, picture: Picture) -> Tensor:
+    """A picture as the model was trained to see it, (C, H, W) in 0..255.
+
+    What its layers do not fit on is cut off at the far border. Raises InputError where nothing is
+    left.
+    """
+    config, net = loaded.config, loaded.family.net
+    size = loaded.image_size if config.size or config.head else None
+    pixels = to_pixels(picture, config.channels, size, config.shrink)
+    height, width = net.fitting(pixels.shape[1], pixels.shape[2])
+    pixels = pixels[:, :height, :width]
+    try:
+        net.map_sizes(height, width)
+    except ValueError as error:
+        named = f"{picture}: " if isinstance(picture, str) else ""
+        raise InputError(f"{named}{error}") from error
+    return pixels
+
+
+@torch.no_grad()
+def auto_encode(
+    loaded: Checkpoint, density: GenerativeModel, pixels: Tensor, steps: int
+) -> tuple[Tensor, dict[str, float]]:
+    """`steps` auto-encodings of a `fitted` picture (C, H, W), and what is to be said of them."""
+    device = loaded.family.net.weights[0].device
+    start = loaded.pixels.to_model(pixels)[None].to(device)
+    result = find_mode(start, lambda x: reconstruct(density, x), steps=steps)
+    back = loaded.pixels.to_pixels(result[0].cpu())
+    return back, {
+        "rms_error": quality.rms_error(back, pixels),
+        "share_of_variance": quality.unexplained_variance(back, pixels),
+        "psnr_db": quality.psnr(back, pixels),
+        "residual": float(mode_residual(result, reconstruct(density, result))[0]),
+    }

@@ -1,0 +1,94 @@
+"""Pictures from a model, one after the other, or as many together as a GPU holds."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gcn_cli.errors import DivergedError, InputError
+from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.pictures import Picture, open_once, to_pixels
+from gcn_cli.sampling.request import Request
+
+log = logging.getLogger(__name__)
+
+OnEvaluation = Callable[[int, int], None]
+"""Called with how many evaluations are done and how many there will be, of all pictures."""
+
+
+def samples(
+    loaded: Checkpoint,
+    request: Request,
+    count: int,
+    dtype: torch.dtype,
+    *,
+    start: Picture | None = None,
+    on_step: OnEvaluation | None = None,
+) -> Iterator[Tensor]:
+    """`count` pictures (C, H, W) in 0..255, each as soon as it is made.
+
+    Picture k is the same whatever `count` is. On a GPU all chains run together, in smaller batches
+    where memory does not allow it. `start` is the picture that a request starts from. Raises
+    InputError, before the first picture, for what the model cannot do; DivergedError where a chain
+    left the finite numbers.
+    """
+    family, device = loaded.family, loaded.family.net.weights[0].device
+    opened = None if start is None else open_once(start)
+    asked = _size(loaded, request, opened)
+    size = family.canvas(replace(request, size=asked), loaded.image_size)
+    if size != asked:
+        log.info("seamless only for sides that are multiples of %d", family.net.total_stride)
+    starts = _starts(loaded, request, count, opened, size)
+    batch = count if device.type != "cpu" else 1
+    steps, done = family.steps(request), 0
+    while done < count:
+        numbers = range(done, min(done + batch, count))
+
+        def note(step: int, _: Tensor, numbers: range = numbers) -> None:
+            if on_step is not None:
+                on_step(numbers.start * steps + step * len(numbers), count * steps)
+
+        here = None if starts is None else starts[numbers.start : numbers.stop]
+        try:
+            made = family.sample(request, numbers, here, size, dtype, note)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch //= 2
+            log.info("out of memory on %s: going on with %d pictures at a time", device, batch)
+            continue
+        if not bool(torch.isfinite(made).all()):
+            raise DivergedError("a chain left the finite numbers; lower --step-size, or retrain")
+        yield from loaded.pixels.to_pixels(made.cpu().float())[:, :, : asked[0], : asked[1]]
+        done = numbers.stop
+
+
+def _size(loaded: Checkpoint, request: Request, opened: Picture | None) -> tuple[int, int]:
+    """(H, W) asked for: of a picture to start from its own, where the model takes any."""
+    if request.size is not None:
+        return request.size
+    if opened is None or loaded.config.size or loaded.config.head:
+        return loaded.image_size
+    height, width = to_pixels(opened, loaded.config.channels, None, loaded.config.shrink).shape[1:]
+    return height, width
+
+
+def _starts(
+    loaded: Checkpoint, request: Request, count: int, opened: Picture | None, size: tuple[int, int]
+) -> Tensor | None:
+    """What chains start from in model units, (count, C, H, W); None for noise."""
+    if request.start == "chains":
+        stored = loaded.learner_state.get("chains.images")
+        if stored is None:
+            raise InputError("--start chains: this run keeps none; use noise or a picture")
+        if count > len(stored):
+            raise InputError(f"--count {count}: the run keeps {len(stored)} chains")
+        if size != tuple(stored.shape[-2:]):
+            raise InputError("--size: stored chains have a size of their own; leave it out")
+        return stored.float()
+    if opened is None:
+        return None
+    values = loaded.pixels.to_model(to_pixels(opened, loaded.config.channels, size))
+    return values.expand(count, *values.shape)

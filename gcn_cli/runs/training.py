@@ -1,0 +1,216 @@
+"""The life of a training: begin or resume, train, stop in good order."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gcn_cli import images
+from gcn_cli.config import Config, to_json
+from gcn_cli.errors import InputError
+from gcn_cli.images import PixelScale
+from gcn_cli.learning.setup import make_learner
+from gcn_cli.learning.trainer import Metrics, train
+from gcn_cli.runs import checkpoint as files
+from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.folder import MODEL
+from gcn_cli.runs.recorder import Recorder
+from gcn_cli.runtime import StopRequest, peak_memory_mib
+from gcn_cli.values import option_name
+
+log = logging.getLogger(__name__)
+
+OnStep = Callable[[int, int, Metrics], None]
+"""Called after every iteration with its number, from 1, the number of the last, and measures."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to stop, to show and to save; none of it changes what is learned."""
+
+    max_time: float | None = None  # seconds
+    preview_every: int | None = None  # iterations; 0 for none, None for ten a run
+    save_every: float = 60.0  # seconds
+    overwrite: bool = False
+
+
+class Training:
+    """A model and its learner on some pictures, and how far they are."""
+
+    def __init__(
+        self,
+        asked: Config,
+        config: Config,
+        pictures: Sequence[Tensor],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """`config` is `asked` once pictures (C, H, W), 0..255, and device have settled it."""
+        self.asked, self.device, self.count = asked, device, len(pictures)
+        self.pixels = PixelScale.fit(
+            pictures, config.mean_color, unit_deviation=config.unit_deviation
+        )
+        in_units = [self.pixels.to_model(picture) for picture in pictures]
+        try:
+            self.family, self.learner = make_learner(config, in_units, device, dtype)
+        except ValueError as error:
+            raise InputError(f"{error}; see --size, --crop and --layers") from error
+        self.digest = digest(pictures)
+        self.iteration = 0
+        self.history: list[Metrics] = []
+        self.seconds_before = 0.0
+        self.started = time.monotonic()
+
+    def go_on(self, saved: Checkpoint) -> None:
+        """Put back where a saved training stood."""
+        self.learner.load_state(saved.learner_state)
+        self.iteration, self.history = saved.iteration, list(saved.history)
+        self.seconds_before = saved.seconds
+
+    @property
+    def complete(self) -> bool:
+        """Whether all iterations are done."""
+        return self.iteration >= self.learner.iterations
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training, all sessions together."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def preview(self) -> Tensor:
+        """Some samples side by side, (C, H, W) in 0..255."""
+        return images.grid(self.pixels.to_pixels(self.learner.preview()[:16].cpu()))
+
+    def checkpoint(self) -> Checkpoint:
+        """All of it, as it is now."""
+        height, width = self.learner.observed.picture_size
+        return Checkpoint(
+            family=self.family,
+            pixels=self.pixels,
+            image_size=self.family.net.fitting(height, width),
+            iteration=self.iteration,
+            total_iterations=self.learner.iterations,
+            seconds=self.seconds,
+            data_digest=self.digest,
+            history=self.history,
+            learner_state=self.learner.state(),
+            asked=self.asked,
+        )
+
+
+def run_training(
+    pictures: Sequence[Tensor],
+    asked: Config,
+    run: Path | None,
+    schedule: Schedule,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    on_step: OnStep | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Training:
+    """Train what is asked on pictures (C, H, W), 0..255, into the folder `run`, where one is named.
+
+    Goes on with what is there. Ends at the last iteration, after the time limit, or where
+    `should_stop` says so; all that is learned by then is saved. Raises InputError for what does
+    not fit together, DivergedError where learning left the finite numbers.
+    """
+    limit = StopRequest(schedule.max_time)
+    training = _begin(pictures, asked, run, schedule.overwrite, device, dtype)
+    if training.complete:
+        log.info("%s: complete, %d iterations; --overwrite trains anew", run, training.iteration)
+        return training
+    height, width = training.learner.observed.image_size
+    log.info(
+        "training %s on %s from %d picture(s) at %dx%d",
+        run or "in memory", device, training.count, width, height,
+    )  # fmt: skip
+    recorder = None if run is None else Recorder(run, training, schedule)
+
+    def note(iteration: int, metrics: Metrics) -> None:
+        training.iteration = iteration
+        training.history.append({"iteration": float(iteration), **metrics})
+        if recorder is not None:
+            recorder.note()
+        if on_step is not None:
+            on_step(iteration, training.learner.iterations, metrics)
+
+    def stop() -> bool:
+        return limit() or (should_stop is not None and should_stop())
+
+    try:
+        train(training.learner, done=training.iteration, should_stop=stop, on_step=note)
+    finally:
+        if recorder is not None:
+            recorder.close()
+    if recorder is not None:
+        recorder.save()
+    if training.complete or limit.timed_out:
+        _report(training)
+    return training
+
+
+def _begin(
+    pictures: Sequence[Tensor],
+    asked: Config,
+    run: Path | None,
+    overwrite: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Training:
+    """A new training, or the one of the run's model file, where there is one.
+
+    A saved training keeps what pictures and device settled when it began.
+    """
+    model_file = None if run is None or overwrite else run / MODEL
+    saved = files.load(model_file) if model_file and model_file.exists() else None
+    smallest = min(min(picture.shape[1:]) for picture in pictures)
+    settled, said = asked.settled(smallest, on_gpu=device.type != "cpu")
+    if saved is None:
+        for line in said:
+            log.info(line)
+        return Training(asked, settled, pictures, device, dtype)
+    _check_same(run, saved, asked if saved.asked else settled, digest(pictures))
+    training = Training(asked, saved.config, pictures, device, dtype)
+    training.go_on(saved)
+    log.info("%s: going on after iteration %d", run, training.iteration)
+    return training
+
+
+def _check_same(run: Path | None, saved: Checkpoint, config: Config, pictures: str) -> None:
+    """Raise InputError where a run was made with other values or from other pictures."""
+    now, then = to_json(config), to_json(saved.asked or saved.config)
+    remedy = "use --overwrite to train anew, or -o for another run"
+    for key in now:
+        if now[key] != then.get(key):
+            was = f"{option_name(key)} {then.get(key)}, not {now[key]}"
+            raise InputError(f"{run}: trained with {was}; {remedy}")
+    if saved.data_digest != pictures:
+        raise InputError(f"{run}: trained on other pictures; {remedy}")
+
+
+def _report(training: Training) -> None:
+    """Say what became of it."""
+    learner, done = training.learner, training.iteration
+    for sentence in learner.verdicts(training.history):
+        log.info(sentence)
+    memory = peak_memory_mib(training.device)
+    log.info("%.0f s in all, peak memory %.0f MiB", training.seconds, memory)
+    if not training.complete:
+        log.info("time limit after iteration %d of %d, saved", done, learner.iterations)
+        for sentence in learner.cut_short(done):
+            log.info(sentence)
+
+
+def digest(pictures: Sequence[Tensor]) -> str:
+    """Names pictures (C, H, W) by their size and their pixels in 8 bits."""
+    found = hashlib.sha256()
+    for picture in pictures:
+        found.update(str(tuple(picture.shape)).encode())
+        found.update(images.to_picture(picture).tobytes())
+    return found.hexdigest()

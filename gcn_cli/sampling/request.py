@@ -1,0 +1,30 @@
+"""What a sample is asked to be, whatever the family of the model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gcn_cli.errors import InputError
+from gcn_cli.model.spec import Lattice
+
+Start = Literal["noise", "chains", "picture"]
+"""White noise of the reference distribution, chains kept from training, or a picture."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """None is what was left open: the family of the model chooses."""
+
+    size: tuple[int, int] | None = None  # (H, W)
+    seed: int = 0
+    steps: int | None = None  # evaluations of B a picture
+    start: Start = "noise"
+    level: float | None = None  # noise put on a picture to start from, in deviations of the data
+    step_size: float | None = None
+    noise: bool = True  # False: noise-free descent towards a mode
+    lattice: Lattice | None = None
+
+
+def refused_size(trained: tuple[int, int]) -> InputError:
+    """Why a model with a head makes pictures of one size (H, W) only."""
+    height, width = trained
+    return InputError(f"--size: this model has a head for {width}x{height} and no other size")

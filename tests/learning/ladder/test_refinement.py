@@ -1,0 +1,125 @@
+"""Maximum likelihood on the ladder: its gradient, and that chains become like the data."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from gcn_cli.learning.ladder.loss import denoising_loss
+from gcn_cli.learning.ladder.refinement import LARGEST_GAP, SETTLED_LEVEL, Refinement
+from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.passes import prepare
+from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.spec import Lattice, parse_layers
+
+SIZE = (12, 16)
+
+
+def ladder() -> LadderNet:
+    layers = parse_layers("4@5,4@3/2")
+    net = LadderNet(layers, rectifier=Rectifier(0.5), lattice=Lattice.REFLECT)
+    net.initialise(torch.Generator().manual_seed(0))
+    return net.double()
+
+
+def refinement(net: LadderNet, weight: float) -> Refinement:
+    made = Refinement(
+        net,
+        2,
+        SIZE,
+        weight=weight,
+        noise_range=(0.05, 20.0),
+        seed=1,
+        device=torch.device("cpu"),
+    )
+    made.chains.images = made.chains.images.double()
+    made.chains.means = made.chains.means.double()
+    return made
+
+
+def advance(ours: Refinement) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What a training step asks of the chains, and does with them."""
+    chains, level = ours.chains, ours.chains.levels()
+    prepared = prepare(ours.net, torch.float64)
+    scores, gradients, means = ours.synthesised(
+        prepared, chains.crops(SIZE), level, ours.shares(level), chains.images
+    )
+    chains.advance(means)
+    return scores, gradients
+
+
+def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
+    """Against autograd of  - weight (mean F of noisy data - mean F of chains) / values."""
+    net = ladder()
+    ours = refinement(net, 3.0)
+    for _ in range(12):
+        advance(ours)  # until both chains walk
+    assert ours.chains.walking().tolist() == [1, 1]
+    generator = torch.Generator().manual_seed(2)
+    clean, drawn = (
+        torch.randn(2, 3, *SIZE, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
+    level = ours.chains.levels()
+    learn = partial(denoising_loss, net, clean, drawn, level)
+    prepared = prepare(net, torch.float64)
+    plain = learn(margin=0, prepared=prepared)
+    both = learn(-ours.shares(level), margin=0, prepared=prepared)
+    places = ours.chains.places.get_state()
+    pieces = ours.chains.crops(SIZE)
+    ours.chains.places.set_state(places)
+    counts = ours.counts(level)
+    there, gradients = advance(ours)
+
+    sigma = (level.square() + 1).sqrt()[:, None, None, None]
+    noisy = clean + level[:, None, None, None] * drawn
+
+    counted = level.square() / (level.square() + SETTLED_LEVEL**2)
+
+    def mean_score(images: torch.Tensor) -> torch.Tensor:
+        total = net.total(images / sigma, level.log())
+        return (counted * total).mean()
+
+    gap = mean_score(noisy) - mean_score(pieces)
+    loss = -3.0 * gap / clean[0].numel()
+    assert both.scores is not None
+    found_gap = (counts * (both.scores - there)).sum()
+    torch.testing.assert_close(-3.0 * found_gap, loss.detach(), rtol=1e-6, atol=1e-9)
+    names, parameters = zip(*net.named_parameters(), strict=True)
+    for name, exact in zip(names, torch.autograd.grad(loss, parameters), strict=True):
+        found = both.gradients[name] - plain.gradients[name] + gradients[name]
+        torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-9, msg=name)
+
+
+def test_chains_wander_on_a_torus_and_the_ladder_keeps_its_border() -> None:
+    net = ladder()
+    ours = refinement(net, 1.0)
+    assert ours.chains.images.shape == (2, 3, 44, 48)
+    images, level = ours.chains.images.clone(), ours.chains.levels()
+    advance(ours)
+    assert net.lattice is Lattice.REFLECT
+    denoise = fast_denoiser(net, torch.float64, Lattice.CIRCULAR)
+    expected = denoise(images[:1], float(level[0]))
+    torch.testing.assert_close(ours.chains.means[:1], expected)
+
+
+def test_a_chain_that_waits_counts_on_neither_side() -> None:
+    net = ladder()
+    ours = refinement(net, 1.0)
+    shares = ours.shares(ours.chains.levels())
+    assert float(shares[0]) > 0
+    assert float(shares[1]) == 0
+    scores, gradients = advance(ours)
+    assert bool(torch.isfinite(scores).all())
+    assert any(bool(g.any()) for g in gradients.values())
+
+
+def test_the_gap_is_kept_from_growing() -> None:
+    """Full say without a gap, none at the largest, and the reverse beyond it."""
+    ours = refinement(ladder(), 1.0)
+    full = ours.shares(ours.chains.levels())
+    for gap, say in ((LARGEST_GAP / 2, 0.75), (LARGEST_GAP, 0.0), (50.0, -1.0), (0.0, 1.0)):
+        for _ in range(300):
+            ours.note(gap)
+        assert ours.say == pytest.approx(say, abs=1e-4)
+        torch.testing.assert_close(ours.shares(ours.chains.levels()), full * say, rtol=0, atol=1e-6)

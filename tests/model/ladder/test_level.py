@@ -1,0 +1,142 @@
+"""The ladder: identities at every level, and the hand-made double pass against autograd."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient, reconstruct
+from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.double_pass import directional_gradient, score_gradient
+from gcn_cli.model.ladder.level import LadderLevel
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.passes import ascend, descend, prepare
+from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.spec import Lattice, parse_layers
+
+LAYERS = parse_layers("6@5,5@4/2,4@3")
+
+
+def ladder(
+    exact: bool = False, lattice: Lattice = Lattice.CIRCULAR, head: bool = False
+) -> LadderNet:
+    net = LadderNet(
+        LAYERS,
+        rectifier=Rectifier(0.25, exact),
+        lattice=lattice,
+        head_for=(16, 24) if head else None,
+    )
+    generator = torch.Generator().manual_seed(0)
+    net.initialise(generator)
+    for level in net.levels:
+        level.data.mul_(10)
+    for readout in net.readouts:
+        readout.data.add_(0.1 * torch.randn(readout.shape, generator=generator))
+    waves = torch.arange(float(len(net.spectrum.power[0])))
+    net.spectrum.power.copy_(4 / (1 + (waves[:, None] / 20) ** 2 + (waves / 40) ** 2))
+    return net.double()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("lattice", [Lattice.CIRCULAR, Lattice.REFLECT, Lattice.ZERO])
+@pytest.mark.parametrize("head", [False, True])
+def test_basis_is_the_gradient_of_the_score(
+    exact: bool, lattice: Lattice, head: bool, images: Callable[..., torch.Tensor]
+) -> None:
+    level = LadderLevel(ladder(exact, lattice, head), 0.4, torch.float64)
+    x = images(2, 3, 16, 24)
+    slope = autograd_gradient(level.score)(x)
+    torch.testing.assert_close(level.basis(x), slope)
+
+
+def test_denoising_is_tweedie_in_terms_of_the_reconstruction(
+    images: Callable[..., torch.Tensor],
+) -> None:
+    level = LadderLevel(ladder(), 0.7, torch.float64)
+    x = images(2, 3, 16, 16)
+    log_density_slope = -energy_gradient(level.sigma, level.basis)(x)
+    mean = fast_denoiser(level.net, torch.float64)(x, level.noise)
+    torch.testing.assert_close(mean, x + level.noise**2 * log_density_slope)
+    slope = autograd_gradient(lambda y: energy(level, y))(x)
+    torch.testing.assert_close(-log_density_slope, slope)
+    shrink = level.noise**2 / (level.noise**2 + 1)
+    residual = shrink * (x - reconstruct(level, x))
+    torch.testing.assert_close(x - mean, residual)
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("lattice", [Lattice.CIRCULAR, Lattice.REFLECT])
+def test_without_filters_the_mean_is_that_of_gaussian_data(
+    noise: float, lattice: Lattice, images: Callable[..., torch.Tensor]
+) -> None:
+    """White data of variance v: D(I) = v / (v + s^2) I."""
+    net = LadderNet(LAYERS, rectifier=Rectifier(0.25), lattice=lattice).double()
+    net.spectrum.power.fill_(0.6)
+    x = images(2, 3, 16, 24)
+    expected = x * 0.6 / (0.6 + noise**2)
+    torch.testing.assert_close(fast_denoiser(net, torch.float64)(x, noise), expected)
+
+
+def test_an_exact_ladder_is_piecewise_gaussian(images: Callable[..., torch.Tensor]) -> None:
+    """Inside a cell B changes by the fixed quadratic layer alone."""
+    level = LadderLevel(ladder(exact=True), 0.5, torch.float64)
+    x = images(1, 3, 16, 16)
+    moved = x + 1e-9 * images(1, 3, 16, 16, seed=1)
+    noise = torch.tensor([level.noise], dtype=torch.float64)
+    quadratic = level.net.spectrum.slope(moved - x, noise, level.net.lattice)
+    torch.testing.assert_close(level.basis(moved) - level.basis(x), quadratic, rtol=0, atol=1e-14)
+    assert float(quadratic.abs().max()) > 1e-10
+
+
+@pytest.mark.parametrize("lattice", [Lattice.CIRCULAR, Lattice.REFLECT, Lattice.ZERO])
+@pytest.mark.parametrize("head", [False, True])
+def test_the_double_pass_equals_autograd_of_autograd(
+    lattice: Lattice, head: bool, images: Callable[..., torch.Tensor]
+) -> None:
+    net = ladder(lattice=lattice, head=head)
+    z, along = images(3, 3, 16, 24), images(3, 3, 16, 24, seed=1)
+    log_noise = torch.tensor([-2.0, 0.1, 1.5], dtype=torch.float64)
+    times = torch.tensor([0.7, -2.0, 0.1], dtype=torch.float64)
+    up = ascend(net, z, log_noise, prepare(net, torch.float64), learning=True)
+    down = descend(net, up)
+    ours = directional_gradient(net, up, down, along)
+    both = directional_gradient(net, up, down, along, times)
+    scores = score_gradient(net, up, times)
+
+    leaf = z.clone().requires_grad_()
+    totals = net.total(leaf, log_noise)
+    (slope,) = torch.autograd.grad(totals.sum(), leaf, create_graph=True)
+    names, parameters = zip(*net.named_parameters(), strict=True)
+    twice = torch.autograd.grad((slope * along).sum(), parameters, retain_graph=True)
+    once = torch.autograd.grad((times * totals).sum(), parameters)
+    assert set(ours) == set(both) == set(scores) == set(names)
+    for name, second, first in zip(names, twice, once, strict=True):
+        for made, exact in ((ours, second), (scores, first), (both, second + first)):
+            torch.testing.assert_close(made[name], exact, rtol=1e-9, atol=1e-10, msg=name)
+
+
+def test_bf16_maps_stay_within_two_percent(images: Callable[..., torch.Tensor]) -> None:
+    net = ladder().float()
+    x = images(2, 3, 32, 32).float()
+    exact = fast_denoiser(net)(x, 0.5)
+    rounded = fast_denoiser(net, torch.bfloat16)(x, 0.5)
+    assert float(((rounded - exact).norm() / exact.norm()).detach()) < 2e-2
+
+
+def test_the_smoothed_rectifier_is_the_box_average_of_the_relu() -> None:
+    rectifier = Rectifier(0.25)
+    a = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    offsets = torch.linspace(-0.25, 0.25, 4001, dtype=torch.float64)
+    average = torch.relu(a[:, None] + offsets).mean(dim=1)
+    boxed = a / rectifier.span + 0.5
+    value = rectifier.span * rectifier.value(boxed, rectifier.gate(boxed))
+    torch.testing.assert_close(value, average, rtol=0, atol=1e-4)
+    inside = (a.abs() < 0.24).double()
+    away = (a.abs() - 0.25).abs() > 0.01  # at the very edge either value is right
+    bent = rectifier.bend(boxed, torch.full_like(a, 3.0)) / rectifier.span  # a gate by a
+    torch.testing.assert_close(bent[away], 3.0 / (2 * 0.25) * inside[away])
+
+
+def test_sides_must_divide() -> None:
+    with pytest.raises(ValueError, match="multiples of 4"):
+        ladder().map_sizes(18, 16)

@@ -1,0 +1,105 @@
+"""Model files: whole, and refused when they are not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import gcn_cli
+from gcn_cli import images
+from gcn_cli.runs import checkpoint
+from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.config import PaperConfig
+from gcn_cli.errors import InputError
+from gcn_cli.images import PixelScale
+from gcn_cli.learning.setup import build
+from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.model.spec import LayerSpec
+
+
+def sample(head: bool = False) -> Checkpoint:
+    layers = (LayerSpec(4, 5, 2, 1), LayerSpec(3, 3))
+    family = build(PaperConfig(layers=layers, head=head, seed=7), (16, 16))
+    assert isinstance(family.net, GenerativeConvNet)
+    family.net.initialise(0.1, torch.Generator().manual_seed(0))
+    return Checkpoint(
+        family=family,
+        pixels=PixelScale((1.0, 2.0, 3.0), 1.0),
+        image_size=(16, 16),
+        iteration=2,
+        total_iterations=9,
+        seconds=1.5,
+        data_digest="abc",
+        history=[{"iteration": 1.0, "gap": 0.1}, {"iteration": 2.0, "gap": 0.3}],
+        learner_state={"stage": torch.tensor(1), "noise": torch.arange(9, dtype=torch.uint8)},
+    )
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_everything_comes_back(head: bool, tmp_path: Path) -> None:
+    before = sample(head)
+    checkpoint.save(tmp_path / "m.safetensors", before)
+    after = checkpoint.load(tmp_path / "m.safetensors")
+    for name in ("config", "pixels", "image_size", "iteration", "seconds", "history"):
+        assert getattr(after, name) == getattr(before, name), name
+    nets = after.family.net, before.family.net
+    for ours, theirs in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(ours, theirs)
+    for name, tensor in before.learner_state.items():
+        assert torch.equal(after.learner_state[name], tensor)
+
+
+def test_bad_files_are_one_clear_line(tmp_path: Path) -> None:
+    absent = tmp_path / "absent.safetensors"
+    with pytest.raises(InputError, match="no such model file"):
+        checkpoint.load(absent)
+
+    path = tmp_path / "m.safetensors"
+    checkpoint.save(path, sample())
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="not a gcn model file"):
+        checkpoint.load(path)
+
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="not a gcn model file"):
+        checkpoint.load(path)
+
+    save_file({"x": torch.zeros(1)}, path, metadata={"gcn": json.dumps({"format": 99})})
+    with pytest.raises(InputError, match="format 99"):
+        checkpoint.load(path)
+
+    save_file(
+        {"x": torch.zeros(1)}, path, metadata={"gcn": json.dumps({"format": checkpoint.FORMAT})}
+    )
+    with pytest.raises(InputError, match="incomplete"):
+        checkpoint.load(path)
+
+
+OLD = Path(__file__).parent.parent / "data" / "format4"
+
+
+@pytest.mark.parametrize("name", ["ladder", "paper"])
+def test_a_file_of_format_4_loads_and_samples_as_it_did(name: str) -> None:
+    """The pictures were written by the release that wrote the files."""
+    model = gcn_cli.load(OLD / f"{name}.safetensors", device="cpu", precision="float32")
+    (picture,) = model.synthesize(size=(24, 24), steps=3, kind="torch")
+    theirs = images.read(str(OLD / f"{name}.png"), channels=1)
+    assert isinstance(picture, torch.Tensor)
+    assert float((picture.round().clamp(0, 255) - theirs).abs().max()) <= 1
+
+
+def test_a_run_of_format_4_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Its crop had been cut down before it was compared with what is asked for now."""
+    shutil.copy(OLD / "ladder.safetensors", tmp_path / "model.safetensors")
+    model = gcn_cli.train(
+        OLD / "checks.png", output=tmp_path, channels=1, layers="4@5,4@3/2", crop=128, margin=2,
+        iterations=12, batch_size=2, device="cpu", precision="float32",
+    )  # fmt: skip
+    assert model.complete
+    (picture,) = model.synthesize(size=(24, 24), steps=3, kind="torch")
+    theirs = images.read(str(OLD / "ladder-whole.png"), channels=1)
+    assert isinstance(picture, torch.Tensor)
+    assert float((picture.round().clamp(0, 255) - theirs).abs().max()) <= 1

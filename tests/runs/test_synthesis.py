@@ -1,0 +1,50 @@
+"""What happens to a batch of chains that does not fit into memory."""
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcn_cli.config import LadderConfig
+from gcn_cli.images import PixelScale
+from gcn_cli.learning.ladder.family import LadderFamily
+from gcn_cli.learning.setup import build
+from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.synthesis import samples
+from gcn_cli.sampling.request import Request
+
+
+def on_a_device() -> Checkpoint:
+    """A model that is not on the processor."""
+    family = build(LadderConfig(), (32, 32))
+    family.net.to("meta")
+    return Checkpoint(family, PixelScale((0.0, 0.0, 0.0), 1.0), (32, 32))
+
+
+def test_out_of_memory_means_smaller_batches_and_a_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def sample(_a: object, _b: object, numbers: range, *_c: object) -> Tensor:
+        asked.append(list(numbers))
+        if len(numbers) > 2:
+            raise torch.OutOfMemoryError
+        return torch.tensor(numbers).float()[:, None, None, None].expand(-1, 3, 2, 2)
+
+    monkeypatch.setattr(LadderFamily, "sample", sample)
+    with caplog.at_level(logging.INFO, logger="gcn_cli"):
+        pictures = list(samples(on_a_device(), Request(), 5, torch.float32))
+    assert asked == [[0, 1, 2, 3, 4], [0, 1], [2, 3], [4]]
+    assert [float(picture.mean()) for picture in pictures] == [0, 1, 2, 3, 4]
+    assert "out of memory on meta: going on with 2 pictures at a time" in caplog.text
+
+
+def test_one_picture_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sample(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(LadderFamily, "sample", sample)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(samples(on_a_device(), Request(), 5, torch.float32))

@@ -24,7 +24,7 @@ def picture() -> Image.Image:
     return Image.effect_noise((40, 32), 60).convert("RGB")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(picture: Image.Image) -> gcn.Model:
     return gcn.train(picture, **MACHINE, **SMALL)
 
@@ -185,4 +185,5 @@ def test_the_example_of_the_documents_runs(
     example = example.replace('output="runs/texture")', 'output="runs/texture"' + shorter)
     assert shorter in example
     exec(compile(example, "docs/reading.md", "exec"), {})
-    assert Image.open("wide.png").size == (512, 256)
+    with Image.open("wide.png") as wide:
+        assert wide.size == (512, 256)

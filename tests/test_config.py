@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gcn_cli.config import PRESETS, PaperConfig, fields, from_json, resolve, to_json
+from gcn_cli.config import PaperConfig, fields, from_json, to_json
 from gcn_cli.errors import InputError
+from gcn_cli.presets import PRESETS, resolve
 from gcn_cli.values import parse, read_file
 
 

@@ -58,3 +58,11 @@ def test_the_make_targets_of_the_readme_exist() -> None:
 def test_files_that_the_readme_shows_exist() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_python_of_the_readme_is_that_of_the_documents() -> None:
+    """What tests/test_api.py runs begins with it, but for two lines made one."""
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "reading.md").read_text()
+    first_two = shown.strip().splitlines()[:3]
+    assert "\n".join(first_two) in page

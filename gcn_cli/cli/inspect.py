@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from gcn_cli.cli.options import json_option, model_option, overwrite_option
-from gcn_cli.config import PRESETS, to_json
+from gcn_cli.config import to_json
+from gcn_cli.presets import PRESETS
 
 
 @click.command("inspect")

@@ -11,8 +11,8 @@ from gcn_cli.cli.options import (
     machine_options,
     overwrite_option,
 )
-from gcn_cli.config import PRESET_NOTES, PRESETS
 from gcn_cli.errors import InterruptedRunError
+from gcn_cli.presets import PRESET_NOTES, PRESETS
 
 _PRESET_HELP = "published settings. " + "; ".join(
     f"{name}: {note}" for name, note in PRESET_NOTES.items()

@@ -112,7 +112,7 @@ def test_inspect_describes_model_picture_and_preset(trained: Path, tmp_path: Pat
     preset = gcn("inspect", "--preset", "paper-object", cwd=trained)
     (tmp_path / "preset.toml").write_bytes(preset.stdout)
     assert b"head = true" in preset.stdout
-    from gcn_cli.config import PRESETS, resolve
+    from gcn_cli.presets import PRESETS, resolve
     from gcn_cli.values import read_file
 
     assert resolve({}, read_file(str(tmp_path / "preset.toml"))) == PRESETS["paper-object"]

@@ -1,0 +1,99 @@
+"""Named configs, and which source of a value wins: option, file (--config), preset, default."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from gcn_cli.config import (
+    FAMILIES,
+    LADDER_LAYERS,
+    REFINED,
+    Config,
+    LadderConfig,
+    PaperConfig,
+    fields,
+)
+from gcn_cli.errors import InputError
+from gcn_cli.model.spec import Lattice
+from gcn_cli.values import option_name, parse
+
+PRESETS: dict[str, Config] = {
+    "default": LadderConfig(),
+    # Without the widest layers: crops of 96 would show them little but mirrors.
+    "quick": LadderConfig(layers=LADDER_LAYERS[:8], crop=96),
+    # As many passes over a picture of 512 pixels as default makes over one of 256, nearly; more
+    # than some 200 iterations of likelihood do harm.
+    "best": LadderConfig(iterations=3000, refined=0.07),
+    "object": LadderConfig(
+        layers=LADDER_LAYERS[:8],  # the head sees the whole image anyway
+        iterations=2000,
+        head=True,
+        crop=None,
+        margin=0,
+        batch_size=16,
+        lattice=Lattice.ZERO,
+    ),
+    "paper-texture": PaperConfig(),
+    "paper-codebook": PaperConfig(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),
+    "paper-object": PaperConfig(
+        langevin_steps=30, iterations=600, learning_rate=4e-3, rate_divisor=1.0, head=True
+    ),
+    "paper-reconstruct": PaperConfig(
+        learner="cd",
+        langevin_steps=1,
+        step_size=0.5,
+        growth=False,
+        iterations=2000,
+        learning_rate=1e-4,
+        momentum=0.9,
+        gradient_cap=1.0,
+        batch_size=10,
+    ),
+}
+PRESET_NOTES = {
+    "default": "one texture, a minute and a half of two processor cores",
+    "quick": "the same in about a minute, with a smaller receptive field",
+    "best": "for pictures of 512 pixels: three times the iterations",
+    "object": "a folder of aligned objects",
+    "paper-texture": "published, one texture image, three stages",
+    "paper-codebook": "published, one image of objects that are not aligned",
+    "paper-object": "published, a folder of aligned objects, fully connected head",
+    "paper-reconstruct": "published, a folder of images, learned by one-step reconstruction",
+}
+
+
+def resolve(
+    options: Mapping[str, Any], file: Mapping[str, Any] | None = None, preset: str | None = None
+) -> Config:
+    """The config of a run; `options` and `file` hold only what was given there, typed or written.
+
+    Raises InputError for an unknown key, and for a value that the learner would not use.
+    """
+    written = dict(file or {})
+    in_file = written.pop("preset", None)
+    given = written | dict(options)
+    name = preset or in_file
+    if name is not None and name not in PRESETS:
+        raise InputError(f"preset {name}: must be one of {', '.join(PRESETS)}")
+    known = fields()
+    for key in given:
+        if key not in known:
+            raise InputError(f"config: unknown key {key}; known are {', '.join(known)}")
+    values = {key: parse(key, known[key].type, v) for key, v in given.items()}
+    base = PRESETS[name] if name else LadderConfig()
+    learner = values.get("learner", base.learner)
+    if learner not in FAMILIES:
+        raise InputError(f"--learner {learner}: must be one of {', '.join(FAMILIES)}")
+    if FAMILIES[learner] is not type(base):
+        if name is not None:
+            raise InputError(f"--preset {name}: is not for --learner {learner}; leave one out")
+        base = FAMILIES[learner]()
+    own = {spec.name for spec in dataclasses.fields(base)}
+    for key in values:
+        if key not in own:
+            raise InputError(f"{option_name(key)}: means nothing to --learner {learner}")
+    if learner == "denoise":
+        for key in ("refined", "likelihood"):
+            if key in values:
+                raise InputError(f"{option_name(key)}: is for --learner {REFINED}; leave one out")
+    return dataclasses.replace(base, **values)

@@ -25,3 +25,15 @@ def unexplained_variance(a: Tensor, reference: Tensor) -> float:
     """Mean squared difference over the reference's variance about its mean colour."""
     centred = reference - reference.mean(dim=(-2, -1), keepdim=True)
     return float((a - reference).square().mean() / centred.square().mean())
+
+
+def seams(a: Tensor) -> tuple[float, float]:
+    """Mean gradient across the seam over that inside, of copies laid side by side and on top.
+
+    1.0 is no seam: what lies across is as like as neighbours inside are.
+    """
+    found = []
+    for axis in (-1, -2):
+        across = (a.narrow(axis, 0, 1) - a.narrow(axis, a.shape[axis] - 1, 1)).abs().mean()
+        found.append(float(across / a.diff(dim=axis).abs().mean().clamp_min(1e-6)))
+    return found[0], found[1]

@@ -105,6 +105,23 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         return int(match[1]), int(match[2] or match[1])
 
 
+class Sides(click.ParamType):  # type: ignore[type-arg]
+    """Pixels at the left, top, right and bottom, from "LEFT,TOP,RIGHT,BOTTOM"."""
+
+    name = "left,top,right,bottom"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int, int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not LEFT,TOP,RIGHT,BOTTOM in pixels, as 0,0,256,0", param, ctx)
+        left, top, right, bottom = map(int, match.groups())
+        return left, top, right, bottom
+
+
 def machine_options(command: F) -> F:
     """--device, --precision and --threads."""
     for option in (

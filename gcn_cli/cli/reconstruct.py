@@ -1,11 +1,11 @@
-"""gcn reconstruct: sigma^2 B(I) of pictures, its error, and repeated auto-encoding."""
+"""gcn reconstruct: sigma^2 B(I) of pictures, its error; and pictures made anew in parts."""
 
 import json
 from pathlib import Path
 
 import click
 
-from gcn_cli.cli.options import json_option, machine_options, model_option, overwrite_option
+from gcn_cli.cli.options import Sides, json_option, machine_options, model_option, overwrite_option
 
 
 @click.command("reconstruct")
@@ -14,10 +14,29 @@ from gcn_cli.cli.options import json_option, machine_options, model_option, over
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="times the picture is auto-encoded, towards a mode of the model",
+    help="times the picture is auto-encoded, towards a mode of the model  [default: 1]; in repairs "
+    "levels of noise  [default: 25]",
 )
+@click.option(
+    "--mask",
+    metavar="MASK|alpha",
+    help="repair: a picture of the same size, white where to make IMAGE anew; alpha: where IMAGE "
+    "is clear",
+)
+@click.option(
+    "--extend",
+    type=Sides(),
+    help="continue IMAGE outwards by so many pixels",
+)
+@click.option(
+    "--make-seamless",
+    "band",
+    metavar="PIXELS",
+    type=click.IntRange(min=1),
+    help="make a band along the edges anew, so wide, so that IMAGE tiles",
+)
+@click.option("--count", type=click.IntRange(min=1), help="variants of a repair  [default: 1]")
+@click.option("--seed", type=click.IntRange(min=0), help="of a repair  [default: 0]")
 @click.option(
     "--level",
     type=click.FloatRange(min=0, min_open=True),
@@ -27,7 +46,7 @@ from gcn_cli.cli.options import json_option, machine_options, model_option, over
     "-o",
     "--output",
     metavar="FOLDER",
-    help="folder of the reconstructions  [default: <run>/reconstructions]",
+    help="folder of the reconstructions  [default: <run>/reconstructions, <run>/repairs]",
 )
 @overwrite_option
 @json_option
@@ -35,7 +54,12 @@ from gcn_cli.cli.options import json_option, machine_options, model_option, over
 def command(
     pictures: tuple[str, ...],
     model: str | None,
-    steps: int,
+    steps: int | None,
+    mask: str | None,
+    extend: tuple[int, int, int, int] | None,
+    band: int | None,
+    count: int | None,
+    seed: int | None,
     level: float | None,
     output: str | None,
     overwrite: bool,
@@ -44,12 +68,29 @@ def command(
     precision: str,
     threads: int | None,
 ) -> None:
-    """Auto-encode IMAGE with the newest run, or with --model.
+    """Auto-encode IMAGE with the newest run, or with --model; or make a part of it anew.
 
     Stdout has, for every picture: rms error in grey levels, error as a share of the picture's
     variance, PSNR in dB, and the residual |I - sigma^2 B(I)| / |I| at the last image, which is 0
-    at a mode.
+    at a mode. Of repairs (--mask, --extend, --make-seamless) it has the paths; pixels that are kept
+    stay what they were.
+
+    \b
+    gcn reconstruct texture.jpg
+    gcn reconstruct photo.png --mask holes.png --count 3 -o repaired
+    gcn reconstruct photo.png --extend 0,0,256,0 -o wider
+    gcn reconstruct photo.png --make-seamless 32 -o tile
     """
+    parts = (mask, extend, band)
+    repairs = sum(part is not None for part in parts)
+    if repairs > 1:
+        raise click.UsageError("--mask, --extend, --make-seamless: one at a time")
+    if not repairs and (count is not None or seed is not None):
+        raise click.UsageError("--count, --seed: are for --mask, --extend and --make-seamless")
+    if repairs and level is not None:
+        raise click.UsageError("--level: a repair takes all levels; leave it out")
+    from gcn_cli.cli.console import Progress
+    from gcn_cli.cli.writing import write_all
     from gcn_cli.images import expand_sources, write
     from gcn_cli.runs.folder import model_path, refuse_existing
     from gcn_cli.runs.library import load
@@ -58,13 +99,36 @@ def command(
     set_threads(threads)
     path = model_path(model)
     sources = expand_sources(pictures)
-    folder = Path(output) if output else path.parent / "reconstructions"
-    targets = [folder / f"{'stdin' if s == '-' else Path(s).stem}.png" for s in sources]
-    for target in targets if output else []:
+    folder = Path(output) if output else path.parent / ("repairs" if repairs else "reconstructions")
+    variants = range(count or 1)
+    targets = [
+        folder / f"{'stdin' if s == '-' else Path(s).stem}{f'-{k + 1}' if count else ''}.png"
+        for s in sources
+        for k in variants
+    ]
+    for target in targets if output or repairs else []:
         refuse_existing(target, overwrite)
     loaded = load(path, device=device, precision=precision)
+    if repairs:
+        with Progress("repair") as progress:
+            made = (
+                picture
+                for source in sources
+                for picture in loaded.repair(
+                    source,
+                    mask,
+                    extend=extend,
+                    band=band,
+                    count=len(variants),
+                    seed=seed or 0,
+                    steps=steps,
+                    on_step=progress.update,
+                )
+            )
+            write_all(map(str, targets), made, seed or 0, as_json=as_json)
+        return
     for source, target in zip(sources, targets, strict=True):
-        result, measures = loaded.auto_encode(source, steps, level)
+        result, measures = loaded.auto_encode(source, steps or 1, level)
         write(result, str(target))
         if as_json:
             click.echo(json.dumps({"image": source, "output": str(target), **measures}))

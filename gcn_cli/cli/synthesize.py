@@ -1,8 +1,5 @@
 """gcn synthesize: Langevin chains from a model file to pictures on disk."""
 
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,9 +12,10 @@ from gcn_cli.cli.options import (
     overwrite_option,
 )
 from gcn_cli.model.spec import Lattice
+from gcn_cli.sampling.request import Seamless
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 @click.command("synthesize")
@@ -53,6 +51,12 @@ if TYPE_CHECKING:
     "[default: circular for ladders without a head, else that of training]",
 )
 @click.option(
+    "--seamless",
+    type=click.Choice(["both", "x", "y", "off"]),
+    help="directions in which a ladder's pictures tile, at any size  "
+    "[default: both; off with a head]",
+)
+@click.option(
     "--level",
     type=click.FloatRange(min=0, min_open=True),
     help="noise put on the PICTURE to start from: small keeps it, large forgets it  [default: 1]",
@@ -76,6 +80,7 @@ def command(
     step_size: float | None,
     noise: bool,
     lattice: str | None,
+    seamless: Seamless | None,
     level: float | None,
     output: str | None,
     overwrite: bool,
@@ -96,6 +101,7 @@ def command(
     if step_size is not None and not step_size > 0:
         raise click.BadParameter(f"{step_size} is not more than 0", param_hint="--step-size")
     from gcn_cli.cli.console import Progress
+    from gcn_cli.cli.writing import write_all
     from gcn_cli.runs.folder import model_path, sample_paths
     from gcn_cli.runs.library import load
     from gcn_cli.runtime import set_threads
@@ -115,19 +121,7 @@ def command(
             step_size=step_size,
             noise=noise,
             lattice=lattice,
+            seamless=seamless,
             on_step=progress.update,
         )
-        _write(targets, pictures, seed, as_json)
-
-
-def _write(paths: Sequence[str], pictures: Iterable["Tensor"], seed: int, as_json: bool) -> None:
-    """Every picture to its path, and the path to stdout unless the picture went there."""
-    from gcn_cli import images
-
-    for number, (target, picture) in enumerate(zip(paths, pictures, strict=True)):
-        images.write(picture, target)
-        if target != "-":
-            height, width = picture.shape[1:]
-            record = {"path": target, "seed": seed, "number": number}
-            record |= {"width": width, "height": height}
-            click.echo(json.dumps(record) if as_json else str(Path(target)))
+        write_all(targets, pictures, seed, as_json=as_json)

@@ -12,6 +12,7 @@ from gcn_cli.learning.trainer import Learner
 from gcn_cli.model.energy import GenerativeModel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.request import Request
 
@@ -54,6 +55,10 @@ class Family(Protocol):
         size: tuple[int, int],
         dtype: torch.dtype,
         callback: Callback,
+        given: Given | None = None,
     ) -> Tensor:
-        """The pictures of these numbers at `canvas` size; `start` (N, C, H, W), None for noise."""
+        """The pictures of these numbers at `canvas` size; `start` (N, C, H, W), None for noise.
+
+        `given` is what is known of them, on the device of the network.
+        """
         ...

@@ -15,20 +15,33 @@ from PIL import Image
 from torch import Tensor
 
 from gcn_cli.config import Config
-from gcn_cli.presets import resolve
+from gcn_cli.errors import InputError
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.spec import Lattice
+from gcn_cli.presets import resolve
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs import description, reconstruction, synthesis
+from gcn_cli.runs import repair as repairing
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.folder import model_path
-from gcn_cli.runs.pictures import Array, Kind, Picture, as_kind, as_list, kind_of, to_pixels
+from gcn_cli.runs.pictures import (
+    Array,
+    Kind,
+    Picture,
+    as_kind,
+    as_list,
+    kind_of,
+    mask_of,
+    open_once,
+    to_pixels,
+)
 from gcn_cli.runs.synthesis import OnEvaluation
 from gcn_cli.runs.training import OnStep, Schedule, run_training
 from gcn_cli.runtime import choose_device, choose_precision
-from gcn_cli.sampling.request import Request, Start
+from gcn_cli.sampling.request import Request, Seamless, Start
 from gcn_cli.values import read_file
 
+ROUNDS = 2  # of every level in repairs: one shows its border, four overdo what they make
 Size = tuple[int, int] | None
 """(width, height) in pixels; None leaves it to the model."""
 
@@ -59,25 +72,49 @@ class Model:
 
     @overload
     def synthesize(
-        self, size: Size = None, count: int = 1, seed: int = 0, steps: int | None = None,
-        *, kind: Literal["pillow"] = "pillow", **more: Any,
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        kind: Literal["pillow"] = "pillow",
+        **more: Any,
     ) -> list[Image.Image]: ...
 
     @overload
     def synthesize(
-        self, size: Size = None, count: int = 1, seed: int = 0, steps: int | None = None,
-        *, kind: Literal["numpy"], **more: Any,
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        kind: Literal["numpy"],
+        **more: Any,
     ) -> list[NDArray[np.uint8]]: ...
 
     @overload
     def synthesize(
-        self, size: Size = None, count: int = 1, seed: int = 0, steps: int | None = None,
-        *, kind: Literal["torch"], **more: Any,
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        kind: Literal["torch"],
+        **more: Any,
     ) -> list[Tensor]: ...
 
     def synthesize(
-        self, size: Size = None, count: int = 1, seed: int = 0, steps: int | None = None,
-        *, kind: Kind = "pillow", **more: Any,
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        kind: Kind = "pillow",
+        **more: Any,
     ) -> list[Any]:
         """New pictures of `size` (width, height), by default that of training.
 
@@ -99,6 +136,7 @@ class Model:
         step_size: float | None = None,
         noise: bool = True,
         lattice: str | None = None,
+        seamless: Seamless | None = None,
         on_step: OnEvaluation | None = None,
     ) -> Iterator[Tensor]:
         """`synthesize` one picture at a time, as tensors (C, H, W) in 0..255, not rounded.
@@ -106,6 +144,7 @@ class Model:
         start: a picture to vary, its `level` of noise in deviations of the data (1 by default); or
         "chains", those that a published model's run keeps. step_size, noise: of published models'
         chains. lattice: the border; "circular", the default of textures, makes pictures seamless.
+        seamless: "x", "y", "both" or "off", in which directions pictures of a ladder tile.
         on_step: called with the evaluations done and those of all pictures.
         """
         chosen: Start = "noise" if start is None else "picture"
@@ -120,11 +159,47 @@ class Model:
             step_size=step_size,
             noise=noise,
             lattice=None if lattice is None else Lattice(lattice),
+            seamless=seamless,
         )
         picture = start if chosen == "picture" else None
         return synthesis.samples(
             self.checkpoint, request, count, self.dtype, start=picture, on_step=on_step
         )
+
+    def repair(
+        self,
+        picture: Picture,
+        mask: Picture | None = None,
+        *,
+        extend: tuple[int, int, int, int] | None = None,
+        band: int | None = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        rounds: int = ROUNDS,
+        on_step: OnEvaluation | None = None,
+    ) -> Iterator[Tensor]:
+        """Variants of a picture, (C, H, W) in 0..255, a part of it made anew, the rest kept.
+
+        One of: mask, a picture of the same size, white where to make anew, or "alpha", what is
+        clear in the picture; extend, pixels to add at the left, top, right and bottom; band, the
+        width of an edge that is made anew so that the picture tiles. rounds: times every level is
+        taken, so that both parts settle. Kept pixels are what they were, to the bit.
+        """
+        opened = open_once(picture)
+        pixels = to_pixels(opened, self.config.channels)
+        torus: Seamless | None = None
+        if (mask is not None) + (extend is not None) + (band is not None) != 1:
+            raise InputError("repair needs one of mask, extend and band")
+        if extend is not None:
+            pixels, anew = repairing.extended(pixels, extend)
+        elif band is not None:
+            anew, torus = repairing.band((pixels.shape[1], pixels.shape[2]), band), "both"
+        else:
+            assert mask is not None
+            anew = mask_of(opened, mask, pixels)
+        request = Request(seed=seed, steps=steps, rounds=rounds, seamless=torus)
+        return repairing.repair(self.checkpoint, pixels, anew, request, count, self.dtype, on_step)
 
     @overload
     def reconstruct(
@@ -137,7 +212,9 @@ class Model:
     ) -> NDArray[np.uint8]: ...
 
     @overload
-    def reconstruct(self, picture: Tensor, steps: int = 1, level: float | None = None) -> Tensor: ...
+    def reconstruct(
+        self, picture: Tensor, steps: int = 1, level: float | None = None
+    ) -> Tensor: ...
 
     def reconstruct(self, picture: Picture, steps: int = 1, level: float | None = None) -> Any:
         """What the auto-encoder makes of a picture; of the same kind as it, of a file Pillow's.
@@ -185,9 +262,7 @@ class Model:
         files.save(Path(path), self.checkpoint)
 
 
-def load(
-    run: str | Path | None = None, *, device: str = "auto", precision: str = "auto"
-) -> Model:
+def load(run: str | Path | None = None, *, device: str = "auto", precision: str = "auto") -> Model:
     """The model of a run's folder or of a model file; None is the newest under runs/.
 
     device: auto, cpu, cuda, cuda:1, mps; precision: auto, float32, bf16. Raises InputError.

@@ -93,9 +93,7 @@ def as_kind(pixels: Tensor, kind: Kind) -> Image.Image | NDArray[np.uint8] | Ten
 def as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
     """One picture, or several; a folder's path stands for the pictures in it."""
     several: Sequence[Picture] = (
-        pictures
-        if isinstance(pictures, Sequence) and not isinstance(pictures, str)
-        else [pictures]
+        pictures if isinstance(pictures, Sequence) and not isinstance(pictures, str) else [pictures]
     )
     found: list[Picture] = []
     for picture in several:
@@ -104,3 +102,22 @@ def as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
     if not found:
         raise InputError("no pictures: give one or more to learn from")
     return found
+
+
+def mask_of(picture: Picture, mask: Picture, pixels: Tensor) -> Tensor:
+    """Where a picture is to be made anew, (H, W) bool: where `mask` is more white than black.
+
+    The word "alpha" takes what is more clear than not in the picture itself. Raises InputError for
+    a mask of another size than `pixels` (C, H, W), or a picture without transparency.
+    """
+    size = (pixels.shape[1], pixels.shape[2])
+    if isinstance(mask, str) and mask == "alpha":
+        if not isinstance(picture, Image.Image) or not picture.has_transparency_data:
+            raise InputError("--mask alpha: the picture has no transparency; name a mask picture")
+        clear = to_pixels(picture.convert("RGBA").getchannel("A"), 1)
+        return clear[0] < 128
+    white = to_pixels(mask, 1)
+    if tuple(white.shape[1:]) != size:
+        found, wanted = (f"{w}x{h}" for h, w in (white.shape[1:], size))
+        raise InputError(f"--mask: is {found}, the picture {wanted}; make both one size")
+    return white[0] >= 128

@@ -38,8 +38,6 @@ def samples(
     opened = None if start is None else open_once(start)
     asked = _size(loaded, request, opened)
     size = family.canvas(replace(request, size=asked), loaded.image_size)
-    if size != asked:
-        log.info("seamless only for sides that are multiples of %d", family.net.total_stride)
     starts = _starts(loaded, request, count, opened, size)
     batch = count if device.type != "cpu" else 1
     steps, done = family.steps(request), 0

@@ -44,22 +44,33 @@ def anneal(
     levels: list[float],
     noise: NoiseSource,
     callback: Callback | None = None,
+    *,
+    rounds: int = 1,
 ) -> Tensor:
     """Run down `levels` from `start`, noisy images at levels[0]; the last step ends at D.
 
-    (N, C, H, W) -> (N, C, H, W).
+    With `rounds` above 1 every step down but the last is taken back by noise and taken again, so
+    often in all: chains with a part that is given need the time to settle beside it. The callback
+    counts evaluations. (N, C, H, W) -> (N, C, H, W).
     """
-    x, before, last_step = start, None, math.inf
-    for number, level in enumerate(levels, 1):
-        mean = denoise(x, level)
-        if number == len(levels):
-            x = mean
-        else:
-            step = math.log(level / levels[number])
-            ahead = mean if before is None else mean + (mean - before) * (step / last_step / 2)
-            drawn = noise(x.shape).to(x.dtype)
-            x = annealed_step(x, ahead, math.exp(-step), levels[number], drawn)
-            before, last_step = mean, step
-        if callback is not None:
-            callback(number, x)
+    x, before, last_step, evaluated = start, None, math.inf, 0
+    for level, lower in zip(levels, [*levels[1:], None], strict=True):
+        for left in reversed(range(rounds if lower else 1)):
+            mean = denoise(x, level)
+            evaluated += 1
+            if lower is None:
+                x = mean
+            else:
+                step = math.log(level / lower)
+                ahead = mean
+                if before is not None and not left:
+                    ahead = mean + (mean - before) * (step / last_step / 2)
+                drawn = noise(x.shape).to(x.dtype)
+                x = annealed_step(x, ahead, math.exp(-step), lower, drawn)
+                if left:
+                    x.add_(noise(x.shape), alpha=math.sqrt(level**2 - lower**2))
+                else:
+                    before, last_step = mean, step
+            if callback is not None:
+                callback(evaluated, x)
     return x

@@ -9,6 +9,9 @@ from gcn_cli.model.spec import Lattice
 Start = Literal["noise", "chains", "picture"]
 """White noise of the reference distribution, chains kept from training, or a picture."""
 
+Seamless = Literal["both", "x", "y", "off"]
+"""In which directions a picture goes on at its own other side."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -22,6 +25,8 @@ class Request:
     step_size: float | None = None
     noise: bool = True  # False: noise-free descent towards a mode
     lattice: Lattice | None = None
+    seamless: Seamless | None = None
+    rounds: int | None = None  # times each level is taken where a part of the picture is given
 
 
 def refused_size(trained: tuple[int, int]) -> InputError:

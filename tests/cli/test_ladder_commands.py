@@ -52,6 +52,8 @@ def test_samples_of_any_size_and_from_a_picture(trained: Path) -> None:
         ([], (40, 32)),
         (["--size", "64x32"], (64, 32)),
         (["--size", "35x21"], (35, 21)),
+        (["--size", "36x22", "--seamless", "x"], (36, 22)),
+        (["--seamless", "off"], (40, 32)),
         (["--start", "texture.png", "--level", "0.5", "--steps", "4"], (40, 32)),
         (["--lattice", "reflect", "--precision", "bf16"], (40, 32)),
     ):
@@ -60,7 +62,6 @@ def test_samples_of_any_size_and_from_a_picture(trained: Path) -> None:
         assert done.returncode == 0, done.stderr.decode()
         with Image.open(trained / "out.png") as picture:
             assert picture.size == size
-        assert (b"seamless only" in done.stderr) == (size == (35, 21))
 
 
 def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
@@ -78,6 +79,22 @@ def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
         (["synthesize", "--no-noise"], "--no-noise: means nothing"),
         (["synthesize", "--level", "1"], "--level without --start PICTURE"),
         (["synthesize", "--steps", "0"], "--steps 0"),
+        (["synthesize", "--seamless", "x", "--lattice", "reflect"], "--lattice reflect: is no"),
+        (["reconstruct", "texture.png", "--extend", "0,0,0,0"], "--extend 0,0,0,0: pixels to add"),
+        (["reconstruct", "texture.png", "--extend", "1,2"], "'1,2' is not LEFT,TOP,RIGHT,BOTTOM"),
+        (["reconstruct", "texture.png", "--mask", "flat.png"], "is 160x160, the picture 40x32"),
+        (["reconstruct", "texture.png", "--mask", "texture.png", "--level", "1"], "--level: a rep"),
+        (["reconstruct", "texture.png", "--mask", "alpha"], "no transparency"),
+        (
+            ["reconstruct", "texture.png", "--make-seamless", "16"],
+            "--make-seamless 16: two bands must",
+        ),
+        (["reconstruct", "texture.png", "--count", "2"], "--count, --seed: are for"),
+        (["reconstruct", "texture.png", "--mask", "black.png"], "a mask must have both"),
+        (
+            ["reconstruct", "texture.png", "--mask", "black.png", "--make-seamless", "4"],
+            "one at a time",
+        ),
         (["inspect", "--level", "1"], "--level: says where --picture"),
         (["train", "texture.png", "--sigma", "2"], "--sigma: means nothing to --learner denoise"),
         (
@@ -95,6 +112,7 @@ def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
 def test_bad_input_is_one_line(words: list[str], message: str, trained: Path) -> None:
     Image.new("RGB", (160, 160), "red").save(trained / "flat.png")
     Image.effect_noise((8, 8), 60).save(trained / "tiny.png")
+    Image.new("L", (40, 32)).save(trained / "black.png")
     model = ["--model", "runs/texture"] if words[0] != "train" else ["-o", "runs/bad"]
     done = gcn(*words, *model, cwd=trained)
     assert done.returncode == 2, done.stderr.decode()
@@ -136,3 +154,48 @@ def test_several_samples_from_one_picture_on_stdin(trained: Path) -> None:
     rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert [(row["width"], row["height"]) for row in rows] == [(40, 32)] * 2
     assert (trained / "both" / "sample-0002.png").exists()
+
+
+def test_repairs_keep_what_is_kept_to_the_bit(trained: Path) -> None:
+    mask = Image.new("L", (40, 32))
+    mask.paste(255, (10, 8, 22, 20))
+    mask.save(trained / "mask.png")
+    words = ["--mask", "mask.png", "--steps", "3", "--count", "2", "--seed", "4", "-o", "repaired"]
+    done = gcn("reconstruct", "texture.png", *words, "--model", "runs/texture", cwd=trained)
+    assert done.returncode == 0, done.stderr.decode()
+    paths = done.stdout.decode().split()
+    assert paths == ["repaired/texture-1.png", "repaired/texture-2.png"]
+    theirs = images.read(str(trained / "texture.png"))
+    kept = images.read(str(trained / "mask.png"), channels=1)[0] < 128
+    ours = [images.read(str(trained / path)) for path in paths]
+    for one in ours:
+        assert torch.equal(one[:, kept], theirs[:, kept])
+        assert not torch.equal(one[:, ~kept], theirs[:, ~kept])
+    assert not torch.equal(ours[0], ours[1])
+    again = gcn("reconstruct", "texture.png", *words, "--model", "runs/texture", cwd=trained)
+    assert again.returncode == 2
+    assert b"--overwrite" in again.stderr
+
+
+def test_what_is_clear_is_made_anew_and_pictures_go_on_outwards(trained: Path) -> None:
+    picture = Image.open(trained / "texture.png").convert("RGBA")
+    picture.putalpha(Image.new("L", picture.size, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 9, 32))
+    picture.save(trained / "clear.png")
+    model = ["--model", "runs/texture", "--steps", "2"]
+    for words, folder, size, kept in (
+        (["--mask", "alpha"], "clear", (40, 32), (slice(0, 32), slice(9, 40), 9, 0)),
+        (["--extend", "3,0,20,5"], "wider", (63, 37), (slice(0, 32), slice(3, 43), 0, 0)),
+        (["--make-seamless", "6"], "tile", (40, 32), (slice(6, 26), slice(6, 34), 6, 6)),
+    ):
+        source = "clear.png" if folder == "clear" else "texture.png"
+        done = gcn("reconstruct", source, *words, *model, "-o", folder, "--json", cwd=trained)
+        assert done.returncode == 0, done.stderr.decode()
+        record = json.loads(done.stdout)
+        assert (record["width"], record["height"]) == size
+        ours = images.read(str(trained / record["path"]))
+        theirs = images.read(str(trained / "texture.png"))
+        rows, columns, left, top = kept
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        part = theirs[:, top : top + height, left : left + width]
+        assert torch.equal(ours[:, rows, columns], part)

@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 
 import gcn_cli
 from gcn_cli import images
-from gcn_cli.runs import checkpoint
-from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.config import PaperConfig
 from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale
 from gcn_cli.learning.setup import build
 from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
+from gcn_cli.runs import checkpoint
+from gcn_cli.runs.checkpoint import Checkpoint
 
 
 def sample(head: bool = False) -> Checkpoint:

@@ -16,11 +16,13 @@ from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice, LayerSpec
 from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 from gcn_cli.sampling.request import Request, refused_size
 
 STEPS = 25  # where quality hardly rises with evaluations any more
+FREE_BORDER = 64  # pixels that are cut off where a picture is to end freely
 DEFAULT_LEVEL = 1.0  # where noise is as strong as the data
 
 
@@ -60,7 +62,7 @@ class LadderFamily:
         return LadderLevel(self.net, DEFAULT_LEVEL if level is None else level, dtype)
 
     def canvas(self, request: Request, trained: tuple[int, int]) -> tuple[int, int]:
-        """The next multiples of the total stride: what is too much is cut off after."""
+        """The size itself on a torus; without one, more, of which the border is cut off after."""
         for given, option in (
             (request.start == "chains", "--start chains"),
             (request.step_size is not None, "--step-size"),
@@ -77,13 +79,33 @@ class LadderFamily:
         size = request.size or trained
         if self.config.head and size != trained:
             raise refused_size(trained)
+        if self.config.head and request.seamless not in (None, "off"):
+            raise InputError(
+                f"--seamless {request.seamless}: this model has a head, by place; its pictures end"
+            )
+        if request.seamless is not None and request.lattice not in (None, Lattice.CIRCULAR):
+            raise InputError(f"--lattice {request.lattice}: is no torus; leave --seamless out")
         stride = self.net.total_stride
-        height, width = (-(-side // stride) * stride for side in size)
+        if self._lattice(request) is not Lattice.CIRCULAR:
+            height, width = (-(-side // stride) * stride for side in size)
+            return height, width
+        closed = {"x": (False, True), "y": (True, False), "off": (False, False)}
+        height, width = (
+            side if whole else -(-(side + FREE_BORDER) // stride) * stride
+            for side, whole in zip(
+                size, closed.get(request.seamless or "both", (True, True)), strict=True
+            )
+        )
         return height, width
 
+    def _lattice(self, request: Request) -> Lattice:
+        """What lies beyond the border: the picture again, but of models that know places."""
+        return request.lattice or (self.config.lattice if self.config.head else Lattice.CIRCULAR)
+
     def steps(self, request: Request) -> int:
-        """Evaluations of D, one a level."""
-        return STEPS if request.steps is None else request.steps
+        """Evaluations of D, one a level; every level but the last several times in `rounds`."""
+        levels = STEPS if request.steps is None else request.steps
+        return levels if request.rounds is None else (levels - 1) * request.rounds + 1
 
     def sample(
         self,
@@ -93,9 +115,10 @@ class LadderFamily:
         size: tuple[int, int],
         dtype: torch.dtype,
         callback: Callback,
+        given: Given | None = None,
     ) -> Tensor:
         """Annealed Langevin dynamics, from white noise or from a picture with noise put on."""
-        config, steps = self.config, self.steps(request)
+        config, steps = self.config, STEPS if request.steps is None else request.steps
         device = self.net.weights[0].device
         noise = ImageNoise(request.seed, "chain", numbers, device)
         shape = (len(numbers), config.channels, *size)
@@ -107,6 +130,9 @@ class LadderFamily:
             level = DEFAULT_LEVEL if request.level is None else request.level
             levels = noise_levels(steps, max(level, config.noise_min), config.noise_min)
             x = start.to(device) + levels[0] * drawn
-        torus = config.lattice if config.head else Lattice.CIRCULAR
-        denoise = fast_denoiser(self.net, dtype, request.lattice or torus)
-        return anneal(x, denoise, levels, noise, callback)
+        denoise = fast_denoiser(self.net, dtype, self._lattice(request))
+        if given is None:
+            return anneal(x, denoise, levels, noise, callback)
+        x = torch.where(given.anew, x, given.known + levels[0] * drawn)
+        held = given.holding(denoise)
+        return anneal(x, held, levels, noise, callback, rounds=request.rounds or 1)

@@ -15,6 +15,7 @@ from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.paper.fast import FastNet
 from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
+from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback, run_chain
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 from gcn_cli.sampling.request import Request, refused_size
@@ -61,6 +62,8 @@ class PaperFamily:
         """The size asked for, which the layers must fit on."""
         if request.level is not None:
             raise InputError("--level: this model has one level of noise; leave it out")
+        if request.seamless is not None:
+            raise InputError("--seamless: is for ladder models; use --lattice circular")
         size = request.size or trained
         if self.config.head and size != trained:
             raise refused_size(trained)
@@ -82,8 +85,14 @@ class PaperFamily:
         size: tuple[int, int],
         dtype: torch.dtype,
         callback: Callback,
+        given: Given | None = None,
     ) -> Tensor:
         """Langevin chains from the reference distribution, or from `start`."""
+        if given is not None:
+            raise InputError(
+                "a published model forgets its start too slowly to repair pictures; use a ladder, "
+                "as 'gcn train' learns by default"
+            )
         net = self._on(request)
         device = net.weights[0].device
         if start is None:

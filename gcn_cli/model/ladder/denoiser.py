@@ -31,8 +31,32 @@ def denoise_each(net: LadderNet, x: Tensor, noise: Tensor, prepared: Prepared) -
     """D(I), each image at its own level: (N, C, H, W), deviations (N,) -> (N, C, H, W)."""
     wide = noise[:, None, None, None]
     sigma = (wide.square() + 1).sqrt()
-    slope = descend(net, ascend(net, x / sigma, noise.log(), prepared)).slope
+    slope = _slope(net, x / sigma, noise.log(), prepared)
     return add_filters_(net.spectrum.mean(x, noise, prepared.lattice), wide / sigma, slope)
+
+
+def _slope(net: LadderNet, z: Tensor, log_noise: Tensor, prepared: Prepared) -> Tensor:
+    """grad F of scaled images, on a torus of any size.
+
+    Maps close on a torus whose sides are multiples of the total stride. Any other is laid out
+    further, the image again and again, until no pixel of one copy is reached by the end: each gets
+    the F of the endless pattern. It costs the margin.
+    """
+    stride = net.total_stride
+    rest = [side % stride for side in z.shape[-2:]]
+    if prepared.lattice is not Lattice.CIRCULAR or rest == [0, 0]:
+        return descend(net, ascend(net, z, log_noise, prepared)).slope
+    reach = -(-net.receptive_fields()[-1] // (2 * stride)) * stride
+    cuts = []
+    for axis, left in zip((-2, -1), rest, strict=True):
+        side = z.shape[axis]
+        before = reach if left else 0
+        whole = -(-(side + 2 * before) // stride) * stride
+        places = torch.arange(-before, whole - before, device=z.device) % side
+        z = z.index_select(axis, places)
+        cuts.append(slice(before, before + side))
+    slope = descend(net, ascend(net, z, log_noise, prepared)).slope
+    return slope[:, :, cuts[0], cuts[1]]
 
 
 def fast_denoiser(

@@ -140,3 +140,18 @@ def test_the_smoothed_rectifier_is_the_box_average_of_the_relu() -> None:
 def test_sides_must_divide() -> None:
     with pytest.raises(ValueError, match="multiples of 4"):
         ladder().map_sizes(18, 16)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (18, 24), (17, 21), (5, 7)])
+def test_on_a_torus_of_any_size_the_mean_is_that_of_the_endless_pattern(
+    size: tuple[int, int], images: Callable[..., torch.Tensor]
+) -> None:
+    """Laid out four times each way a torus of any size is one that closes, far from its start."""
+    net = ladder()
+    net.spectrum.power.fill_(1.0)  # its waves depend on the size, those of white noise do not
+    x = images(2, 3, *size)
+    denoise = fast_denoiser(net, torch.float64, Lattice.CIRCULAR)
+    found = denoise(x, 0.5)
+    endless = denoise(x.repeat(1, 1, 4, 4), 0.5)
+    # Which phase of the strides a pixel is at is counted from its own torus's first.
+    torch.testing.assert_close(found, endless[:, :, : size[0], : size[1]], rtol=0, atol=0.02)

@@ -1,0 +1,145 @@
+"""Pictures of which a part is kept and the rest made anew: repair, extension, seamless borders.
+
+Kept pixels come back as they were, to the bit.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gcn_cli.errors import DivergedError, InputError
+from gcn_cli.model.spec import Lattice
+from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.synthesis import OnEvaluation
+from gcn_cli.sampling.conditional import Given
+from gcn_cli.sampling.request import Request
+
+log = logging.getLogger(__name__)
+
+SURROUNDINGS = 128  # pixels about what is made anew that the model is shown
+FREE_BORDER = 32  # pixels beyond the picture that are made too where it ends in what is new
+
+
+def repair(
+    loaded: Checkpoint,
+    pixels: Tensor,
+    anew: Tensor,
+    request: Request,
+    count: int,
+    dtype: torch.dtype,
+    on_step: OnEvaluation | None = None,
+) -> Iterator[Tensor]:
+    """`count` variants of a picture (C, H, W), 0..255, made anew where `anew` (H, W) is True.
+
+    With a request that is seamless the whole picture is a torus; else only the surroundings of
+    what is made anew are worked on, mirrored at the picture's border. Raises InputError where
+    there is nothing to make or nothing to keep.
+    """
+    if not bool(anew.any()) or bool(anew.all()):
+        raise InputError("a mask must have both: white, to be made anew, and black, to be kept")
+    shrink = loaded.config.shrink
+    if shrink is not None and min(anew.shape) > shrink:
+        log.info(
+            "pictures are worked on as they are, the model learned from one shrunk to %d; "
+            "train with --shrink 0 where what is made is too large",
+            shrink,
+        )
+    if request.seamless == "both":
+        yield from _conditioned(loaded, pixels, anew, request, count, dtype, on_step)
+        return
+    stride = loaded.family.net.total_stride
+    rows, columns = (_window(anew.any(dim=axis), stride) for axis in (1, 0))
+    beyond = replace(request, lattice=Lattice.REFLECT)
+    up, across = _mirrored(rows, len(anew)), _mirrored(columns, anew.shape[1])
+    window, mask = pixels[:, up][:, :, across], anew[up][:, across]
+    own = [(p >= 0) & (p < n) for p, n in zip((rows, columns), anew.shape, strict=True)]
+    target = torch.meshgrid(rows[own[0]], columns[own[1]], indexing="ij")
+    for made in _conditioned(loaded, window, mask, beyond, count, dtype, on_step):
+        whole = pixels.clone()
+        whole[:, target[0], target[1]] = made[:, own[0]][:, :, own[1]]
+        yield whole
+
+
+def extended(pixels: Tensor, sides: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+    """A picture (C, H, W) with room at its left, top, right and bottom, and where the room is.
+
+    The room has the mean colour. Raises InputError where no side is given.
+    """
+    left, top, right, bottom = sides
+    if min(sides) < 0 or max(sides) < 1:
+        raise InputError(
+            f"--extend {','.join(map(str, sides))}: pixels to add at the left, top, right and "
+            "bottom, 0 or more, one of them at least 1"
+        )
+    room = (left, right, top, bottom)
+    anew = F.pad(torch.zeros(pixels.shape[1:], dtype=torch.bool), room, value=True)
+    wider = F.pad(pixels, room)
+    return torch.where(anew, pixels.mean(dim=(1, 2))[:, None, None], wider), anew
+
+
+def band(size: tuple[int, int], width: int) -> Tensor:
+    """True within `width` pixels of the edges of a picture of `size` (H, W)."""
+    if not 0 < 2 * width < min(size):
+        raise InputError(
+            f"--make-seamless {width}: two bands must leave some of {min(size)} pixels between them"
+        )
+    anew = torch.ones(size, dtype=torch.bool)
+    anew[width:-width, width:-width] = False
+    return anew
+
+
+def _conditioned(
+    loaded: Checkpoint,
+    pixels: Tensor,
+    anew: Tensor,
+    request: Request,
+    count: int,
+    dtype: torch.dtype,
+    on_step: OnEvaluation | None,
+) -> Iterator[Tensor]:
+    """Samples of a whole canvas of which a part is given, kept pixels put back as they were."""
+    family, device = loaded.family, loaded.family.net.weights[0].device
+    height, width = anew.shape
+    size = family.canvas(replace(request, size=(height, width)), loaded.image_size)
+    if size != (height, width):
+        raise InputError(f"a picture of {width}x{height}: sides do not fit the model")
+    known = loaded.pixels.to_model(pixels)[None].to(device)
+    given = Given(known, anew.to(device))
+    steps = family.steps(request)
+    for number in range(count):
+
+        def note(step: int, _: Tensor, done: int = number * steps) -> None:
+            if on_step is not None:
+                on_step(done + step, count * steps)
+
+        made = family.sample(request, [number], None, size, dtype, note, given)
+        if not bool(torch.isfinite(made).all()):
+            raise DivergedError("a chain left the finite numbers; retrain")
+        yield torch.where(anew, loaded.pixels.to_pixels(made[0].cpu().float()), pixels)
+
+
+def _window(marked: Tensor, stride: int) -> Tensor:
+    """Places along one axis around all that is marked, (n,) bool, as many as maps close on.
+
+    They run past an end where what is marked is near it, or the axis too short.
+    """
+    found, side = marked.nonzero().flatten(), len(marked)
+    first, last = int(found[0]), int(found[-1])
+    low = -FREE_BORDER if first < FREE_BORDER else max(0, first - SURROUNDINGS)
+    end = side - 1 - last
+    high = side + FREE_BORDER if end < FREE_BORDER else min(side, last + 1 + SURROUNDINGS)
+    length = -(-(high - low) // stride) * stride
+    if high == side and low > 0:
+        low = max(0, side - length)
+    return torch.arange(low, low + length)
+
+
+def _mirrored(places: Tensor, side: int) -> Tensor:
+    """Places beyond the ends of an axis, mirrored there."""
+    period = max(1, 2 * (side - 1))
+    within = places % period
+    return torch.minimum(within, period - within)

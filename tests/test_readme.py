@@ -31,8 +31,11 @@ def shortened(words: list[str]) -> list[str]:
 
 
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
-    noise = Image.effect_noise((40, 32), 60).convert("RGB")
+    noise = Image.effect_noise((96, 80), 60).convert("RGB")
     noise.save(tmp_path / "texture.jpg")
+    mask = Image.new("L", noise.size)
+    mask.paste(255, (20, 20, 40, 40))
+    mask.save(tmp_path / "mask.png")
     (tmp_path / "faces").mkdir()
     for number in range(3):
         noise.crop((number, 0, number + 16, 16)).save(tmp_path / "faces" / f"{number}.png")

@@ -173,6 +173,11 @@ def _format(target: str) -> str:
     return kind
 
 
+def check_format(target: str) -> None:
+    """Raise InputError where a file's name is that of no picture format."""
+    _format(target)
+
+
 def write(pixels: Tensor, target: str) -> None:
     """Write a PNG (or the format of the name's suffix) whole or not at all; "-" is stdout."""
     buffer = io.BytesIO()

@@ -10,6 +10,7 @@ import click
 from gcn_cli.config import LadderConfig, PaperConfig, fields
 from gcn_cli.values import option_name, parse
 
+MOST_SEEDS = 1_000_000
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -103,6 +104,25 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
             self.fail(f"{value!r} is not a size such as 512 or 640x480", param, ctx)
         return int(match[1]), int(match[2] or match[1])
+
+
+class Seeds(click.ParamType):  # type: ignore[type-arg]
+    """Several seeds, from "0,3-7"; each once, in order."""
+
+    name = "0,3-7"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        found: dict[int, None] = {}
+        for part in str(value).split(","):
+            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+            if match is None or int(match[2] or match[1]) - int(match[1]) not in range(MOST_SEEDS):
+                self.fail(f"{value!r} is not seeds such as 5 or 0,3-7, rising", param, ctx)
+            found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
+        return tuple(found)
 
 
 class Sides(click.ParamType):  # type: ignore[type-arg]

@@ -92,7 +92,7 @@ def command(
     from gcn_cli.cli.console import Progress
     from gcn_cli.cli.writing import write_all
     from gcn_cli.images import expand_sources, write
-    from gcn_cli.runs.folder import model_path, refuse_existing
+    from gcn_cli.runs.folder import Target, model_path, refuse_existing
     from gcn_cli.runs.library import load
     from gcn_cli.runtime import set_threads
 
@@ -125,7 +125,8 @@ def command(
                     on_step=progress.update,
                 )
             )
-            write_all(map(str, targets), made, seed or 0, as_json=as_json)
+            jobs = [Target(str(t), seed or 0, k % len(variants)) for k, t in enumerate(targets)]
+            write_all(jobs, made, as_json=as_json)
         return
     for source, target in zip(sources, targets, strict=True):
         result, measures = loaded.auto_encode(source, steps or 1, level)

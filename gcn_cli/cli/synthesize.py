@@ -1,10 +1,13 @@
 """gcn synthesize: Langevin chains from a model file to pictures on disk."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gcn_cli.cli.options import (
+    Seeds,
     Size,
     json_option,
     machine_options,
@@ -15,7 +18,7 @@ from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.request import Seamless
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
 
 
 @click.command("synthesize")
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 )
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="pictures")
 @click.option("--size", type=Size(), help="512 or WIDTHxHEIGHT  [default: that of training]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), help="of the pictures  [default: 0]")
+@click.option("--seeds", type=Seeds(), help="several: --count pictures of each")
 @click.option(
     "--start",
     default="noise",
@@ -64,9 +68,12 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    metavar="FILE|FOLDER",
-    help="a .png file (one picture), a folder, or - for stdout  [default: <run>/samples]",
+    metavar="FILE|FOLDER|TEMPLATE",
+    help="a picture file, a folder, a name with {seed}, {index}, {size}, {model}, or - for stdout; "
+    "PNG, JPEG, WebP, TIFF by the name's end  [default: <run>/samples]",
 )
+@click.option("--sheet", metavar="FILE", help="all pictures side by side too")
+@click.option("--preview-tiled", metavar="FILE", help="the picture two by two times too")
 @overwrite_option
 @json_option
 @machine_options
@@ -75,7 +82,8 @@ def command(
     steps: int | None,
     count: int,
     size: tuple[int, int] | None,
-    seed: int,
+    seed: int | None,
+    seeds: tuple[int, ...] | None,
     start: str,
     step_size: float | None,
     noise: bool,
@@ -83,6 +91,8 @@ def command(
     seamless: Seamless | None,
     level: float | None,
     output: str | None,
+    sheet: str | None,
+    preview_tiled: str | None,
     overwrite: bool,
     as_json: bool,
     device: str,
@@ -96,32 +106,64 @@ def command(
     \b
     gcn synthesize --steps 100
     gcn synthesize --model runs/texture --count 4 --size 512x256 --seed 7
+    gcn synthesize --seeds 0,3-7 -o "tiles/{model}-{seed}.webp" --sheet sheet.png
     gcn synthesize --start chains -o - > sample.png
     """
+    if seed is not None and seeds is not None:
+        raise click.UsageError("--seed, --seeds: give one of them")
     if step_size is not None and not step_size > 0:
         raise click.BadParameter(f"{step_size} is not more than 0", param_hint="--step-size")
+    import torch
+
+    from gcn_cli import images
     from gcn_cli.cli.console import Progress
     from gcn_cli.cli.writing import write_all
-    from gcn_cli.runs.folder import model_path, sample_paths
+    from gcn_cli.runs.folder import model_path, refuse_existing, sample_targets
     from gcn_cli.runs.library import load
     from gcn_cli.runtime import set_threads
 
     set_threads(threads)
     path = model_path(model)
-    targets = sample_paths(output, path.parent / "samples", count, overwrite=overwrite)
     loaded = load(path, device=device, precision=precision)
+    named = seeds or (seed or 0,)
+    targets = sample_targets(
+        output, path.parent, named, count, size or loaded.size, overwrite=overwrite
+    )
+    if preview_tiled is not None and len(targets) > 1:
+        raise click.UsageError(f"--preview-tiled {preview_tiled}: one file, but several pictures")
+    for extra in filter(None, (sheet, preview_tiled)):
+        images.check_format(extra)
+        refuse_existing(Path(extra), overwrite)
+
+    begun = None if start == "noise" else start if start == "chains" else images.open_picture(start)
+    shown: list[Tensor] = []
+
+    def pictures() -> Iterator["Tensor"]:
+        for place, one in enumerate(named):
+
+            def note(done: int, total: int, place: int = place) -> None:
+                progress.update(place * total + done, len(named) * total)
+
+            for picture in loaded.samples(
+                size,
+                count,
+                one,
+                steps,
+                start=begun,
+                level=level,
+                step_size=step_size,
+                noise=noise,
+                lattice=lattice,
+                seamless=seamless,
+                on_step=note,
+            ):
+                if sheet is not None or preview_tiled is not None:
+                    shown.append(picture)
+                yield picture
+
     with Progress("synthesize") as progress:
-        pictures = loaded.samples(
-            size,
-            count,
-            seed,
-            steps,
-            start=None if start == "noise" else start,
-            level=level,
-            step_size=step_size,
-            noise=noise,
-            lattice=lattice,
-            seamless=seamless,
-            on_step=progress.update,
-        )
-        write_all(targets, pictures, seed, as_json=as_json)
+        write_all(targets, pictures(), as_json=as_json)
+    if sheet is not None:
+        images.write(images.grid(torch.stack(shown)), sheet)
+    if preview_tiled is not None:
+        images.write(shown[0].repeat(1, 2, 2), preview_tiled)

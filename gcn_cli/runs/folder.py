@@ -1,6 +1,8 @@
 """Where runs live: runs/<stem>/ with the model file, metrics.jsonl, previews/ and samples/."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gcn_cli.errors import InputError
@@ -42,20 +44,62 @@ def next_free(folder: Path, stem: str) -> int:
     return max((int(number) for number in taken if number.isdigit()), default=0) + 1
 
 
-def sample_paths(output: str | None, default: Path, count: int, *, overwrite: bool) -> list[str]:
-    """Where pictures go: a file, a folder, "-" for stdout, or the next free names in `default`.
+@dataclass(frozen=True)
+class Target:
+    """Where one picture goes: picture `number` of a seed."""
 
-    Raises InputError where they would replace a file, or several would share one.
+    path: str
+    seed: int
+    number: int
+
+
+def sample_targets(
+    output: str | None,
+    run: Path,
+    seeds: Sequence[int],
+    count: int,
+    size: tuple[int, int],
+    *,
+    overwrite: bool,
+) -> list[Target]:
+    """Where `count` pictures of each seed go: a file, a folder, a template, "-" for stdout.
+
+    By default the next free names in the run's samples/. A template has {seed}, {index} (of the
+    picture among those of its seed, from 0), {size} (width x height) and {model}. Raises InputError
+    where pictures would replace a file, or several would share one.
     """
-    if output == "-" or (output is not None and names_file(output)):
-        if count > 1:
-            raise InputError(f"--output {output}: one file for {count} pictures; name a folder")
+    jobs = [(seed, number) for seed in seeds for number in range(count)]
+    if output is not None and "{" in output:
+        paths = [_filled(output, run, seed, number, size) for seed, number in jobs]
+        if len(set(paths)) < len(paths):
+            raise InputError(
+                f"--output {output}: several pictures of one name; add {{seed}}{{index}}"
+            )
+    elif output == "-" or (output is not None and names_file(output)):
+        if len(jobs) > 1:
+            raise InputError(
+                f"--output {output}: one file for {len(jobs)} pictures; name a folder, or use "
+                "{seed} and {index} in the name"
+            )
         paths = [output]
     else:
-        folder = default if output is None else Path(output)
+        folder = run / "samples" if output is None else Path(output)
         first = next_free(folder, "sample") if output is None else 1
-        paths = [str(folder / f"sample-{n:04d}.png") for n in range(first, first + count)]
+        paths = [str(folder / f"sample-{first + k:04d}.png") for k in range(len(jobs))]
     for path in paths:
         if path != "-":
             refuse_existing(Path(path), overwrite)
-    return paths
+    return [Target(path, *job) for path, job in zip(paths, jobs, strict=True)]
+
+
+def _filled(template: str, run: Path, seed: int, number: int, size: tuple[int, int]) -> str:
+    known = {"seed": seed, "index": number, "size": f"{size[0]}x{size[1]}"}
+    try:
+        path = template.format(**known, model=run.resolve().name)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"--output {template}: a template knows {{seed}}, {{index}}, {{size}} and {{model}}"
+        ) from error
+    if not names_file(path):
+        raise InputError(f"--output {template}: must end in a picture format, as .png")
+    return path

@@ -61,6 +61,12 @@ class Model:
         return self.checkpoint.config
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) that samples have by default."""
+        height, width = self.checkpoint.image_size
+        return width, height
+
+    @property
     def complete(self) -> bool:
         """Whether all iterations of its training are done."""
         return self.checkpoint.iteration >= self.checkpoint.total_iterations

@@ -80,6 +80,14 @@ def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
         (["synthesize", "--level", "1"], "--level without --start PICTURE"),
         (["synthesize", "--steps", "0"], "--steps 0"),
         (["synthesize", "--seamless", "x", "--lattice", "reflect"], "--lattice reflect: is no"),
+        (["synthesize", "--seeds", "3-1"], "'3-1' is not seeds"),
+        (["synthesize", "--seeds", "1", "--seed", "2"], "--seed, --seeds: give one"),
+        (["synthesize", "--seeds", "1,2", "-o", "one.png"], "one file for 2 pictures"),
+        (["synthesize", "--count", "2", "-o", "{seed}.png"], "several pictures of one name"),
+        (["synthesize", "-o", "{sead}.png"], "a template knows {seed}, {index}"),
+        (["synthesize", "-o", "{seed}.doc"], "unknown picture format"),
+        (["synthesize", "--sheet", "sheet.doc"], "sheet.doc: unknown picture format"),
+        (["synthesize", "--count", "2", "--preview-tiled", "t.png"], "one file, but several"),
         (["reconstruct", "texture.png", "--extend", "0,0,0,0"], "--extend 0,0,0,0: pixels to add"),
         (["reconstruct", "texture.png", "--extend", "1,2"], "'1,2' is not LEFT,TOP,RIGHT,BOTTOM"),
         (["reconstruct", "texture.png", "--mask", "flat.png"], "is 160x160, the picture 40x32"),
@@ -199,3 +207,23 @@ def test_what_is_clear_is_made_anew_and_pictures_go_on_outwards(trained: Path) -
         height, width = rows.stop - rows.start, columns.stop - columns.start
         part = theirs[:, top : top + height, left : left + width]
         assert torch.equal(ours[:, rows, columns], part)
+
+
+def test_several_seeds_have_names_of_their_own_and_a_sheet(trained: Path) -> None:
+    words = ["--seeds", "5,1-2", "--steps", "2", "--size", "24x20", "--model", "runs/texture"]
+    named = ["-o", "out/{model}-{size}-{seed}-{index}.webp", "--sheet", "out/sheet.png"]
+    done = gcn("synthesize", *words, *named, "--json", cwd=trained)
+    assert done.returncode == 0, done.stderr.decode()
+    rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert [row["path"] for row in rows] == [f"out/texture-24x20-{k}-0.webp" for k in (5, 1, 2)]
+    assert [row["seed"] for row in rows] == [5, 1, 2]
+    assert all(row["seam_x"] > 0 for row in rows)
+    with Image.open(trained / "out" / "sheet.png") as sheet:
+        assert sheet.size == (24 * 2 + 2, 20 * 2 + 2)
+    alone = ["--seed", "1", "--steps", "2", "--size", "24x20", "--model", "runs/texture"]
+    shown = ["-o", "one.png", "--preview-tiled", "four.png", "--overwrite"]
+    assert gcn("synthesize", *alone, *shown, cwd=trained).returncode == 0
+    one, four = (images.read(str(trained / name)) for name in ("one.png", "four.png"))
+    assert torch.equal(four, one.repeat(1, 2, 2))
+    in_sheet = images.read(str(trained / "out" / "sheet.png"))
+    assert torch.equal(in_sheet[:, :20, 26:], one)

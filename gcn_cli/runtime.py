@@ -118,6 +118,17 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None where that cannot be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if device.type == "cpu" and line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
 def peak_memory_mib(device: torch.device) -> float:
     """The most memory held so far, in MiB: of tensors on a GPU, of this process elsewhere."""
     import resource

@@ -64,6 +64,12 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.strerror is None:
+            code = _fail(f"{type(error).__name__}: {error}", 1, debug)
+        else:
+            where = f"{error.filename}: " if error.filename else ""
+            code = _fail(f"{where}{error.strerror}; what was saved before is whole", 1, debug)
     except MemoryError:
         code = _fail("out of memory; use a smaller size or fewer images", 1, debug)
     except Exception as error:

@@ -145,7 +145,7 @@ class Sides(click.ParamType):  # type: ignore[type-arg]
 def machine_options(command: F) -> F:
     """--device, --precision and --threads."""
     for option in (
-        click.option("--threads", type=click.IntRange(min=1), help="processor threads"),
+        click.option("--threads", type=click.IntRange(1, 1024), help="processor threads"),
         click.option(
             "--precision",
             type=click.Choice(["auto", "float32", "bf16"]),

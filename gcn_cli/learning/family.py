@@ -47,6 +47,10 @@ class Family(Protocol):
         """Evaluations of B that a picture takes."""
         ...
 
+    def memory(self, size: tuple[int, int], dtype: torch.dtype) -> int:
+        """Bytes that an evaluation at `canvas` size takes at the least."""
+        ...
+
     def sample(
         self,
         request: Request,

@@ -1,6 +1,7 @@
 """The description of a network: layers and lattice. Free of torch, so that help texts are quick."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,6 +51,15 @@ class LayerSpec:
 def parse_layers(text: str) -> tuple[LayerSpec, ...]:
     """Layers from bottom to top, written with commas: "100@15/3+2,64@5+2,30@3+2"."""
     return tuple(LayerSpec.parse(part) for part in text.split(","))
+
+
+def responses_per_pixel(layers: Sequence[LayerSpec], depth: int = 1) -> float:
+    """How many filter responses all layers have together, for every pixel of a large image."""
+    found, step = 0.0, depth
+    for layer in layers:
+        step *= layer.stride
+        found += layer.filters / step**2
+    return found
 
 
 def closing_border(layer: LayerSpec) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcn_cli import images
+from gcn_cli.errors import InputError
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs.folder import MODEL
 
@@ -22,7 +23,14 @@ class Recorder:
 
     def __init__(self, run: Path, training: "Training", schedule: "Schedule") -> None:
         self.run, self.training, self.schedule = run, training, schedule
-        run.mkdir(parents=True, exist_ok=True)
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            images.write_bytes(run / ".writable", b"")
+            (run / ".writable").unlink()
+        except OSError as error:
+            raise InputError(
+                f"--output {run}: {error.strerror}; name a folder that can be written"
+            ) from error
         if schedule.overwrite:
             shutil.rmtree(run / "previews", ignore_errors=True)
         lines = "".join(json.dumps(row) + "\n" for row in training.history)

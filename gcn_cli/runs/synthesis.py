@@ -10,6 +10,7 @@ from torch import Tensor
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.pictures import Picture, open_once, to_pixels
+from gcn_cli.runtime import free_memory
 from gcn_cli.sampling.request import Request
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def samples(
     opened = None if start is None else open_once(start)
     asked = _size(loaded, request, opened)
     size = family.canvas(replace(request, size=asked), loaded.image_size)
+    check_memory(family.memory(size, dtype), asked, device)
     starts = _starts(loaded, request, count, opened, size)
     batch = count if device.type != "cpu" else 1
     steps, done = family.steps(request), 0
@@ -61,6 +63,16 @@ def samples(
             raise DivergedError("a chain left the finite numbers; lower --step-size, or retrain")
         yield from loaded.pixels.to_pixels(made.cpu().float())[:, :, : asked[0], : asked[1]]
         done = numbers.stop
+
+
+def check_memory(needed: int, size: tuple[int, int], device: torch.device) -> None:
+    """Raise InputError where bytes needed for a picture of `size` (H, W) cannot be had."""
+    free = free_memory(device)
+    if free is not None and needed > free:
+        raise InputError(
+            f"--size {size[1]}x{size[0]}: needs {needed / 2**30:.1f} GiB of memory at the least, "
+            f"{free / 2**30:.1f} GiB are free on {device}; choose a smaller size"
+        )
 
 
 def _size(loaded: Checkpoint, request: Request, opened: Picture | None) -> tuple[int, int]:

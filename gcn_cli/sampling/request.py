@@ -1,5 +1,6 @@
 """What a sample is asked to be, whatever the family of the model."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,17 @@ class Request:
     lattice: Lattice | None = None
     seamless: Seamless | None = None
     rounds: int | None = None  # times each level is taken where a part of the picture is given
+
+    def __post_init__(self) -> None:
+        for name, value in (("--level", self.level), ("--step-size", self.step_size)):
+            if value is not None:
+                check_positive(name, value)
+
+
+def check_positive(option: str, value: float) -> None:
+    """Raise InputError for what is no finite number above 0."""
+    if not 0 < value < math.inf:
+        raise InputError(f"{option} {value}: must be a number more than 0")
 
 
 def refused_size(trained: tuple[int, int]) -> InputError:

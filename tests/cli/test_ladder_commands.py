@@ -80,6 +80,22 @@ def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
         (["synthesize", "--level", "1"], "--level without --start PICTURE"),
         (["synthesize", "--steps", "0"], "--steps 0"),
         (["synthesize", "--seamless", "x", "--lattice", "reflect"], "--lattice reflect: is no"),
+        (["synthesize", "--size", "1000000"], "GiB of memory at the least"),
+        (["synthesize", "--size", "1000000000000"], "GiB of memory at the least"),
+        (["synthesize", "--threads", "100000"], "100000 is not in the range 1<=x<=1024"),
+        (
+            ["synthesize", "--start", "texture.png", "--level", "nan"],
+            "--level nan: must be a number more than 0",
+        ),
+        (
+            ["inspect", "--picture", "texture.png", "--level", "nan"],
+            "--level nan: must be a number",
+        ),
+        (
+            ["train", "texture.png", *SMALL, "-o", "texture.png"],
+            "--output texture.png: File exists; name a folder",
+        ),
+        (["train", "texture.png", *SMALL, "-o", "/proc/x"], "--output /proc/x: "),
         (["synthesize", "--seeds", "3-1"], "'3-1' is not seeds"),
         (["synthesize", "--seeds", "1", "--seed", "2"], "--seed, --seeds: give one"),
         (["synthesize", "--seeds", "1,2", "-o", "one.png"], "one file for 2 pictures"),
@@ -122,6 +138,8 @@ def test_bad_input_is_one_line(words: list[str], message: str, trained: Path) ->
     Image.effect_noise((8, 8), 60).save(trained / "tiny.png")
     Image.new("L", (40, 32)).save(trained / "black.png")
     model = ["--model", "runs/texture"] if words[0] != "train" else ["-o", "runs/bad"]
+    if "-o" in words and words[0] == "train":
+        model = []
     done = gcn(*words, *model, cwd=trained)
     assert done.returncode == 2, done.stderr.decode()
     assert message in done.stderr.decode()

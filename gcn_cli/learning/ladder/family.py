@@ -14,12 +14,12 @@ from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.level import LadderLevel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
-from gcn_cli.model.spec import Lattice, LayerSpec
+from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.noise import ImageNoise, named_generator
-from gcn_cli.sampling.request import Request, refused_size
+from gcn_cli.sampling.request import Request, check_positive, refused_size
 
 STEPS = 25  # where quality hardly rises with evaluations any more
 FREE_BORDER = 64  # pixels that are cut off where a picture is to end freely
@@ -59,6 +59,8 @@ class LadderFamily:
 
     def density(self, level: float | None, dtype: torch.dtype) -> LadderLevel:
         """p_s at `level`, by default where noise is as strong as the data."""
+        if level is not None:
+            check_positive("--level", level)
         return LadderLevel(self.net, DEFAULT_LEVEL if level is None else level, dtype)
 
     def canvas(self, request: Request, trained: tuple[int, int]) -> tuple[int, int]:
@@ -106,6 +108,11 @@ class LadderFamily:
         """Evaluations of D, one a level; every level but the last several times in `rounds`."""
         levels = STEPS if request.steps is None else request.steps
         return levels if request.rounds is None else (levels - 1) * request.rounds + 1
+
+    def memory(self, size: tuple[int, int], dtype: torch.dtype) -> int:
+        """Bytes that an evaluation at `size` takes at the least."""
+        values = responses_per_pixel(self.net.layers, self.net.depth) * dtype.itemsize
+        return int(size[0] * size[1] * 2 * values)
 
     def sample(
         self,

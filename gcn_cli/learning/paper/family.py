@@ -14,7 +14,7 @@ from gcn_cli.learning.paper.learner import PaperLearner
 from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.paper.fast import FastNet
 from gcn_cli.model.paper.network import GenerativeConvNet
-from gcn_cli.model.spec import LayerSpec
+from gcn_cli.model.spec import LayerSpec, responses_per_pixel
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback, run_chain
 from gcn_cli.sampling.noise import ImageNoise, named_generator
@@ -76,6 +76,10 @@ class PaperFamily:
     def steps(self, request: Request) -> int:
         """Langevin steps."""
         return STEPS if request.steps is None else request.steps
+
+    def memory(self, size: tuple[int, int], dtype: torch.dtype) -> int:
+        """Bytes that an evaluation at `size` takes at the least."""
+        return int(size[0] * size[1] * responses_per_pixel(self.net.layers) * dtype.itemsize)
 
     def sample(
         self,

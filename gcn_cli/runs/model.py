@@ -1,0 +1,258 @@
+"""A learned model in the hands of a Python program, or of a command."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gcn_cli.config import Config
+from gcn_cli.errors import InputError
+from gcn_cli.learning.trainer import Metrics
+from gcn_cli.model.spec import Lattice
+from gcn_cli.runs import checkpoint as files
+from gcn_cli.runs import description, reconstruction, synthesis
+from gcn_cli.runs import repair as repairing
+from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.pictures import (
+    Array,
+    Kind,
+    Picture,
+    as_kind,
+    kind_of,
+    mask_of,
+    open_once,
+    to_pixels,
+)
+from gcn_cli.runs.synthesis import OnEvaluation
+from gcn_cli.sampling.request import Request, Seamless, Start
+
+ROUNDS = 2  # of every level in repairs: one shows its border, four overdo what they make
+Size = tuple[int, int] | None
+"""(width, height) in pixels; None leaves it to the model."""
+
+
+class Model:
+    """A learned model: samples, reconstructions, scores."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype, path: Path | None = None
+    ) -> None:
+        """`dtype` is that of the maps; `path` the model file, None for a model in memory."""
+        self.checkpoint, self.dtype, self.path = checkpoint, dtype, path
+
+    @property
+    def config(self) -> Config:
+        """What it was trained with."""
+        return self.checkpoint.config
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) that samples have by default."""
+        height, width = self.checkpoint.image_size
+        return width, height
+
+    @property
+    def complete(self) -> bool:
+        """Whether all iterations of its training are done."""
+        return self.checkpoint.iteration >= self.checkpoint.total_iterations
+
+    @property
+    def history(self) -> list[Metrics]:
+        """The measures of every iteration."""
+        return self.checkpoint.history
+
+    @overload
+    def synthesize(
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        kind: Literal["pillow"] = "pillow",
+        **more: Any,
+    ) -> list[Image.Image]: ...
+
+    @overload
+    def synthesize(
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        kind: Literal["numpy"],
+        **more: Any,
+    ) -> list[NDArray[np.uint8]]: ...
+
+    @overload
+    def synthesize(
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        kind: Literal["torch"],
+        **more: Any,
+    ) -> list[Tensor]: ...
+
+    def synthesize(
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        kind: Kind = "pillow",
+        **more: Any,
+    ) -> list[Any]:
+        """New pictures of `size` (width, height), by default that of training.
+
+        Picture k of a seed is the same whatever `count` is. `steps` are evaluations a picture.
+        `more` is what `samples` takes. Raises InputError, DivergedError.
+        """
+        made = self.samples(size, count, seed, steps, **more)
+        return [as_kind(pixels, kind) for pixels in made]
+
+    def samples(
+        self,
+        size: Size = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        *,
+        start: Picture | None = None,
+        level: float | None = None,
+        step_size: float | None = None,
+        noise: bool = True,
+        lattice: str | None = None,
+        seamless: Seamless | None = None,
+        on_step: OnEvaluation | None = None,
+    ) -> Iterator[Tensor]:
+        """`synthesize` one picture at a time, as tensors (C, H, W) in 0..255, not rounded.
+
+        start: a picture to vary, its `level` of noise in deviations of the data (1 by default); or
+        "chains", those that a published model's run keeps. step_size, noise: of published models'
+        chains. lattice: the border; "circular", the default of textures, makes pictures seamless.
+        seamless: "x", "y", "both" or "off", in which directions pictures of a ladder tile.
+        on_step: called with the evaluations done and those of all pictures.
+        """
+        chosen: Start = "noise" if start is None else "picture"
+        if isinstance(start, str) and start == "chains":
+            chosen = "chains"
+        request = Request(
+            size=None if size is None else (size[1], size[0]),
+            seed=seed,
+            steps=steps,
+            start=chosen,
+            level=level,
+            step_size=step_size,
+            noise=noise,
+            lattice=None if lattice is None else Lattice(lattice),
+            seamless=seamless,
+        )
+        picture = start if chosen == "picture" else None
+        return synthesis.samples(
+            self.checkpoint, request, count, self.dtype, start=picture, on_step=on_step
+        )
+
+    def repair(
+        self,
+        picture: Picture,
+        mask: Picture | None = None,
+        *,
+        extend: tuple[int, int, int, int] | None = None,
+        band: int | None = None,
+        count: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        rounds: int = ROUNDS,
+        on_step: OnEvaluation | None = None,
+    ) -> Iterator[Tensor]:
+        """Variants of a picture, (C, H, W) in 0..255, a part of it made anew, the rest kept.
+
+        One of: mask, a picture of the same size, white where to make anew, or "alpha", what is
+        clear in the picture; extend, pixels to add at the left, top, right and bottom; band, the
+        width of an edge that is made anew so that the picture tiles. rounds: times every level is
+        taken, so that both parts settle. Kept pixels are what they were, to the bit.
+        """
+        opened = open_once(picture)
+        pixels = to_pixels(opened, self.config.channels)
+        torus: Seamless | None = None
+        if (mask is not None) + (extend is not None) + (band is not None) != 1:
+            raise InputError("repair needs one of mask, extend and band")
+        if extend is not None:
+            pixels, anew = repairing.extended(pixels, extend)
+        elif band is not None:
+            anew, torus = repairing.band((pixels.shape[1], pixels.shape[2]), band), "both"
+        else:
+            assert mask is not None
+            anew = mask_of(opened, mask, pixels)
+        request = Request(seed=seed, steps=steps, rounds=rounds, seamless=torus)
+        return repairing.repair(self.checkpoint, pixels, anew, request, count, self.dtype, on_step)
+
+    @overload
+    def reconstruct(
+        self, picture: str | Path | Image.Image, steps: int = 1, level: float | None = None
+    ) -> Image.Image: ...
+
+    @overload
+    def reconstruct(
+        self, picture: Array, steps: int = 1, level: float | None = None
+    ) -> NDArray[np.uint8]: ...
+
+    @overload
+    def reconstruct(
+        self, picture: Tensor, steps: int = 1, level: float | None = None
+    ) -> Tensor: ...
+
+    def reconstruct(self, picture: Picture, steps: int = 1, level: float | None = None) -> Any:
+        """What the auto-encoder makes of a picture; of the same kind as it, of a file Pillow's.
+
+        It comes back as the model sees pictures: shrunk as for training, cut to whole maps.
+        """
+        pixels, _ = self.auto_encode(picture, steps, level)
+        return as_kind(pixels, kind_of(picture))
+
+    def auto_encode(
+        self, picture: Picture, steps: int = 1, level: float | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """`reconstruct` as a tensor (C, H, W) in 0..255, with its measures.
+
+        rms_error in grey levels, share_of_variance, psnr_db, and residual, which is 0 at a mode.
+        """
+        density = self.checkpoint.family.density(level, self.dtype)
+        pixels = reconstruction.fitted(self.checkpoint, picture)
+        return reconstruction.auto_encode(self.checkpoint, density, pixels, steps)
+
+    def score(self, picture: Picture, level: float | None = None) -> float:
+        """f(I; w), of a ladder at noise `level` (1 by default)."""
+        return float(self.judge(picture, level)["score"])
+
+    def energy(self, picture: Picture, level: float | None = None) -> float:
+        """U(I) = |I|^2 / (2 sigma^2) - f(I), of a ladder at noise `level` (1 by default)."""
+        return float(self.judge(picture, level)["energy"])
+
+    def judge(self, picture: Picture, level: float | None = None) -> dict[str, Any]:
+        """Score, energy, energy_per_pixel and the share of open_gates by layer, in float32."""
+        density = self.checkpoint.family.density(level, torch.float32)
+        pixels = reconstruction.fitted(self.checkpoint, picture)
+        return description.judge(self.checkpoint, density, pixels)
+
+    def describe(self) -> dict[str, Any]:
+        """Config, layers and history as plain values."""
+        return description.describe(self.checkpoint)
+
+    def filters(self) -> Tensor:
+        """The first layer's filters side by side, (C, H, W) in 0..255."""
+        return description.filter_sheet(self.checkpoint)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file, whole or not at all; `load` takes it back."""
+        files.save(Path(path), self.checkpoint)

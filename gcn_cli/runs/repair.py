@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.errors import DivergedError, InputError
+from gcn_cli.errors import InputError
 from gcn_cli.model.spec import Lattice
 from gcn_cli.runs.checkpoint import Checkpoint
-from gcn_cli.runs.synthesis import OnEvaluation
+from gcn_cli.runs.synthesis import OnEvaluation, made_pixels
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.request import Request
 
@@ -117,9 +117,7 @@ def _conditioned(
                 on_step(done + step, count * steps)
 
         made = family.sample(request, [number], None, size, dtype, note, given)
-        if not bool(torch.isfinite(made).all()):
-            raise DivergedError("a chain left the finite numbers; retrain")
-        yield torch.where(anew, loaded.pixels.to_pixels(made[0].cpu().float()), pixels)
+        yield torch.where(anew, made_pixels(loaded, made)[0], pixels)
 
 
 def _window(marked: Tensor, stride: int) -> Tensor:

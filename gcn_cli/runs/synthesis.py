@@ -59,10 +59,18 @@ def samples(
             batch //= 2
             log.info("out of memory on %s: going on with %d pictures at a time", device, batch)
             continue
-        if not bool(torch.isfinite(made).all()):
-            raise DivergedError("a chain left the finite numbers; lower --step-size, or retrain")
-        yield from loaded.pixels.to_pixels(made.cpu().float())[:, :, : asked[0], : asked[1]]
+        yield from made_pixels(loaded, made)[:, :, : asked[0], : asked[1]]
         done = numbers.stop
+
+
+def made_pixels(loaded: Checkpoint, made: Tensor) -> Tensor:
+    """Samples (N, C, H, W) of a model as pixels in 0..255, on the processor.
+
+    Raises DivergedError where a chain left the finite numbers.
+    """
+    if not bool(torch.isfinite(made).all()):
+        raise DivergedError("a chain left the finite numbers; lower --step-size, or retrain")
+    return loaded.pixels.to_pixels(made.cpu().float())
 
 
 def check_memory(needed: int, size: tuple[int, int], device: torch.device) -> None:
@@ -79,6 +87,9 @@ def _size(loaded: Checkpoint, request: Request, opened: Picture | None) -> tuple
     """(H, W) asked for: of a picture to start from its own, where the model takes any."""
     if request.size is not None:
         return request.size
+    stored = loaded.learner_state.get("chains.images")
+    if request.start == "chains" and stored is not None:
+        return stored.shape[-2], stored.shape[-1]  # a crop's, where it learned from crops
     if opened is None or loaded.config.size or loaded.config.head:
         return loaded.image_size
     height, width = to_pixels(opened, loaded.config.channels, None, loaded.config.shrink).shape[1:]

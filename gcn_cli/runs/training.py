@@ -47,10 +47,14 @@ class Training:
         asked: Config,
         config: Config,
         pictures: Sequence[Tensor],
+        digest: str,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """`config` is `asked` once pictures (C, H, W), 0..255, and device have settled it."""
+        """`config` is `asked` once pictures (C, H, W), 0..255, and device have settled it.
+
+        `digest` names the pictures.
+        """
         self.asked, self.device, self.count = asked, device, len(pictures)
         self.pixels = PixelScale.fit(
             pictures, config.mean_color, unit_deviation=config.unit_deviation
@@ -60,7 +64,7 @@ class Training:
             self.family, self.learner = make_learner(config, in_units, device, dtype)
         except ValueError as error:
             raise InputError(f"{error}; see --size, --crop and --layers") from error
-        self.digest = digest(pictures)
+        self.digest = digest
         self.iteration = 0
         self.history: list[Metrics] = []
         self.seconds_before = 0.0
@@ -169,14 +173,15 @@ def _begin(
     """
     model_file = None if run is None or overwrite else run / MODEL
     saved = files.load(model_file) if model_file and model_file.exists() else None
+    digest = digest_of(pictures)
     smallest = min(min(picture.shape[1:]) for picture in pictures)
     settled, said = asked.settled(smallest, on_gpu=device.type != "cpu")
     if saved is None:
         for line in said:
             log.info(line)
-        return Training(asked, settled, pictures, device, dtype)
-    _check_same(run, saved, asked if saved.asked else settled, digest(pictures))
-    training = Training(asked, saved.config, pictures, device, dtype)
+        return Training(asked, settled, pictures, digest, device, dtype)
+    _check_same(run, saved, asked if saved.asked else settled, digest)
+    training = Training(asked, saved.config, pictures, digest, device, dtype)
     training.go_on(saved)
     log.info("%s: going on after iteration %d", run, training.iteration)
     return training
@@ -207,7 +212,7 @@ def _report(training: Training) -> None:
             log.info(sentence)
 
 
-def digest(pictures: Sequence[Tensor]) -> str:
+def digest_of(pictures: Sequence[Tensor]) -> str:
     """Names pictures (C, H, W) by their size and their pixels in 8 bits."""
     found = hashlib.sha256()
     for picture in pictures:

@@ -90,6 +90,18 @@ def test_synthesis_starts_and_sizes(trained: Path) -> None:
         assert Image.open(io.BytesIO(done.stdout)).size == size
 
 
+def test_chains_of_a_run_learned_from_crops_have_the_size_of_crops(here: Path) -> None:
+    words = ["--crop", "16", "--batch-size", "2", "-o", "cropped"]
+    assert gcn("train", "texture.png", *SMALL, *words, cwd=here).returncode == 0
+    start = ["--start", "chains", "--steps", "1", "--model", "cropped", "-o", "-"]
+    done = gcn("synthesize", *start, cwd=here)
+    assert done.returncode == 0, done.stderr.decode()
+    assert Image.open(io.BytesIO(done.stdout)).size == (16, 16)
+    refused = gcn("synthesize", *start, "--size", "24", cwd=here)
+    assert refused.returncode == 2
+    assert b"--size: stored chains have a size of their own" in refused.stderr
+
+
 def test_reconstruction_prints_its_measures(trained: Path) -> None:
     done = gcn("reconstruct", "texture.png", "--steps", "2", "--json", cwd=trained)
     assert done.returncode == 0, done.stderr.decode()

@@ -25,7 +25,7 @@ LATTICES = tuple(map(str, Lattice))
 class _Checked:
     """Checks every field by its rules when a config is made."""
 
-    channels: int
+    channels: int | None
     mean_color: tuple[float, ...] | None
     # What a family has no option for.
     shrink: int | None = None
@@ -36,11 +36,17 @@ class _Checked:
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):  # type: ignore[arg-type]
             check(spec.name, getattr(self, spec.name), spec.metadata)
-        if self.mean_color is not None and len(self.mean_color) != self.channels:
+        given = len(self.mean_color) if self.mean_color is not None else None
+        if given is not None and self.channels is not None and given != self.channels:
             raise InputError(
-                f"--mean-color has {len(self.mean_color)} values for {self.channels} channels; "
+                f"--mean-color has {given} values for {self.channels} channels; "
                 "give one a channel, or 'own'"
             )
+
+    @property
+    def bands(self) -> int:
+        """Channels of the model: colours, until pictures have `settled` it."""
+        return 3 if self.channels is None else self.channels
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,9 @@ class LadderConfig(_Checked):
         128, "learn from random crops of this side; 0 takes whole pictures", low=1
     )
     batch_size: int | None = value(4, "observed images an iteration; 0 means all", low=1)
-    channels: int = value(3, "3 for colour, 1 for grey", choices=(1, 3))
+    channels: int | None = value(
+        None, "3 for colour, 1 for grey; 0 takes what the pictures have", low=1
+    )
     mean_color: tuple[float, ...] | None = value(
         None, "colour that becomes 0, as R,G,B in 0..255; 'own' takes the pictures' mean"
     )
@@ -109,21 +117,26 @@ class LadderConfig(_Checked):
         """Share of the iterations, at the end, in which the likelihood counts."""
         return self.refined if self.learner == REFINED else 0.0
 
-    def settled(self, smallest_side: int, *, on_gpu: bool) -> tuple["LadderConfig", list[str]]:
+    def settled(
+        self, room: int, channels: int, *, on_gpu: bool
+    ) -> tuple["LadderConfig", list[str]]:
         """With what the pictures and the device decide, and what is to be said of that.
 
-        A crop is cut down to what small pictures have. Raises InputError where that is too little.
+        A crop is cut down to the `room` that small pictures have, or those of which a part is
+        hidden. Raises InputError where that is too little.
         """
-        if self.crop is None or smallest_side >= self.crop:
-            return self, []
+        own = dataclasses.replace(self, channels=channels)
+        if self.crop is None or room >= self.crop:
+            return own, []
         stride = self.depth * math.prod(layer.stride for layer in self.layers)
-        crop = smallest_side // stride * stride
+        crop = room // stride * stride
         if crop <= 2 * self.margin:
             raise InputError(
-                f"a picture of side {smallest_side} is too small to learn from; enlarge it"
+                f"a picture with room for crops of side {room} only is too small to learn from; "
+                "enlarge it, or hide less of it"
             )
-        said = f"cut down to {crop}, the smallest picture has a side of {smallest_side}"
-        return dataclasses.replace(self, crop=crop), [f"--crop {self.crop}: {said}"]
+        said = f"cut down to {crop}, the smallest picture has room for a side of {room}"
+        return dataclasses.replace(own, crop=crop), [f"--crop {self.crop}: {said}"]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +158,7 @@ class PaperConfig(_Checked):
     size: int | None = value(224, "", low=1)
     crop: int | None = value(None, "", low=1)
     batch_size: int | None = value(None, "", low=1)
-    channels: int = value(3, "", choices=(1, 3))
+    channels: int | None = value(None, "", low=1)
     mean_color: tuple[float, ...] | None = value(IMAGENET_MEAN, "")
     layers: tuple[LayerSpec, ...] = value(PUBLISHED_LAYERS, "")
     head: bool = value(False, "")
@@ -175,12 +188,19 @@ class PaperConfig(_Checked):
         """Those that a training begins with."""
         return self.layers[:1] if self.growth else self.layers
 
-    def settled(self, smallest_side: int, *, on_gpu: bool) -> tuple["PaperConfig", list[str]]:
-        """With what the device decides: persistent chains run side by side on a GPU."""
-        del smallest_side
+    def settled(self, room: int, channels: int, *, on_gpu: bool) -> tuple["PaperConfig", list[str]]:
+        """With what pictures and device decide: persistent chains run side by side on a GPU.
+
+        The published mean colour becomes a grey where pictures are grey.
+        """
+        del room
+        mean = self.mean_color
+        if mean == IMAGENET_MEAN and channels == 1:
+            mean = (sum(IMAGENET_MEAN) / 3,)
+        own = dataclasses.replace(self, channels=channels, mean_color=mean)
         if self.learner != "mle" or self.chains is not None:
-            return self, []
-        return dataclasses.replace(self, chains=16 if on_gpu else 1), []
+            return own, []
+        return dataclasses.replace(own, chains=16 if on_gpu else 1), []
 
     def __post_init__(self) -> None:
         super().__post_init__()

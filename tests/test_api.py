@@ -41,7 +41,7 @@ def test_the_public_names() -> None:
     public = {name for name in vars(gcn.Model) if not name.startswith("_")}
     assert public == {
         "auto_encode", "complete", "config", "describe", "energy", "filters", "history", "judge",
-        "reconstruct", "repair", "samples", "save", "score", "size", "synthesize",
+        "maps", "reconstruct", "repair", "samples", "save", "score", "size", "split", "synthesize",
     }  # fmt: skip
 
 

@@ -49,7 +49,6 @@ def test_presets_survive_json(name: str) -> None:
         ("learner", "sgd", "--learner sgd: must be one of"),
         ("lattice", "cubic", "--lattice cubic"),
         ("layers", "100x3", "--layers 100x3"),
-        ("mean_color", "1,2", "--mean-color has 2 values for 3 channels"),
         ("momentum", "1", "--momentum 1.0: must be 0.999 or less"),
     ],
 )

@@ -170,6 +170,18 @@ def model_option(command: F) -> F:
     )(command)
 
 
+def linked_option(command: F) -> F:
+    """--with, once for every linked map beside the first."""
+    return click.option(
+        "--with",
+        "linked",
+        multiple=True,
+        metavar="MAP",
+        help="a map linked to the picture, as its normals; once for each, in the same order as in "
+        "training",
+    )(command)
+
+
 def json_option(command: F) -> F:
     """--json, one object a line on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="print JSON for machines")(command)

@@ -5,12 +5,20 @@ from pathlib import Path
 
 import click
 
-from gcn_cli.cli.options import Sides, json_option, machine_options, model_option, overwrite_option
+from gcn_cli.cli.options import (
+    Sides,
+    json_option,
+    linked_option,
+    machine_options,
+    model_option,
+    overwrite_option,
+)
 
 
 @click.command("reconstruct")
 @click.argument("pictures", nargs=-1, required=True, metavar="IMAGE...")
 @model_option
+@linked_option
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
@@ -54,6 +62,7 @@ from gcn_cli.cli.options import Sides, json_option, machine_options, model_optio
 def command(
     pictures: tuple[str, ...],
     model: str | None,
+    linked: tuple[str, ...],
     steps: int | None,
     mask: str | None,
     extend: tuple[int, int, int, int] | None,
@@ -90,9 +99,9 @@ def command(
     if repairs and level is not None:
         raise click.UsageError("--level: a repair takes all levels; leave it out")
     from gcn_cli.cli.console import Progress
-    from gcn_cli.cli.writing import write_all
-    from gcn_cli.images import expand_sources, write
-    from gcn_cli.runs.folder import Target, model_path, refuse_existing
+    from gcn_cli.cli.writing import as_files, write_all
+    from gcn_cli.images import expand_sources, open_picture, split, write
+    from gcn_cli.runs.folder import Target, map_path, model_path, refuse_existing
     from gcn_cli.runs.library import load
     from gcn_cli.runtime import set_threads
 
@@ -106,16 +115,20 @@ def command(
         for s in sources
         for k in variants
     ]
-    for target in targets if output or repairs else []:
-        refuse_existing(target, overwrite)
+    if linked and len(sources) > 1:
+        raise click.UsageError(f"--with: goes with one IMAGE, not with {len(sources)}")
     loaded = load(path, device=device, precision=precision)
+    for target in targets if output or repairs else []:
+        for one in loaded.maps:
+            refuse_existing(map_path(str(target), one.name), overwrite)
+    opened = [[open_picture(one) for one in (source, *linked)] for source in sources]
     if repairs:
         with Progress("repair") as progress:
             made = (
                 picture
-                for source in sources
+                for rasters in opened
                 for picture in loaded.repair(
-                    source,
+                    rasters,
                     mask,
                     extend=extend,
                     band=band,
@@ -126,11 +139,16 @@ def command(
                 )
             )
             jobs = [Target(str(t), seed or 0, k % len(variants)) for k, t in enumerate(targets)]
-            write_all(jobs, made, as_json=as_json)
+            bare = mask == "alpha"
+            kinds = (
+                as_files(loaded.maps, rasters, bare=bare) for rasters in opened for _ in variants
+            )
+            write_all(jobs, made, kinds, as_json=as_json)
         return
-    for source, target in zip(sources, targets, strict=True):
-        result, measures = loaded.auto_encode(source, steps or 1, level)
-        write(result, str(target))
+    for source, rasters, target in zip(sources, opened, targets, strict=True):
+        result, measures = loaded.auto_encode(rasters, steps or 1, level)
+        for one, part in zip(loaded.maps, split(result, loaded.maps), strict=True):
+            write(part, str(map_path(str(target), one.name)), one.depth, one.profile)
         if as_json:
             click.echo(json.dumps({"image": source, "output": str(target), **measures}))
         else:

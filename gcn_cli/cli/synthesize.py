@@ -1,6 +1,7 @@
 """gcn synthesize: Langevin chains from a model file to pictures on disk."""
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from gcn_cli.cli.options import (
     Seeds,
     Size,
     json_option,
+    linked_option,
     machine_options,
     model_option,
     overwrite_option,
@@ -19,6 +21,8 @@ from gcn_cli.sampling.request import Seamless
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from gcn_cli.runs.pictures import Linked
 
 
 @click.command("synthesize")
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     help="white noise of the reference distribution, a picture, or the chains stored with a "
     "published model's run",
 )
+@linked_option
 @click.option(
     "--step-size",
     type=float,
@@ -85,6 +90,7 @@ def command(
     seed: int | None,
     seeds: tuple[int, ...] | None,
     start: str,
+    linked: tuple[str, ...],
     step_size: float | None,
     noise: bool,
     lattice: str | None,
@@ -111,6 +117,8 @@ def command(
     """
     if seed is not None and seeds is not None:
         raise click.UsageError("--seed, --seeds: give one of them")
+    if linked and start in ("noise", "chains"):
+        raise click.UsageError("--with: means nothing without --start PICTURE; leave it out")
     if step_size is not None and not step_size > 0:
         raise click.BadParameter(f"{step_size} is not more than 0", param_hint="--step-size")
     import torch
@@ -118,6 +126,7 @@ def command(
     from gcn_cli import images
     from gcn_cli.cli.console import Progress
     from gcn_cli.cli.writing import write_all
+    from gcn_cli.images.bands import side_by_side
     from gcn_cli.runs.folder import model_path, refuse_existing, sample_targets
     from gcn_cli.runs.library import load
     from gcn_cli.runtime import set_threads
@@ -127,7 +136,13 @@ def command(
     loaded = load(path, device=device, precision=precision)
     named = seeds or (seed or 0,)
     targets = sample_targets(
-        output, path.parent, named, count, size or loaded.size, overwrite=overwrite
+        output,
+        path.parent,
+        named,
+        count,
+        size or loaded.size,
+        overwrite=overwrite,
+        maps=[one.name for one in loaded.maps],
     )
     if preview_tiled is not None and len(targets) > 1:
         raise click.UsageError(f"--preview-tiled {preview_tiled}: one file, but several pictures")
@@ -135,7 +150,9 @@ def command(
         images.check_format(extra)
         refuse_existing(Path(extra), overwrite)
 
-    begun = None if start == "noise" else start if start == "chains" else images.open_picture(start)
+    begun: Linked | None = None if start == "noise" else start
+    if start not in ("noise", "chains"):
+        begun = [images.open_picture(one) for one in (start, *linked)]
     shown: list[Tensor] = []
 
     def pictures() -> Iterator["Tensor"]:
@@ -162,8 +179,9 @@ def command(
                 yield picture
 
     with Progress("synthesize") as progress:
-        write_all(targets, pictures(), as_json=as_json)
+        write_all(targets, pictures(), repeat(loaded.maps), as_json=as_json)
     if sheet is not None:
-        images.write(images.grid(torch.stack(shown)), sheet)
+        whole = [side_by_side(one, loaded.maps) for one in shown]
+        images.write(images.grid(torch.stack(whole)), sheet)
     if preview_tiled is not None:
-        images.write(shown[0].repeat(1, 2, 2), preview_tiled)
+        images.write(side_by_side(shown[0].repeat(1, 2, 2), loaded.maps), preview_tiled)

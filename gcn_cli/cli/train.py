@@ -1,6 +1,6 @@
 """gcn train: pictures in, a run folder out."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,11 +8,15 @@ from gcn_cli.cli.options import (
     Duration,
     config_options,
     given_config,
+    linked_option,
     machine_options,
     overwrite_option,
 )
 from gcn_cli.errors import InterruptedRunError
 from gcn_cli.presets import PRESET_NOTES, PRESETS
+
+if TYPE_CHECKING:
+    from gcn_cli.runs.observed import Alpha
 
 _PRESET_HELP = "published settings. " + "; ".join(
     f"{name}: {note}" for name, note in PRESET_NOTES.items()
@@ -23,6 +27,18 @@ _PRESET_HELP = "published settings. " + "; ".join(
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "-o", "--output", metavar="RUN", help="run folder  [default: runs/<stem of the first SOURCE>]"
+)
+@linked_option
+@click.option(
+    "--mask", metavar="MASK", help="a picture of SOURCE's size, white where nothing is learned"
+)
+@click.option(
+    "--alpha",
+    type=click.Choice(["auto", "mask", "channel", "drop"]),
+    default="auto",
+    show_default=True,
+    help="transparency: mask, holes of which nothing is learned; channel, learned like a colour; "
+    "drop, laid on white; auto says which it takes",
 )
 @click.option("--preset", type=click.Choice(list(PRESETS)), help=_PRESET_HELP)
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of config values")
@@ -44,6 +60,9 @@ _PRESET_HELP = "published settings. " + "; ".join(
 def command(
     sources: tuple[str, ...],
     output: str | None,
+    linked: tuple[str, ...],
+    mask: str | None,
+    alpha: "Alpha",
     preset: str | None,
     config_file: str | None,
     max_time: float | None,
@@ -63,6 +82,8 @@ def command(
     \b
     gcn train texture.jpg
     gcn train texture.jpg --preset quick -o runs/draft
+    gcn train albedo.png --with normal.png --with roughness.png -o runs/bark
+    gcn train photo.png --mask scratches.png
     gcn train faces/ --preset object --size 64
     gcn train texture.jpg --preset paper-texture --max-time 5m
     """
@@ -77,6 +98,9 @@ def command(
     with stop.listening(), Progress("train") as progress:
         model = train(
             list(sources),
+            linked=linked,
+            mask=mask,
+            alpha=alpha,
             preset=preset,
             config=config_file,
             output=run,

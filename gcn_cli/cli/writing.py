@@ -1,23 +1,59 @@
 """Pictures to their paths as they come, and the paths to stdout."""
 
 import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import click
 from torch import Tensor
 
 from gcn_cli import images, quality
-from gcn_cli.runs.folder import Target
+from gcn_cli.images import BANDS, Map
+from gcn_cli.runs.folder import Target, map_path
 
 
-def write_all(targets: Iterable[Target], pictures: Iterable[Tensor], *, as_json: bool) -> None:
-    """Every picture to its path, and the path to stdout unless the picture went there."""
-    for target, picture in zip(targets, pictures, strict=True):
-        images.write(picture, target.path)
-        if target.path != "-":
-            height, width = picture.shape[1:]
-            record = {"path": target.path, "seed": target.seed, "number": target.number}
-            record |= {"width": width, "height": height}
-            record |= dict(zip(("seam_x", "seam_y"), quality.seams(picture), strict=True))
-            click.echo(json.dumps(record) if as_json else str(Path(target.path)))
+def write_all(
+    targets: Iterable[Target],
+    pictures: Iterable[Tensor],
+    maps: Iterable[Sequence[Map]],
+    *,
+    as_json: bool,
+) -> None:
+    """Every picture to its path, and the path to stdout unless the picture went there.
+
+    `maps` are those of each picture; of linked ones each has a file of its own.
+    """
+    for target, own, picture in zip(targets, maps, pictures, strict=False):
+        across, down = quality.seams(picture)
+        for one, part in zip(own, images.split(picture, own), strict=True):
+            path = target.path if target.path == "-" else str(map_path(target.path, one.name))
+            images.write(part, path, one.depth, one.profile)
+            if path == "-":
+                continue
+            height, width = part.shape[1:]
+            record: dict[str, object] = {"path": path, "seed": target.seed, "number": target.number}
+            record |= {"map": one.name} if one.name else {}
+            record |= {"width": width, "height": height, "seam_x": across, "seam_y": down}
+            click.echo(json.dumps(record) if as_json else path)
+
+
+def as_files(maps: Sequence[Map], rasters: Sequence[images.Raster], *, bare: bool) -> list[Map]:
+    """Maps that are written as the files they came from: bands, depth and profile.
+
+    `bare` leaves transparency out that a model does not know.
+    """
+    return [
+        Map(
+            one.name,
+            _bands(one.bands, raster.bands, bare=bare),
+            16 if raster.depth == 16 else 8,
+            profile=raster.profile,
+        )
+        for one, raster in zip(maps, rasters, strict=True)
+    ]
+
+
+def _bands(known: str, given: str, *, bare: bool) -> str:
+    clear = known.endswith("A") or (given.endswith("A") and not bare)
+    bands = given.rstrip("A") + ("A" if clear else "")
+    assert bands in BANDS
+    return bands

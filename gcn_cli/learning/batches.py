@@ -6,9 +6,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+FEW_PLACES = 256  # of a crop between what is not known: from here there is enough to choose from
+
+
+def free_places(hidden: Tensor, side: int) -> Tensor:
+    """Top left corners (n, 2) of all windows of `side` with nothing of `hidden` (H, W) bool."""
+    sums = F.pad(hidden.to(torch.int64).cumsum(0).cumsum(1), (1, 0, 1, 0))
+    inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    return (inside == 0).nonzero()
+
+
+def roomiest(picture: Tensor) -> int:
+    """The side of the largest crop of a picture (C, H, W) that there is enough room for.
+
+    Where all of it is known, its shorter side. NaN is not known.
+    """
+    hidden = picture.isnan().any(dim=0)
+    low, high = 0, min(hidden.shape)
+    if not bool(hidden.any()):
+        return high
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len(free_places(hidden, middle)) >= FEW_PLACES:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
 
 class Batches:
     """Draws observed batches from pictures (C, H, W); one named generator, saved with the run.
+
+    Crops leave out what is NaN.
 
     crop = None takes whole pictures, which must then have one size, and never one twice;
     batch_size = None takes all of them (of crops: one a picture).
@@ -35,6 +64,13 @@ class Batches:
         if crop is not None and min(min(size[1:]) for size in sizes) < crop:
             raise ValueError(f"crop {crop} is larger than the smallest picture")
         self.pictures = list(pictures)
+        hidden = [picture.isnan().any(dim=0).cpu() for picture in pictures]
+        if crop is None and any(bool(one.any()) for one in hidden):
+            raise ValueError("whole pictures are learned, but of some a part is hidden")
+        self._places = [
+            free_places(one, crop) if crop is not None and bool(one.any()) else None
+            for one in hidden
+        ]
         self.crop = crop
         wanted = batch_size or len(pictures)
         self.batch_size = min(wanted, len(pictures)) if crop is None else wanted
@@ -59,13 +95,17 @@ class Batches:
         if self.crop is None and self.batch_size >= len(self.pictures) and not turned:
             return torch.stack(self.pictures)
         order = torch.randperm(len(self.pictures), generator=self.generator).tolist()
-        chosen = [self.pictures[order[k % len(order)]] for k in range(self.batch_size)]
-        return torch.stack([self._turn(self._cut(picture)) for picture in chosen])
+        chosen = [order[k % len(order)] for k in range(self.batch_size)]
+        return torch.stack([self._turn(self._cut(number)) for number in chosen])
 
-    def _cut(self, picture: Tensor) -> Tensor:
+    def _cut(self, number: int) -> Tensor:
+        picture, places = self.pictures[number], self._places[number]
         if self.crop is None:
             return self._shifted(picture) if self.shifts else picture
-        top, left = (self._below(side - self.crop + 1) for side in picture.shape[1:])
+        if places is None:
+            top, left = (self._below(side - self.crop + 1) for side in picture.shape[1:])
+        else:
+            top, left = places[self._below(len(places))].tolist()
         return picture[:, top : top + self.crop, left : left + self.crop]
 
     def _shifted(self, picture: Tensor) -> Tensor:

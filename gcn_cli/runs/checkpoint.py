@@ -4,6 +4,7 @@ Weights, optimiser, chains, random states and history, so that a training goes o
 stopped. No pickle. Written to a temporary name, synced and renamed.
 """
 
+import base64
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -17,15 +18,15 @@ from torch import Tensor
 
 from gcn_cli.config import Config, from_json, to_json
 from gcn_cli.errors import InputError
-from gcn_cli.images import PixelScale, write_bytes
+from gcn_cli.images import Map, PixelScale, write_bytes
 from gcn_cli.learning.family import Family
 from gcn_cli.learning.setup import build
 from gcn_cli.learning.state import below
 from gcn_cli.model.spec import parse_layers
 from gcn_cli.version import VERSION
 
-FORMAT = 5
-READABLE = (4, 5)  # 4 lacks what was asked for, where that was cut down
+FORMAT = 6
+READABLE = (4, 5, 6)  # 4 lacks what was asked for, where that was cut down; 5 lacks maps
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Checkpoint:
     history: list[dict[str, float]] = field(default_factory=list)
     learner_state: dict[str, Tensor] = field(default_factory=dict)
     asked: Config | None = None  # before pictures and device settled what was left open
+    maps: tuple[Map, ...] = (Map(),)  # what pictures the channels are
 
     @property
     def config(self) -> Config:
@@ -58,6 +60,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "config": to_json(checkpoint.config),
         "asked": to_json(checkpoint.asked or checkpoint.config),
         "pixels": dataclasses.asdict(checkpoint.pixels),
+        "maps": [_described(one) for one in checkpoint.maps],
         "layers": ",".join(map(str, net.layers)),
         "image_size": checkpoint.image_size,
         "iteration": checkpoint.iteration,
@@ -119,7 +122,8 @@ def _assemble(
     names, pixels = description["metrics"], description["pixels"]
     return Checkpoint(
         family=family,
-        pixels=PixelScale(tuple(pixels["mean"]), float(pixels["scale"])),
+        pixels=PixelScale(tuple(pixels["mean"]), _scales(pixels["scale"], family.config.bands)),
+        maps=_maps(description.get("maps"), family.config.bands),
         image_size=(height, width),
         iteration=int(description["iteration"]),
         total_iterations=int(description["total_iterations"]),
@@ -133,3 +137,27 @@ def _assemble(
         },
         asked=None if asked is None else from_json(asked),
     )
+
+
+def _described(one: Map) -> dict[str, Any]:
+    """A map as JSON has it."""
+    profile = None if one.profile is None else base64.b64encode(one.profile).decode()
+    return {**dataclasses.asdict(one), "profile": profile}
+
+
+def _maps(described: list[dict[str, Any]] | None, channels: int) -> tuple[Map, ...]:
+    """What `_described` described; of older files, one picture."""
+    if described is None:
+        return (Map(bands="L" if channels == 1 else "RGB"),)
+    maps = tuple(
+        Map(**{**one, "profile": one["profile"] and base64.b64decode(one["profile"])})
+        for one in described
+    )
+    if sum(one.channels for one in maps) != channels:
+        raise ValueError(f"maps of {channels} channels in all")
+    return maps
+
+
+def _scales(written: float | list[float], channels: int) -> tuple[float, ...]:
+    """A scale for every channel; older files have one for all."""
+    return tuple(written) if isinstance(written, list) else (float(written),) * channels

@@ -33,6 +33,7 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
         layers.append({**whole, "parameters": net.head_parameters})
     return {
         "config": to_json(loaded.config),
+        "maps": [f"{one.name} {one.bands} {one.depth} bits".strip() for one in loaded.maps],
         "mean_color": list(loaded.pixels.mean),
         "iteration": loaded.iteration,
         "total_iterations": loaded.total_iterations,
@@ -70,7 +71,8 @@ def judge(loaded: Checkpoint, density: GenerativeModel, pixels: Tensor) -> dict[
 
 def filter_sheet(loaded: Checkpoint) -> Tensor:
     """The first layer's filters side by side, each stretched to 0..255 about mid grey."""
-    filters = loaded.family.net.first_filters.cpu()
+    seen = 3 if loaded.maps[0].bands.startswith("RGB") else 1  # colours of the first map
+    filters = loaded.family.net.first_filters.cpu()[:, :seen]
     peak = filters.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
     shown = 127.5 + 127.5 * filters / peak
     enlarged = shown.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)

@@ -38,9 +38,16 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path}: exists; add --overwrite to replace it, or name another")
 
 
+def map_path(path: str, name: str) -> Path:
+    """Where one of several linked maps goes: its name before the ending."""
+    whole = Path(path)
+    return whole.with_name(f"{whole.stem}-{name}{whole.suffix}") if name else whole
+
+
 def next_free(folder: Path, stem: str) -> int:
     """The first number that no <stem>-NNNN.png in `folder` has."""
-    taken = [p.stem.removeprefix(f"{stem}-") for p in folder.glob(f"{stem}-*.png")]
+    names = (path.stem.removeprefix(f"{stem}-") for path in folder.glob(f"{stem}-*.png"))
+    taken = [name.partition("-")[0] for name in names]  # a linked map's name comes after
     return max((int(number) for number in taken if number.isdigit()), default=0) + 1
 
 
@@ -61,6 +68,7 @@ def sample_targets(
     size: tuple[int, int],
     *,
     overwrite: bool,
+    maps: Sequence[str] = ("",),
 ) -> list[Target]:
     """Where `count` pictures of each seed go: a file, a folder, a template, "-" for stdout.
 
@@ -86,9 +94,12 @@ def sample_targets(
         folder = run / "samples" if output is None else Path(output)
         first = next_free(folder, "sample") if output is None else 1
         paths = [str(folder / f"sample-{first + k:04d}.png") for k in range(len(jobs))]
+    if "-" in paths and len(maps) > 1:
+        raise InputError(f"--output -: a picture of {len(maps)} linked maps; name a file or folder")
     for path in paths:
-        if path != "-":
-            refuse_existing(Path(path), overwrite)
+        for name in maps:
+            if path != "-":
+                refuse_existing(map_path(path, name), overwrite)
     return [Target(path, *job) for path, job in zip(paths, jobs, strict=True)]
 
 

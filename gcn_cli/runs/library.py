@@ -12,11 +12,8 @@ from gcn_cli.presets import resolve
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs.folder import model_path
 from gcn_cli.runs.model import Model
-from gcn_cli.runs.pictures import (
-    Picture,
-    as_list,
-    to_pixels,
-)
+from gcn_cli.runs.observed import Alpha, observe
+from gcn_cli.runs.pictures import Picture, as_list
 from gcn_cli.runs.training import OnStep, Schedule, run_training
 from gcn_cli.runtime import choose_device, choose_precision
 from gcn_cli.values import read_file
@@ -38,6 +35,9 @@ def load(run: str | Path | None = None, *, device: str = "auto", precision: str 
 def train(
     pictures: Picture | Sequence[Picture],
     *,
+    linked: Sequence[Picture] = (),
+    mask: Picture | None = None,
+    alpha: Alpha = "auto",
     preset: str | None = None,
     config: str | Path | None = None,
     output: str | Path | None = None,
@@ -53,19 +53,30 @@ def train(
 ) -> Model:
     """Learn a model from pictures; `settings` are the fields of the config, as iterations=500.
 
-    pictures: one or several, or a folder's path. config: a TOML file of settings. output: the run's
-    folder, which is gone on with, or trained anew with `overwrite`; None keeps the model in memory.
+    pictures: one or several, or a folder's path. linked: maps of one picture that are learned with
+    it. mask: of one picture, white where nothing is learned. alpha: whether transparency is a
+    "mask", a "channel" or dropped; "auto" decides by the pictures. config: a TOML file of
+    settings. output: the run's folder, which is gone on with, or trained anew with `overwrite`;
+    None keeps the model in memory.
     max_time, save_every: seconds. on_step(iteration, last, measures) is called after every
     iteration, and `should_stop` asked. Raises InputError, DivergedError.
     """
     asked = resolve(settings, read_file(str(config)) if config else None, preset)
     chosen = choose_device(device)
     dtype = choose_precision(precision, chosen, smooth_gates=asked.smooth_gates)
-    size = (asked.size, asked.size) if asked.size else None
-    pixels = [to_pixels(one, asked.channels, size, asked.shrink) for one in as_list(pictures)]
+    observed = observe(
+        as_list(pictures),
+        linked=list(linked),
+        mask=mask,
+        alpha=alpha,
+        channels=asked.channels,
+        size=asked.size,
+        shrink=asked.shrink,
+        crop=asked.crop,
+    )
     schedule = Schedule(max_time, preview_every, save_every, overwrite)
     training = run_training(
-        pixels,
+        observed,
         asked,
         None if output is None else Path(output),
         schedule,

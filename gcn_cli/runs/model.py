@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gcn_cli.config import Config
 from gcn_cli.errors import InputError
+from gcn_cli.images import Map, split
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.spec import Lattice
 from gcn_cli.runs import checkpoint as files
@@ -21,13 +22,15 @@ from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.pictures import (
     Array,
     Kind,
+    Linked,
     Picture,
     as_kind,
     kind_of,
     mask_of,
     open_once,
-    to_pixels,
+    several,
 )
+from gcn_cli.runs.shown import Shown
 from gcn_cli.runs.synthesis import OnEvaluation
 from gcn_cli.sampling.request import Request, Seamless, Start
 
@@ -127,7 +130,7 @@ class Model:
         seed: int = 0,
         steps: int | None = None,
         *,
-        start: Picture | None = None,
+        start: Linked | None = None,
         level: float | None = None,
         step_size: float | None = None,
         noise: bool = True,
@@ -164,7 +167,7 @@ class Model:
 
     def repair(
         self,
-        picture: Picture,
+        picture: Linked,
         mask: Picture | None = None,
         *,
         extend: tuple[int, int, int, int] | None = None,
@@ -180,10 +183,12 @@ class Model:
         One of: mask, a picture of the same size, white where to make anew, or "alpha", what is
         clear in the picture; extend, pixels to add at the left, top, right and bottom; band, the
         width of an edge that is made anew so that the picture tiles. rounds: times every level is
-        taken, so that both parts settle. Kept pixels are what they were, to the bit.
+        taken, so that both parts settle. Kept pixels are what they were, to the bit; transparency
+        that the model does not know stays as it is. Of linked maps the first has the mask.
         """
-        opened = open_once(picture)
-        pixels = to_pixels(opened, self.config.channels)
+        opened = [open_once(one) for one in several(picture)]
+        shown = Shown.of(opened, self.checkpoint.maps, cleared=mask == "alpha")
+        pixels = shown.pixels
         torus: Seamless | None = None
         if (mask is not None) + (extend is not None) + (band is not None) != 1:
             raise InputError("repair needs one of mask, extend and band")
@@ -193,9 +198,20 @@ class Model:
             anew, torus = repairing.band((pixels.shape[1], pixels.shape[2]), band), "both"
         else:
             assert mask is not None
-            anew = mask_of(opened, mask, pixels)
+            anew = mask_of(opened[0], mask)
         request = Request(seed=seed, steps=steps, rounds=rounds, seamless=torus)
-        return repairing.repair(self.checkpoint, pixels, anew, request, count, self.dtype, on_step)
+        made = repairing.repair(self.checkpoint, pixels, anew, request, count, self.dtype, on_step)
+        return (shown.as_given(one, extend) for one in made)
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """What pictures the channels are: one, or those of linked maps."""
+        return self.checkpoint.maps
+
+    def split(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Channels (C, H, W) of a sample, map by map, by the names they were learned under."""
+        parts = split(pixels, self.maps)
+        return {one.name: part for one, part in zip(self.maps, parts, strict=True)}
 
     @overload
     def reconstruct(
@@ -212,7 +228,7 @@ class Model:
         self, picture: Tensor, steps: int = 1, level: float | None = None
     ) -> Tensor: ...
 
-    def reconstruct(self, picture: Picture, steps: int = 1, level: float | None = None) -> Any:
+    def reconstruct(self, picture: Linked, steps: int = 1, level: float | None = None) -> Any:
         """What the auto-encoder makes of a picture; of the same kind as it, of a file Pillow's.
 
         It comes back as the model sees pictures: shrunk as for training, cut to whole maps.
@@ -221,7 +237,7 @@ class Model:
         return as_kind(pixels, kind_of(picture))
 
     def auto_encode(
-        self, picture: Picture, steps: int = 1, level: float | None = None
+        self, picture: Linked, steps: int = 1, level: float | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """`reconstruct` as a tensor (C, H, W) in 0..255, with its measures.
 
@@ -231,15 +247,15 @@ class Model:
         pixels = reconstruction.fitted(self.checkpoint, picture)
         return reconstruction.auto_encode(self.checkpoint, density, pixels, steps)
 
-    def score(self, picture: Picture, level: float | None = None) -> float:
+    def score(self, picture: Linked, level: float | None = None) -> float:
         """f(I; w), of a ladder at noise `level` (1 by default)."""
         return float(self.judge(picture, level)["score"])
 
-    def energy(self, picture: Picture, level: float | None = None) -> float:
+    def energy(self, picture: Linked, level: float | None = None) -> float:
         """U(I) = |I|^2 / (2 sigma^2) - f(I), of a ladder at noise `level` (1 by default)."""
         return float(self.judge(picture, level)["energy"])
 
-    def judge(self, picture: Picture, level: float | None = None) -> dict[str, Any]:
+    def judge(self, picture: Linked, level: float | None = None) -> dict[str, Any]:
         """Score, energy, energy_per_pixel and the share of open_gates by layer, in float32."""
         density = self.checkpoint.family.density(level, torch.float32)
         pixels = reconstruction.fitted(self.checkpoint, picture)

@@ -7,11 +7,11 @@ from gcn_cli import quality
 from gcn_cli.errors import InputError
 from gcn_cli.model.energy import GenerativeModel, reconstruct
 from gcn_cli.runs.checkpoint import Checkpoint
-from gcn_cli.runs.pictures import Picture, to_pixels
+from gcn_cli.runs.pictures import Linked, to_pixels
 from gcn_cli.sampling.langevin import find_mode, mode_residual
 
 
-def fitted(loaded: Checkpoint, picture: Picture) -> Tensor:
+def fitted(loaded: Checkpoint, picture: Linked) -> Tensor:
     """A picture as the model was trained to see it, (C, H, W) in 0..255.
 
     What its layers do not fit on is cut off at the far border. Raises InputError where nothing is
@@ -19,7 +19,7 @@ def fitted(loaded: Checkpoint, picture: Picture) -> Tensor:
     """
     config, net = loaded.config, loaded.family.net
     size = loaded.image_size if config.size or config.head else None
-    pixels = to_pixels(picture, config.channels, size, config.shrink)
+    pixels = to_pixels(picture, loaded.maps, size, config.shrink)
     height, width = net.fitting(pixels.shape[1], pixels.shape[2])
     pixels = pixels[:, :height, :width]
     try:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from gcn_cli.errors import DivergedError, InputError
+from gcn_cli.images import Raster
+from gcn_cli.images.bands import finished
 from gcn_cli.runs.checkpoint import Checkpoint
-from gcn_cli.runs.pictures import Picture, open_once, to_pixels
+from gcn_cli.runs.pictures import Linked, open_once, several, to_pixels
 from gcn_cli.runtime import free_memory
 from gcn_cli.sampling.request import Request
 
@@ -25,7 +27,7 @@ def samples(
     count: int,
     dtype: torch.dtype,
     *,
-    start: Picture | None = None,
+    start: Linked | None = None,
     on_step: OnEvaluation | None = None,
 ) -> Iterator[Tensor]:
     """`count` pictures (C, H, W) in 0..255, each as soon as it is made.
@@ -36,7 +38,7 @@ def samples(
     left the finite numbers.
     """
     family, device = loaded.family, loaded.family.net.weights[0].device
-    opened = None if start is None else open_once(start)
+    opened = None if start is None else [open_once(one) for one in several(start)]
     asked = _size(loaded, request, opened)
     size = family.canvas(replace(request, size=asked), loaded.image_size)
     check_memory(family.memory(size, dtype), asked, device)
@@ -70,7 +72,10 @@ def made_pixels(loaded: Checkpoint, made: Tensor) -> Tensor:
     """
     if not bool(torch.isfinite(made).all()):
         raise DivergedError("a chain left the finite numbers; lower --step-size, or retrain")
-    return loaded.pixels.to_pixels(made.cpu().float())
+    pixels = loaded.pixels.to_pixels(made.cpu().float())
+    if not any(one.normals for one in loaded.maps):
+        return pixels
+    return torch.stack([finished(one, loaded.maps) for one in pixels])
 
 
 def check_memory(needed: int, size: tuple[int, int], device: torch.device) -> None:
@@ -83,7 +88,7 @@ def check_memory(needed: int, size: tuple[int, int], device: torch.device) -> No
         )
 
 
-def _size(loaded: Checkpoint, request: Request, opened: Picture | None) -> tuple[int, int]:
+def _size(loaded: Checkpoint, request: Request, opened: list[Raster] | None) -> tuple[int, int]:
     """(H, W) asked for: of a picture to start from its own, where the model takes any."""
     if request.size is not None:
         return request.size
@@ -92,12 +97,16 @@ def _size(loaded: Checkpoint, request: Request, opened: Picture | None) -> tuple
         return stored.shape[-2], stored.shape[-1]  # a crop's, where it learned from crops
     if opened is None or loaded.config.size or loaded.config.head:
         return loaded.image_size
-    height, width = to_pixels(opened, loaded.config.channels, None, loaded.config.shrink).shape[1:]
+    height, width = to_pixels(opened, loaded.maps, None, loaded.config.shrink).shape[1:]
     return height, width
 
 
 def _starts(
-    loaded: Checkpoint, request: Request, count: int, opened: Picture | None, size: tuple[int, int]
+    loaded: Checkpoint,
+    request: Request,
+    count: int,
+    opened: list[Raster] | None,
+    size: tuple[int, int],
 ) -> Tensor | None:
     """What chains start from in model units, (count, C, H, W); None for noise."""
     if request.start == "chains":
@@ -111,5 +120,5 @@ def _starts(
         return stored.float()
     if opened is None:
         return None
-    values = loaded.pixels.to_model(to_pixels(opened, loaded.config.channels, size))
+    values = loaded.pixels.to_model(to_pixels(opened, loaded.maps, size))
     return values.expand(count, *values.shape)

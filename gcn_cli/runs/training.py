@@ -14,11 +14,14 @@ from gcn_cli import images
 from gcn_cli.config import Config, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale
+from gcn_cli.images.bands import side_by_side
+from gcn_cli.learning.batches import roomiest
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.folder import MODEL
+from gcn_cli.runs.observed import Observed
 from gcn_cli.runs.recorder import Recorder
 from gcn_cli.runtime import StopRequest, peak_memory_mib
 from gcn_cli.values import option_name
@@ -46,18 +49,22 @@ class Training:
         self,
         asked: Config,
         config: Config,
-        pictures: Sequence[Tensor],
+        observed: Observed,
         digest: str,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """`config` is `asked` once pictures (C, H, W), 0..255, and device have settled it.
+        """`config` is `asked` once pictures and device have settled it.
 
         `digest` names the pictures.
         """
+        pictures, self.maps = observed.pictures, observed.maps
         self.asked, self.device, self.count = asked, device, len(pictures)
         self.pixels = PixelScale.fit(
-            pictures, config.mean_color, unit_deviation=config.unit_deviation
+            pictures,
+            config.mean_color,
+            unit_deviation=config.unit_deviation,
+            groups=[size for one in self.maps for size in one.groups],
         )
         in_units = [self.pixels.to_model(picture) for picture in pictures]
         try:
@@ -88,7 +95,8 @@ class Training:
 
     def preview(self) -> Tensor:
         """Some samples side by side, (C, H, W) in 0..255."""
-        return images.grid(self.pixels.to_pixels(self.learner.preview()[:16].cpu()))
+        made = self.pixels.to_pixels(self.learner.preview()[:16].cpu())
+        return images.grid(torch.stack([side_by_side(one, self.maps) for one in made]))
 
     def checkpoint(self) -> Checkpoint:
         """All of it, as it is now."""
@@ -104,11 +112,12 @@ class Training:
             history=self.history,
             learner_state=self.learner.state(),
             asked=self.asked,
+            maps=self.maps,
         )
 
 
 def run_training(
-    pictures: Sequence[Tensor],
+    observed: Observed,
     asked: Config,
     run: Path | None,
     schedule: Schedule,
@@ -118,14 +127,14 @@ def run_training(
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Training:
-    """Train what is asked on pictures (C, H, W), 0..255, into the folder `run`, where one is named.
+    """Train what is asked on what is observed into the folder `run`, where one is named.
 
     Goes on with what is there. Ends at the last iteration, after the time limit, or where
     `should_stop` says so; all that is learned by then is saved. Raises InputError for what does
     not fit together, DivergedError where learning left the finite numbers.
     """
     limit = StopRequest(schedule.max_time)
-    training = _begin(pictures, asked, run, schedule.overwrite, device, dtype)
+    training = _begin(observed, asked, run, schedule.overwrite, device, dtype)
     if training.complete:
         log.info("%s: complete, %d iterations; --overwrite trains anew", run, training.iteration)
         return training
@@ -160,7 +169,7 @@ def run_training(
 
 
 def _begin(
-    pictures: Sequence[Tensor],
+    observed: Observed,
     asked: Config,
     run: Path | None,
     overwrite: bool,
@@ -173,15 +182,16 @@ def _begin(
     """
     model_file = None if run is None or overwrite else run / MODEL
     saved = files.load(model_file) if model_file and model_file.exists() else None
-    digest = digest_of(pictures)
-    smallest = min(min(picture.shape[1:]) for picture in pictures)
-    settled, said = asked.settled(smallest, on_gpu=device.type != "cpu")
+    digest = digest_of(observed.pictures)
+    room = min(roomiest(picture) for picture in observed.pictures)
+    channels = len(observed.pictures[0])
+    settled, said = asked.settled(room, channels, on_gpu=device.type != "cpu")
     if saved is None:
         for line in said:
             log.info(line)
-        return Training(asked, settled, pictures, digest, device, dtype)
+        return Training(asked, settled, observed, digest, device, dtype)
     _check_same(run, saved, asked if saved.asked else settled, digest)
-    training = Training(asked, saved.config, pictures, digest, device, dtype)
+    training = Training(asked, saved.config, observed, digest, device, dtype)
     training.go_on(saved)
     log.info("%s: going on after iteration %d", run, training.iteration)
     return training
@@ -192,6 +202,8 @@ def _check_same(run: Path | None, saved: Checkpoint, config: Config, pictures: s
     now, then = to_json(config), to_json(saved.asked or saved.config)
     remedy = "use --overwrite to train anew, or -o for another run"
     for key in now:
+        if key == "channels" and now[key] is None:
+            continue  # as the pictures have, and those are compared below
         if now[key] != then.get(key):
             was = f"{option_name(key)} {then.get(key)}, not {now[key]}"
             raise InputError(f"{run}: trained with {was}; {remedy}")
@@ -213,9 +225,12 @@ def _report(training: Training) -> None:
 
 
 def digest_of(pictures: Sequence[Tensor]) -> str:
-    """Names pictures (C, H, W) by their size and their pixels in 8 bits."""
+    """Names pictures (C, H, W) by their size and their pixels; what is hidden counts too."""
     found = hashlib.sha256()
     for picture in pictures:
         found.update(str(tuple(picture.shape)).encode())
-        found.update(images.to_picture(picture).tobytes())
+        values = picture.cpu().permute(1, 2, 0).contiguous().numpy()
+        narrow = values.round().clip(0, 255)
+        exact = bool((narrow == values).all())  # never where something is hidden
+        found.update(narrow.astype("uint8").tobytes() if exact else values.tobytes())
     return found.hexdigest()

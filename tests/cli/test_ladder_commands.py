@@ -9,6 +9,7 @@ from PIL import Image
 
 from gcn_cli import images
 from tests.cli.test_commands import gcn
+from tests.reading import read
 
 SMALL = [
     "--layers", "8@5,8@3/2", "--crop", "16", "--margin", "2", "--iterations", "20",
@@ -67,7 +68,7 @@ def test_samples_of_any_size_and_from_a_picture(trained: Path) -> None:
 def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
     words = ["--start", "texture.png", "--level", "0.03", "--steps", "1", "--model", "runs/texture"]
     assert gcn("synthesize", *words, "-o", "same.png", "--overwrite", cwd=trained).returncode == 0
-    ours, theirs = (images.read(str(trained / name)) for name in ("same.png", "texture.png"))
+    ours, theirs = (read(str(trained / name)) for name in ("same.png", "texture.png"))
     assert float((ours - theirs).abs().mean()) < 0.1 * float(theirs.std())
 
 
@@ -191,9 +192,9 @@ def test_repairs_keep_what_is_kept_to_the_bit(trained: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     paths = done.stdout.decode().split()
     assert paths == ["repaired/texture-1.png", "repaired/texture-2.png"]
-    theirs = images.read(str(trained / "texture.png"))
-    kept = images.read(str(trained / "mask.png"), channels=1)[0] < 128
-    ours = [images.read(str(trained / path)) for path in paths]
+    theirs = read(str(trained / "texture.png"))
+    kept = read(str(trained / "mask.png"), bands="L")[0] < 128
+    ours = [read(str(trained / path)) for path in paths]
     for one in ours:
         assert torch.equal(one[:, kept], theirs[:, kept])
         assert not torch.equal(one[:, ~kept], theirs[:, ~kept])
@@ -219,8 +220,8 @@ def test_what_is_clear_is_made_anew_and_pictures_go_on_outwards(trained: Path) -
         assert done.returncode == 0, done.stderr.decode()
         record = json.loads(done.stdout)
         assert (record["width"], record["height"]) == size
-        ours = images.read(str(trained / record["path"]))
-        theirs = images.read(str(trained / "texture.png"))
+        ours = read(str(trained / record["path"]))
+        theirs = read(str(trained / "texture.png"))
         rows, columns, left, top = kept
         height, width = rows.stop - rows.start, columns.stop - columns.start
         part = theirs[:, top : top + height, left : left + width]
@@ -241,7 +242,7 @@ def test_several_seeds_have_names_of_their_own_and_a_sheet(trained: Path) -> Non
     alone = ["--seed", "1", "--steps", "2", "--size", "24x20", "--model", "runs/texture"]
     shown = ["-o", "one.png", "--preview-tiled", "four.png", "--overwrite"]
     assert gcn("synthesize", *alone, *shown, cwd=trained).returncode == 0
-    one, four = (images.read(str(trained / name)) for name in ("one.png", "four.png"))
+    one, four = (read(str(trained / name)) for name in ("one.png", "four.png"))
     assert torch.equal(four, one.repeat(1, 2, 2))
-    in_sheet = images.read(str(trained / "out" / "sheet.png"))
+    in_sheet = read(str(trained / "out" / "sheet.png"))
     assert torch.equal(in_sheet[:, :20, 26:], one)

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 
 import gcn_cli
-from gcn_cli import images
 from gcn_cli.config import PaperConfig
 from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale
@@ -18,6 +17,7 @@ from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec
 from gcn_cli.runs import checkpoint
 from gcn_cli.runs.checkpoint import Checkpoint
+from tests.reading import read
 
 
 def sample(head: bool = False) -> Checkpoint:
@@ -27,7 +27,7 @@ def sample(head: bool = False) -> Checkpoint:
     family.net.initialise(0.1, torch.Generator().manual_seed(0))
     return Checkpoint(
         family=family,
-        pixels=PixelScale((1.0, 2.0, 3.0), 1.0),
+        pixels=PixelScale((1.0, 2.0, 3.0), (1.0,) * 3),
         image_size=(16, 16),
         iteration=2,
         total_iterations=9,
@@ -86,7 +86,7 @@ def test_a_file_of_format_4_loads_and_samples_as_it_did(name: str) -> None:
     """The pictures were written by the release that wrote the files."""
     model = gcn_cli.load(OLD / f"{name}.safetensors", device="cpu", precision="float32")
     (picture,) = model.synthesize(size=(24, 24), steps=3, kind="torch")
-    theirs = images.read(str(OLD / f"{name}.png"), channels=1)
+    theirs = read(str(OLD / f"{name}.png"), bands="L")
     assert isinstance(picture, torch.Tensor)
     assert float((picture.round().clamp(0, 255) - theirs).abs().max()) <= 1
 
@@ -100,6 +100,6 @@ def test_a_run_of_format_4_goes_on_where_it_stopped(tmp_path: Path) -> None:
     )  # fmt: skip
     assert model.complete
     (picture,) = model.synthesize(size=(24, 24), steps=3, kind="torch")
-    theirs = images.read(str(OLD / "ladder-whole.png"), channels=1)
+    theirs = read(str(OLD / "ladder-whole.png"), bands="L")
     assert isinstance(picture, torch.Tensor)
     assert float((picture.round().clamp(0, 255) - theirs).abs().max()) <= 1

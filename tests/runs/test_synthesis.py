@@ -19,7 +19,7 @@ def on_a_device() -> Checkpoint:
     """A model that is not on the processor."""
     family = build(LadderConfig(), (32, 32))
     family.net.to("meta")
-    return Checkpoint(family, PixelScale((0.0, 0.0, 0.0), 1.0), (32, 32))
+    return Checkpoint(family, PixelScale((0.0,) * 3, (1.0,) * 3), (32, 32))
 
 
 def test_out_of_memory_means_smaller_batches_and_a_line(

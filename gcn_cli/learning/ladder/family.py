@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gcn_cli.config import LadderConfig
 from gcn_cli.errors import InputError
-from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.batches import Batches, roomiest
 from gcn_cli.learning.ladder.learner import LadderLearner
 from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.level import LadderLevel
@@ -40,7 +40,7 @@ class LadderFamily:
         """With all parameters zero."""
         net = LadderNet(
             layers,
-            channels=config.channels,
+            channels=config.bands,
             depth=config.depth,
             lattice=config.lattice,
             rectifier=Rectifier(config.smoothness, config.exact_gates),
@@ -53,7 +53,7 @@ class LadderFamily:
         self.net.initialise(named_generator(self.config.seed, "layer", 0))
         if not self.config.head:
             # Half a picture at most, so that there are several windows to take the mean of.
-            half = min(min(picture.shape[1:]) for picture in observed.pictures) // 2
+            half = min(roomiest(picture) for picture in observed.pictures) // 2
             self.net.spectrum.fit(observed.pictures, min(half, *observed.image_size))
         return LadderLearner(self.config, self.net.to(device), observed, device, dtype)
 
@@ -128,7 +128,7 @@ class LadderFamily:
         config, steps = self.config, STEPS if request.steps is None else request.steps
         device = self.net.weights[0].device
         noise = ImageNoise(request.seed, "chain", numbers, device)
-        shape = (len(numbers), config.channels, *size)
+        shape = (len(numbers), config.bands, *size)
         drawn = ImageNoise(request.seed, "start", numbers, device)(shape)
         if start is None:
             levels = noise_levels(steps, config.noise_max, config.noise_min)

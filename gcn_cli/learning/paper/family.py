@@ -37,7 +37,7 @@ class PaperFamily:
         """With all parameters zero."""
         net = GenerativeConvNet(
             layers,
-            channels=config.channels,
+            channels=config.bands,
             lattice=config.lattice,
             sigma=config.sigma,
             head_for=image_size if config.head else None,
@@ -48,7 +48,7 @@ class PaperFamily:
         """First filters drawn; the learner adds the layers that are still to come."""
         config = self.config
         self.net.initialise(config.init_std, named_generator(config.seed, "layer", 0))
-        shape = (config.channels, *observed.image_size)
+        shape = (config.bands, *observed.image_size)
         chains = _chains(config, observed.batch_size, shape, device)
         return PaperLearner(config, self.net.to(device), observed, chains, dtype)
 
@@ -100,7 +100,7 @@ class PaperFamily:
         net = self._on(request)
         device = net.weights[0].device
         if start is None:
-            shape = (len(numbers), self.config.channels, *size)
+            shape = (len(numbers), self.config.bands, *size)
             start = net.sigma * ImageNoise(request.seed, "start", numbers)(shape)
         return run_chain(
             start.to(device),

@@ -47,8 +47,12 @@ class Spectrum(nn.Module):
 
     @torch.no_grad()
     def fit(self, pictures: Sequence[Tensor], side: int) -> None:
-        """Measure pictures (C, H, W), none smaller than `side`, in windows of that many pixels."""
+        """Measure pictures (C, H, W), none smaller than `side`, in windows of that many pixels.
+
+        What is NaN is left out; each picture needs a window without it.
+        """
         pixels = torch.cat([picture.flatten(1) for picture in pictures], dim=1).to(self.power)
+        pixels = pixels[:, pixels.isfinite().all(dim=0)]
         _, columns = torch.linalg.eigh(pixels @ pixels.T / pixels.shape[1])
         self.axes.copy_(columns.T)
         waves, found, count = _cosines(side, self.power), torch.zeros_like(self.power[:, :1, :1]), 0
@@ -124,9 +128,21 @@ def _windows(pictures: Sequence[Tensor], side: int) -> Iterator[Tensor]:
             sorted({(full - side) * place // STEPS for place in range(STEPS + 1)})
             for full in picture.shape[1:]
         )
+        hidden = picture.isnan().any(dim=0)
+        if bool(hidden.any()):
+            yield _known_windows(picture, hidden, side)
+            continue
         for top in tops:
             rows = picture[:, top : top + side]
             yield torch.stack([rows[:, :, left : left + side] for left in lefts])
+
+
+def _known_windows(picture: Tensor, hidden: Tensor, side: int) -> Tensor:
+    """As many windows with nothing hidden, evenly over all there are: (windows, C, side, side)."""
+    covered = F.max_pool2d(hidden[None].float(), side, stride=1)[0]
+    places = (covered == 0).nonzero()
+    chosen = places[:: max(1, len(places) // (STEPS + 1) ** 2)].tolist()
+    return torch.stack([picture[:, y : y + side, x : x + side] for y, x in chosen])
 
 
 def _smoothed(power: Tensor) -> Tensor:

@@ -1,0 +1,147 @@
+"""Picture files into memory, as they are: bands, depth, profile, turned upright."""
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from gcn_cli.errors import InputError
+from gcn_cli.images.bands import BANDS, Raster, from_pillow
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+MOST_PIXELS = 2**28  # of a picture: 16384 x 16384
+SEVERAL = ("GIF", "WEBP", "PNG", "TIFF")  # formats that hold several pictures of equal standing
+WIDE = 257.0  # 16-bit values a grey level of 255
+
+
+def expand_sources(sources: Sequence[str]) -> list[str]:
+    """Folders become the pictures in them, sorted by name; files and "-" stay.
+
+    Raises InputError for what is not there, and for a folder without pictures.
+    """
+    found: list[str] = []
+    for source in sources:
+        path = Path(source)
+        if source != "-" and not path.exists():
+            raise InputError(f"{source}: no such file or folder")
+        if source != "-" and path.is_dir():
+            inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise InputError(f"{source}: a folder without pictures ({', '.join(SUFFIXES)})")
+            found += inside
+        else:
+            found.append(source)
+    return found
+
+
+def open_picture(source: str) -> Raster:
+    """A picture file, read whole, turned as its rotation note says; "-" is standard input.
+
+    Raises InputError for what is not one whole picture of a size that can be worked on.
+    """
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return _decoded(source, data)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{source}: {error.strerror}") from error
+        raise InputError(f"{source}: not a readable picture (damaged or unknown format)") from error
+
+
+def _decoded(source: str, data: bytes) -> Raster:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # checked here, in one line
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                raise InputError(
+                    f"{source}: {width}x{height} are too many pixels, {MOST_PIXELS} at the most; "
+                    "make it smaller"
+                )
+            frames = getattr(opened, "n_frames", 1) if opened.format in SEVERAL else 1
+            if frames > 1:
+                raise InputError(
+                    f"{source}: holds {frames} pictures (an animation, or pages); save the one "
+                    "that is meant as a file of its own"
+                )
+            wide = _is_wide(opened)
+            opened.load()
+            if wide and opened.mode in ("RGB", "RGBA", "LA"):
+                return _wide_colours(source, data)
+            upright = ImageOps.exif_transpose(opened)
+            return pillow_raster(upright, source)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _is_wide(opened: Image.Image) -> bool:
+    """Whether a file has 16 bits a band, of which Pillow reads colours with 8."""
+    tiles: Any = getattr(opened, "tile", ())
+    return any(";16" in str(tile[3]) for tile in tiles)
+
+
+def pillow_raster(picture: Image.Image, source: str = "a picture") -> Raster:
+    """A Pillow picture of any mode. Raises InputError where it has none of grey or colours."""
+    profile = picture.info.get("icc_profile")
+    if picture.mode.startswith("I"):
+        values = torch.from_numpy(np.asarray(picture, dtype=np.float32).copy())[None]
+        if float(values.min()) < 0 or float(values.max()) > 65535:
+            raise InputError(f"{source}: 32-bit greys; save it with 8 or 16 bits")
+        return Raster(values / WIDE, "L", 16, profile)
+    if picture.mode == "F":
+        raise InputError(f"{source}: greys with fractions have no scale; save it with 16 bits")
+    if picture.mode == "CMYK":
+        return Raster(from_pillow(_from_inks(picture, profile)), "RGB")
+    clear = picture.has_transparency_data
+    if picture.mode not in BANDS:
+        grey = picture.mode in ("1", "La")
+        bands = ("LA" if clear else "L") if grey else "RGBA" if clear else "RGB"
+        picture = picture.convert(bands)
+    elif clear and not picture.mode.endswith("A"):  # one colour stands for clear
+        picture = picture.convert("RGBA")
+    return Raster(from_pillow(picture), picture.mode, 8, profile)
+
+
+def _from_inks(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """Inks as the colours that their profile says; without one as Pillow takes them."""
+    if profile:
+        try:
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            made = ImageCms.profileToProfile(
+                picture, own, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if made is not None:
+                return made
+        except ImageCms.PyCMSError:
+            pass  # a profile that is not one of inks
+    return picture.convert("RGB")
+
+
+def _wide_colours(source: str, data: bytes) -> Raster:
+    """16-bit colours, for which Pillow has no mode."""
+    vips = libvips(source)
+    try:
+        found = vips.Image.new_from_buffer(data, "").autorot()
+        profile = found.get("icc-profile-data") if found.get_typeof("icc-profile-data") else None
+        array = found.numpy()
+    except vips.Error as error:
+        raise InputError(f"{source}: not a readable picture (damaged)") from error
+    values = torch.from_numpy(array.astype("float32") / WIDE).permute(2, 0, 1).contiguous()
+    bands = next(name for name, count in BANDS.items() if count == len(values))
+    return Raster(values, bands, 16, profile)
+
+
+def libvips(target: str) -> Any:
+    """libvips, which knows 16-bit colours. Raises InputError where it is not installed."""
+    try:
+        import pyvips
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"{target}: 16-bit colours need libvips; pip install 'gcn-cli[deep]', or use 8 bits"
+        ) from error
+    return pyvips

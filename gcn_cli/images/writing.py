@@ -1,0 +1,140 @@
+"""Pixels (C, H, W) in 0..255 into picture files, whole or not at all."""
+
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gcn_cli.errors import InputError
+from gcn_cli.images.bands import Raster, as_pillow
+from gcn_cli.images.reading import WIDE, libvips
+
+DEEP = ("PNG", "TIFF")  # formats with 16 bits a band
+CLEAR = ("PNG", "TIFF", "WEBP")  # formats with transparency
+
+
+def to_picture(pixels: Tensor, profile: bytes | None = None) -> Image.Image:
+    """(C, H, W) in 0..255, rounded and clipped, as an 8-bit picture; 1 to 4 bands."""
+    picture = as_pillow(pixels)
+    if profile is not None:
+        picture.info["icc_profile"] = profile
+    return picture
+
+
+def names_file(target: str) -> bool:
+    """Whether a name is that of a picture file, by its suffix, and not of a folder ("run.16").
+
+    Raises InputError for a suffix of letters that is no picture format.
+    """
+    suffix = Path(target).suffix
+    if suffix[1:].isalpha():
+        return bool(_format(target))
+    return _known(suffix) is not None  # such as .jp2
+
+
+def _known(suffix: str) -> str | None:
+    return Image.registered_extensions().get(suffix.lower())
+
+
+def _format(target: str) -> str:
+    kind = "PNG" if target == "-" else _known(Path(target).suffix)
+    if kind is None:
+        raise InputError(f"{target}: unknown picture format; use a name that ends in .png")
+    return kind
+
+
+def check_format(target: str) -> None:
+    """Raise InputError where a file's name is that of no picture format."""
+    _format(target)
+
+
+def write(pixels: Tensor, target: str, depth: int = 8, profile: bytes | None = None) -> None:
+    """Write (C, H, W) in 0..255 whole or not at all, as a PNG or the format of the name's suffix.
+
+    "-" is stdout. 16 bits and transparency are kept where the format has them. Raises InputError
+    where 16-bit colours lack their library.
+    """
+    kind = _format(target)
+    data = (
+        _wide(pixels, target, kind, profile)
+        if depth == 16 and kind in DEEP
+        else _encoded(pixels, kind, profile)
+    )
+    if target == "-":
+        sys.stdout.buffer.write(data)
+    else:
+        write_bytes(Path(target), data)
+
+
+def _encoded(pixels: Tensor, kind: str, profile: bytes | None) -> bytes:
+    """8 bits a band."""
+    opaque = len(pixels) in (2, 4) and kind not in CLEAR
+    shown = (
+        Raster(pixels, "LA" if len(pixels) == 2 else "RGBA").to_bands(
+            "L" if len(pixels) == 2 else "RGB"
+        )
+        if opaque
+        else pixels
+    )
+    buffer = io.BytesIO()
+    as_pillow(shown).save(buffer, format=kind, icc_profile=profile)
+    return buffer.getvalue()
+
+
+def _wide(pixels: Tensor, target: str, kind: str, profile: bytes | None) -> bytes:
+    """16 bits a band: greys by Pillow, colours by libvips."""
+    rounded = (pixels.double() * WIDE).round().clamp(0, 65535).to(torch.int32).cpu()
+    if len(pixels) == 1:
+        array = rounded[0].numpy().astype("uint16")
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, format=kind, icc_profile=profile)
+        return buffer.getvalue()
+    vips = libvips(target)
+    array = rounded.permute(1, 2, 0).contiguous().numpy().astype("uint16")
+    space = "grey16" if len(pixels) == 2 else "rgb16"
+    picture = vips.Image.new_from_array(array).copy(interpretation=space)
+    if profile is not None:
+        picture.set_type(vips.GValue.blob_type, "icc-profile-data", profile)
+    made: bytes = picture.write_to_buffer(".png" if kind == "PNG" else ".tif")
+    return made
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write to a temporary name, sync, rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def grid(pixels: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Images (N, C, H, W) side by side on white: one (C, rows, columns) picture."""
+    count, channels, height, width = pixels.shape
+    columns = columns or round(count**0.5) or 1
+    rows = -(-count // columns)
+    sheet = pixels.new_full(
+        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255.0
+    )
+    for number, image in enumerate(pixels):
+        top, left = number // columns * (height + gap), number % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet

@@ -22,7 +22,7 @@ def write_all(
 
     `maps` are those of each picture; of linked ones each has a file of its own.
     """
-    for target, own, picture in zip(targets, maps, pictures, strict=False):
+    for target, picture, own in zip(targets, pictures, maps, strict=False):
         across, down = quality.seams(picture)
         for one, part in zip(own, images.split(picture, own), strict=True):
             path = target.path if target.path == "-" else str(map_path(target.path, one.name))

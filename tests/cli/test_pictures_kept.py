@@ -1,0 +1,125 @@
+"""Pictures as people have them, through the commands: in as they are, out as they were."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+import torch
+from PIL import Image, ImageDraw
+
+from gcn_cli import images
+from tests.cli.test_commands import gcn
+from tests.cli.test_ladder_commands import SMALL
+
+FEW = ["--threads", "1", "--steps", "3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture, maps that go with it and a mask; a run of the three maps; read only."""
+    place = tmp_path_factory.mktemp("kept")
+    grey = Image.effect_noise((48, 40), 60)
+    grey.save(place / "height.png")
+    grey.convert("RGB").save(place / "albedo.png")
+    up = np.full((40, 48, 3), (128, 128, 255), np.uint8)
+    up[:, ::3] = (180, 128, 243)
+    Image.fromarray(up).save(place / "normal.png")
+    mask = Image.new("L", grey.size)
+    ImageDraw.Draw(mask).rectangle((20, 16, 27, 23), fill=255)
+    mask.save(place / "mask.png")
+    done = gcn(
+        "train", "albedo.png", "--with", "normal.png", "--with", "height.png", *SMALL,
+        "-o", "maps", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"map normal: RGB, 8 bits, normals" in done.stderr
+    return place
+
+
+def test_linked_maps_are_written_side_by_side(folder: Path) -> None:
+    done = gcn(
+        "synthesize", "--model", "maps", "--size", "37x26", "-o", "tile.png", "--json",
+        "--sheet", "sheet.png", *FEW, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["map"] for one in records] == ["albedo", "normal", "height"]
+    made = [images.open_picture(str(folder / one["path"])) for one in records]
+    assert [one.bands for one in made] == ["RGB", "RGB", "L"]
+    normals = made[1].values / 127.5 - 1
+    assert float((normals.norm(dim=0) - 1).abs().max()) < 0.02
+    assert images.open_picture(str(folder / "sheet.png")).size == (26, 3 * 37)
+    again = gcn("synthesize", "--model", "maps", "-o", "tile.png", *FEW, cwd=folder)
+    assert again.returncode == 2
+    assert b"tile-albedo.png: exists" in again.stderr
+    piped = gcn("synthesize", "--model", "maps", "-o", "-", *FEW, cwd=folder)
+    assert piped.returncode == 2
+    assert b"3 linked maps" in piped.stderr
+
+
+def test_linked_maps_are_repaired_together(folder: Path) -> None:
+    words = ["--model", "maps", "--mask", "mask.png", "-o", "fixed", *FEW]
+    linked = ["--with", "normal.png", "--with", "height.png"]
+    done = gcn("reconstruct", "albedo.png", *linked, *words, cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    kept = images.open_picture(str(folder / "mask.png")).values[0] < 128
+    for name in ("albedo", "normal", "height"):
+        ours, theirs = (
+            images.open_picture(str(folder / path)).values
+            for path in (f"fixed/albedo-{name}.png", f"{name}.png")
+        )
+        assert torch.equal(ours[:, kept], theirs[:, kept])
+        assert not torch.equal(ours, theirs)
+    alone = gcn("reconstruct", "albedo.png", *words, "--overwrite", cwd=folder)
+    assert alone.returncode == 2
+    assert b"1 picture(s) for a model of albedo, normal, height; give each (--with)" in alone.stderr
+
+
+@pytest.mark.parametrize("kind", ["grey", "wide", "wide grey", "clear"])
+def test_bands_and_depth_go_through(kind: str, folder: Path, tmp_path: Path) -> None:
+    albedo = images.open_picture(str(folder / "albedo.png")).values.permute(1, 2, 0).numpy()
+    deep = albedo.astype(np.uint16) * 256 + 7
+    path = str(tmp_path / "own.png")
+    if kind == "wide":
+        pyvips.Image.new_from_array(deep).copy(interpretation="rgb16").write_to_file(path)
+    elif kind == "wide grey":
+        Image.fromarray(deep[:, :, 0]).save(path)
+    elif kind == "grey":
+        images.write(images.open_picture(str(folder / "height.png")).values, path)
+    else:
+        clear = images.open_picture(str(folder / "height.png")).values
+        images.write(torch.cat([clear.expand(3, -1, -1), clear]), path)
+    given = images.open_picture(path)
+    assert gcn("train", path, *SMALL, "-o", "run", cwd=tmp_path).returncode == 0
+    assert gcn("synthesize", "--model", "run", "-o", "new.png", *FEW, cwd=tmp_path).returncode == 0
+    made = images.open_picture(str(tmp_path / "new.png"))
+    assert (made.bands, made.depth) == (given.bands, given.depth)
+    mask = str(folder / "mask.png")
+    done = gcn("reconstruct", path, "--model", "run", "--mask", mask, "-o", "f", *FEW, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    fixed = images.open_picture(str(tmp_path / "f" / "own.png"))
+    assert (fixed.bands, fixed.depth) == (given.bands, given.depth)
+    kept = images.open_picture(mask).values[0] < 128
+    assert torch.equal(fixed.values[:, kept], given.values[:, kept])
+
+
+def test_a_picture_is_repaired_by_what_is_left_of_it(folder: Path, tmp_path: Path) -> None:
+    picture, mask = str(folder / "albedo.png"), str(folder / "mask.png")
+    small = [*SMALL[:2], "--crop", "12", *SMALL[4:]]
+    done = gcn("train", picture, "--mask", mask, *small, "-o", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    words = ["--model", "run", "--mask", mask, *FEW]
+    assert gcn("reconstruct", picture, *words, cwd=tmp_path).returncode == 0
+    other = gcn("train", picture, *small, "-o", "run", cwd=tmp_path)
+    assert other.returncode == 2
+    assert b"trained on other pictures" in other.stderr
+    whole = gcn("train", picture, "--mask", mask, *SMALL, "--crop", "0", "-o", "w", cwd=tmp_path)
+    assert whole.returncode == 2
+    assert b"a part is hidden" in whole.stderr
+    grey = gcn("train", str(folder / "height.png"), *SMALL, "-o", "grey", cwd=tmp_path)
+    assert grey.returncode == 0
+    lost = gcn("reconstruct", picture, "--model", "grey", "--mask", mask, cwd=tmp_path)
+    assert lost.returncode == 2
+    assert b"its colours would be lost" in lost.stderr

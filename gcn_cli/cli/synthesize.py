@@ -71,6 +71,21 @@ if TYPE_CHECKING:
     help="noise put on the PICTURE to start from: small keeps it, large forgets it  [default: 1]",
 )
 @click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="of Langevin's noise: under 1 calmer, above 1 wilder than what was learned",
+)
+@click.option("--guide", metavar="PICTURE", help="follow its large shapes; ladders")
+@click.option(
+    "--guide-strength",
+    type=click.FloatRange(0, 1),
+    help="how closely --guide is followed  [default: 0.5]",
+)
+@click.option("--blend", metavar="RUN", help="a second ladder, where --mask is white")
+@click.option("--mask", metavar="MASK", help="where --blend applies; resized to the picture")
+@click.option(
     "-o",
     "--output",
     metavar="FILE|FOLDER|TEMPLATE",
@@ -96,6 +111,11 @@ def command(
     lattice: str | None,
     seamless: Seamless | None,
     level: float | None,
+    temperature: float,
+    guide: str | None,
+    guide_strength: float | None,
+    blend: str | None,
+    mask: str | None,
     output: str | None,
     sheet: str | None,
     preview_tiled: str | None,
@@ -113,10 +133,16 @@ def command(
     gcn synthesize --steps 100
     gcn synthesize --model runs/texture --count 4 --size 512x256 --seed 7
     gcn synthesize --seeds 0,3-7 -o "tiles/{model}-{seed}.webp" --sheet sheet.png
+    gcn synthesize --guide face.jpg --size 512
+    gcn synthesize --model runs/moss --blend runs/stone --mask path.png
     gcn synthesize --start chains -o - > sample.png
     """
     if seed is not None and seeds is not None:
         raise click.UsageError("--seed, --seeds: give one of them")
+    if guide_strength is not None and guide is None:
+        raise click.UsageError("--guide-strength: says how --guide is followed; give both")
+    if (blend is None) != (mask is None):
+        raise click.UsageError("--blend, --mask: a model and where it applies; give both")
     if linked and start in ("noise", "chains"):
         raise click.UsageError("--with: means nothing without --start PICTURE; leave it out")
     if step_size is not None and not step_size > 0:
@@ -153,6 +179,8 @@ def command(
     begun: Linked | None = None if start == "noise" else start
     if start not in ("noise", "chains"):
         begun = [images.open_picture(one) for one in (start, *linked)]
+    other = None if blend is None else load(blend, device=device, precision=precision)
+    shapes, where = (None if p is None else images.open_picture(p) for p in (guide, mask))
     shown: list[Tensor] = []
 
     def pictures() -> Iterator["Tensor"]:
@@ -172,6 +200,11 @@ def command(
                 noise=noise,
                 lattice=lattice,
                 seamless=seamless,
+                temperature=temperature,
+                guide=shapes,
+                guide_strength=0.5 if guide_strength is None else guide_strength,
+                blend=other,
+                mask=where,
                 on_step=note,
             ):
                 if sheet is not None or preview_tiled is not None:

@@ -1,6 +1,6 @@
 """What differs between families of models, and is asked of the family, never of its type."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -12,6 +12,7 @@ from gcn_cli.learning.trainer import Learner
 from gcn_cli.model.energy import GenerativeModel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.sampling.annealed import Denoiser
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.request import Request
@@ -60,9 +61,15 @@ class Family(Protocol):
         dtype: torch.dtype,
         callback: Callback,
         given: Given | None = None,
+        bent: Callable[[Denoiser], Denoiser] | None = None,
     ) -> Tensor:
         """The pictures of these numbers at `canvas` size; `start` (N, C, H, W), None for noise.
 
-        `given` is what is known of them, on the device of the network.
+        `given` is what is known of them, on the device of the network; `bent` wraps D. Raises
+        InputError where the family can do neither.
         """
+        ...
+
+    def denoiser(self, request: Request, dtype: torch.dtype) -> Denoiser:
+        """D, a level outside of those learned taken for the nearest. Raises InputError if none."""
         ...

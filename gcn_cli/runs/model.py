@@ -19,6 +19,7 @@ from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs import description, reconstruction, synthesis
 from gcn_cli.runs import repair as repairing
 from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.control import Control
 from gcn_cli.runs.pictures import (
     Array,
     Kind,
@@ -136,6 +137,11 @@ class Model:
         noise: bool = True,
         lattice: str | None = None,
         seamless: Seamless | None = None,
+        temperature: float = 1.0,
+        guide: Linked | None = None,
+        guide_strength: float = 0.5,
+        blend: "Model | None" = None,
+        mask: Picture | None = None,
         on_step: OnEvaluation | None = None,
     ) -> Iterator[Tensor]:
         """`synthesize` one picture at a time, as tensors (C, H, W) in 0..255, not rounded.
@@ -144,6 +150,9 @@ class Model:
         "chains", those that a published model's run keeps. step_size, noise: of published models'
         chains. lattice: the border; "circular", the default of textures, makes pictures seamless.
         seamless: "x", "y", "both" or "off", in which directions pictures of a ladder tile.
+        temperature: of Langevin's noise; under 1 calmer, above 1 wilder than what was learned.
+        guide: a picture whose large shapes are followed, by guide_strength 0..1. blend: a second
+        model, where the picture `mask` is white.
         on_step: called with the evaluations done and those of all pictures.
         """
         chosen: Start = "noise" if start is None else "picture"
@@ -159,10 +168,19 @@ class Model:
             noise=noise,
             lattice=None if lattice is None else Lattice(lattice),
             seamless=seamless,
+            temperature=temperature,
         )
+        other = None if blend is None else blend.checkpoint
+        control = Control(guide, guide_strength, other, mask)
         picture = start if chosen == "picture" else None
         return synthesis.samples(
-            self.checkpoint, request, count, self.dtype, start=picture, on_step=on_step
+            self.checkpoint,
+            request,
+            count,
+            self.dtype,
+            start=picture,
+            control=control,
+            on_step=on_step,
         )
 
     def repair(

@@ -11,6 +11,7 @@ from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.images import Raster
 from gcn_cli.images.bands import finished
 from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.control import Control
 from gcn_cli.runs.pictures import Linked, open_once, several, to_pixels
 from gcn_cli.runtime import free_memory
 from gcn_cli.sampling.request import Request
@@ -28,12 +29,14 @@ def samples(
     dtype: torch.dtype,
     *,
     start: Linked | None = None,
+    control: Control | None = None,
     on_step: OnEvaluation | None = None,
 ) -> Iterator[Tensor]:
     """`count` pictures (C, H, W) in 0..255, each as soon as it is made.
 
     Picture k is the same whatever `count` is. On a GPU all chains run together, in smaller batches
-    where memory does not allow it. `start` is the picture that a request starts from. Raises
+    where memory does not allow it. `start` is the picture that a request starts from, `control`
+    what it is steered with. Raises
     InputError, before the first picture, for what the model cannot do; DivergedError where a chain
     left the finite numbers.
     """
@@ -44,6 +47,7 @@ def samples(
     check_memory(family.memory(size, dtype), asked, device)
     starts = _starts(loaded, request, count, opened, size)
     batch = count if device.type != "cpu" else 1
+    bent = None if control is None else control.bending(loaded, request, size, dtype)
     steps, done = family.steps(request), 0
     while done < count:
         numbers = range(done, min(done + batch, count))
@@ -54,7 +58,7 @@ def samples(
 
         here = None if starts is None else starts[numbers.start : numbers.stop]
         try:
-            made = family.sample(request, numbers, here, size, dtype, note)
+            made = family.sample(request, numbers, here, size, dtype, note, bent=bent)
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise

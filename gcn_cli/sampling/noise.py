@@ -5,6 +5,7 @@ picture whatever the batch it is made in, and two uses of randomness never share
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -50,6 +51,12 @@ class ImageNoise:
         for image, generator in zip(noise, self.generators, strict=True):
             image.normal_(generator=generator)
         return noise
+
+    def at(self, temperature: float) -> NoiseSource:
+        """The same draws for p(I)^(1 / temperature): longer by its root."""
+        if temperature == 1:
+            return self
+        return lambda shape: self(shape).mul_(math.sqrt(temperature))
 
     def state(self) -> Tensor:
         """All generator states, uint8 (images, bytes)."""

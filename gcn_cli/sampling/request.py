@@ -27,10 +27,15 @@ class Request:
     noise: bool = True  # False: noise-free descent towards a mode
     lattice: Lattice | None = None
     seamless: Seamless | None = None
+    temperature: float = 1.0  # of Langevin's noise: under 1 calmer than the model, above wilder
     rounds: int | None = None  # times each level is taken where a part of the picture is given
 
     def __post_init__(self) -> None:
-        for name, value in (("--level", self.level), ("--step-size", self.step_size)):
+        for name, value in (
+            ("--level", self.level),
+            ("--step-size", self.step_size),
+            ("--temperature", self.temperature),
+        ):
             if value is not None:
                 check_positive(name, value)
 

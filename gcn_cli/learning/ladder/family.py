@@ -1,6 +1,6 @@
 """A ladder among the families: how it is made, learned, evaluated and sampled."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from gcn_cli.model.ladder.level import LadderLevel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
-from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.noise import ImageNoise, named_generator
@@ -123,11 +123,12 @@ class LadderFamily:
         dtype: torch.dtype,
         callback: Callback,
         given: Given | None = None,
+        bent: Callable[[Denoiser], Denoiser] | None = None,
     ) -> Tensor:
         """Annealed Langevin dynamics, from white noise or from a picture with noise put on."""
         config, steps = self.config, STEPS if request.steps is None else request.steps
         device = self.net.weights[0].device
-        noise = ImageNoise(request.seed, "chain", numbers, device)
+        noise = ImageNoise(request.seed, "chain", numbers, device).at(request.temperature)
         shape = (len(numbers), config.bands, *size)
         drawn = ImageNoise(request.seed, "start", numbers, device)(shape)
         if start is None:
@@ -138,8 +139,15 @@ class LadderFamily:
             levels = noise_levels(steps, max(level, config.noise_min), config.noise_min)
             x = start.to(device) + levels[0] * drawn
         denoise = fast_denoiser(self.net, dtype, self._lattice(request))
+        if bent is not None:
+            denoise = bent(denoise)
         if given is None:
             return anneal(x, denoise, levels, noise, callback)
         x = torch.where(given.anew, x, given.known + levels[0] * drawn)
         held = given.holding(denoise)
         return anneal(x, held, levels, noise, callback, rounds=request.rounds or 1)
+
+    def denoiser(self, request: Request, dtype: torch.dtype) -> Denoiser:
+        """D on the lattice asked for, a level outside of those learned taken for the nearest."""
+        run, config = fast_denoiser(self.net, dtype, self._lattice(request)), self.config
+        return lambda x, noise: run(x, min(max(noise, config.noise_min), config.noise_max))

@@ -1,6 +1,6 @@
 """The published model among the families: how it is made, learned, evaluated and sampled."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.paper.fast import FastNet
 from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec, responses_per_pixel
+from gcn_cli.sampling.annealed import Denoiser
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback, run_chain
 from gcn_cli.sampling.noise import ImageNoise, named_generator
@@ -90,6 +91,7 @@ class PaperFamily:
         dtype: torch.dtype,
         callback: Callback,
         given: Given | None = None,
+        bent: Callable[[Denoiser], Denoiser] | None = None,
     ) -> Tensor:
         """Langevin chains from the reference distribution, or from `start`."""
         if given is not None:
@@ -97,23 +99,34 @@ class PaperFamily:
                 "a published model forgets its start too slowly to repair pictures; use a ladder, "
                 "as 'gcn train' learns by default"
             )
+        if bent is not None:
+            raise _one_level("--guide, --blend")
         net = self._on(request)
         device = net.weights[0].device
         if start is None:
             shape = (len(numbers), self.config.bands, *size)
             start = net.sigma * ImageNoise(request.seed, "start", numbers)(shape)
+        chain = ImageNoise(request.seed, "chain", numbers, device).at(request.temperature)
         return run_chain(
             start.to(device),
             energy_gradient(net.sigma, FastNet.of(net, dtype).basis),
             steps=self.steps(request),
             step_size=request.step_size or self.config.step_size,
-            noise=ImageNoise(request.seed, "chain", numbers, device) if request.noise else None,
+            noise=chain if request.noise else None,
             callback=callback,
         )
+
+    def denoiser(self, request: Request, dtype: torch.dtype) -> Denoiser:
+        """None: there is one level."""
+        raise _one_level("--blend")
 
     def _on(self, request: Request) -> GenerativeConvNet:
         """The network on the lattice asked for."""
         return self.net.on(request.lattice or self.config.lattice)
+
+
+def _one_level(option: str) -> InputError:
+    return InputError(f"{option}: a published model has no levels of noise; use a ladder")
 
 
 def _chains(

@@ -1,0 +1,90 @@
+"""What a caller steers samples with, in the units of a model: a guide, a second model, a mask."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gcn_cli.errors import InputError
+from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.pictures import Linked, Picture, open_once, to_pixels
+from gcn_cli.sampling.annealed import Denoiser
+from gcn_cli.sampling.control import Blend, Guide, large_shapes
+from gcn_cli.sampling.request import Request
+
+CONTRAST = 0.6  # most deviation of a guide, in that of the data: beyond, highlights break
+BORDER = 6.0  # pixels over which one model gives way to another
+
+
+@dataclass(frozen=True)
+class Control:
+    """guide: a picture, followed by `strength` 0..1. other: a model where `mask` is white."""
+
+    guide: Linked | None = None
+    strength: float = 0.5
+    other: Checkpoint | None = None
+    mask: Picture | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"--guide-strength {self.strength}: must be 0 to 1")
+        if (self.other is None) != (self.mask is None):
+            raise InputError("--blend and --mask: a model and where it applies; give both")
+
+    def bending(
+        self, loaded: Checkpoint, request: Request, size: tuple[int, int], dtype: torch.dtype
+    ) -> Callable[[Denoiser], Denoiser] | None:
+        """What D is to be wrapped in, at a canvas of `size` (H, W); None where nothing is asked.
+
+        Raises InputError where the models do not fit.
+        """
+        if self.guide is None and self.other is None:
+            return None
+        if loaded.config.head:
+            raise InputError("--guide, --blend: this model has a head, by place; use a texture's")
+        blend = None if self.other is None else self._blend(loaded, request, size, dtype)
+        guide = None if self.guide is None else self._guide(loaded, size)
+
+        def bent(denoise: Denoiser) -> Denoiser:
+            mixed = denoise if blend is None else blend.mixing(denoise)
+            return mixed if guide is None else guide.drawing(mixed)
+
+        return bent
+
+    def _guide(self, loaded: Checkpoint, size: tuple[int, int]) -> Guide:
+        """The guide about its own mean, with no more contrast than a texture's parts have."""
+        assert self.guide is not None
+        device = loaded.family.net.weights[0].device
+        shapes = loaded.pixels.to_model(to_pixels(self.guide, loaded.maps, size))[None]
+        centred = shapes - shapes.mean(dim=(2, 3), keepdim=True)
+        return Guide((centred / (centred.std() / CONTRAST).clamp_min(1)).to(device), self.strength)
+
+    def _blend(
+        self, loaded: Checkpoint, request: Request, size: tuple[int, int], dtype: torch.dtype
+    ) -> Blend:
+        assert self.other is not None
+        assert self.mask is not None
+        one, other = loaded.pixels, self.other.pixels
+        bands = [[part.bands for part in some.maps] for some in (loaded, self.other)]
+        if bands[0] != bands[1]:
+            raise InputError(f"--blend: models of {bands[0]} and {bands[1]}; they must be alike")
+        if self.other.config.head:
+            raise InputError("--blend: a model with a head, by place; use one of a texture")
+        if len(set(one.scale)) > 1 or len(set(other.scale)) > 1:
+            raise InputError("--blend: linked maps and transparency have noise of their own each")
+        factor = one.scale[0] / other.scale[0]
+        means = [torch.tensor(some.mean)[:, None, None] for some in (one, other)]
+        device = loaded.family.net.weights[0].device
+        return Blend(
+            self.other.family.denoiser(request, dtype),
+            _share(self.mask, size).to(device),
+            factor,
+            ((means[0] - means[1]) / other.scale[0]).to(device),
+        )
+
+
+def _share(mask: Picture, size: tuple[int, int]) -> Tensor:
+    """How much the second model counts, (H, W) in 0..1, soft at the border."""
+    white = open_once(mask).resized(size).to_bands("L") / 255
+    return large_shapes(white[None], BORDER)[0, 0].clamp(0, 1)

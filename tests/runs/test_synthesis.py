@@ -27,7 +27,8 @@ def test_out_of_memory_means_smaller_batches_and_a_line(
 ) -> None:
     asked = []
 
-    def sample(_a: object, _b: object, numbers: range, *_c: object) -> Tensor:
+    def sample(_a: object, _b: object, numbers: range, *_c: object, bent: object) -> Tensor:
+        assert bent is None
         asked.append(list(numbers))
         if len(numbers) > 2:
             raise torch.OutOfMemoryError
@@ -42,7 +43,8 @@ def test_out_of_memory_means_smaller_batches_and_a_line(
 
 
 def test_one_picture_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sample(*_: object) -> Tensor:
+    def sample(*_: object, bent: object) -> Tensor:
+        assert bent is None
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(LadderFamily, "sample", sample)

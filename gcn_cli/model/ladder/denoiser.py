@@ -8,6 +8,7 @@ D = (I + s^2 R) / (s^2 + 1), R = (s^2 + 1) B.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,48 +28,77 @@ def add_filters_(linear: Tensor, outward: Tensor, slope: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def denoise_each(net: LadderNet, x: Tensor, noise: Tensor, prepared: Prepared) -> Tensor:
-    """D(I), each image at its own level: (N, C, H, W), deviations (N,) -> (N, C, H, W)."""
+def denoise_each(
+    net: LadderNet, x: Tensor, noise: Tensor, prepared: Prepared, block: int | None = None
+) -> Tensor:
+    """D(I), each image at its own level: (N, C, H, W), deviations (N,) -> (N, C, H, W).
+
+    `block`: on a torus the filters look at blocks of that side, one after the other, with all that
+    they can see around it: the same D, less memory. Must be a multiple of the total stride.
+    """
     wide = noise[:, None, None, None]
     sigma = (wide.square() + 1).sqrt()
-    slope = _slope(net, x / sigma, noise.log(), prepared)
-    return add_filters_(net.spectrum.mean(x, noise, prepared.lattice), wide / sigma, slope)
+    mean = net.spectrum.mean(x, noise, prepared.lattice)
+    outward, log_noise = wide / sigma, noise.log()
+    if prepared.lattice is not Lattice.CIRCULAR:
+        slope = descend(net, ascend(net, x / sigma, log_noise, prepared)).slope
+        return add_filters_(mean, outward, slope)
+    rows, columns = (_pieces(side, block, net.total_stride, net.reach()) for side in x.shape[-2:])
+    for up in rows:
+        for across in columns:
+            seen = across.taken(up.taken(x, -2), -1) / sigma
+            slope = descend(net, ascend(net, seen, log_noise, prepared)).slope
+            own = mean[:, :, up.own, across.own]
+            add_filters_(own, outward, slope[:, :, up.inside, across.inside])
+    return mean
 
 
-def _slope(net: LadderNet, z: Tensor, log_noise: Tensor, prepared: Prepared) -> Tensor:
-    """grad F of scaled images, on a torus of any size.
+class _Piece(NamedTuple):
+    """A piece of one axis: which pixels it is, what is looked at for it, where it lies in that."""
 
-    Maps close on a torus whose sides are multiples of the total stride. Any other is laid out
-    further, the image again and again, until no pixel of one copy is reached by the end: each gets
-    the F of the endless pattern. It costs the margin.
+    own: slice
+    inside: slice
+    seen: Tensor | None  # places on the endless axis; None for the axis as it is
+
+    def taken(self, x: Tensor, axis: int) -> Tensor:
+        """What is looked at, of an image."""
+        if self.seen is None:
+            return x
+        return x.index_select(axis, (self.seen % x.shape[axis]).to(x.device))
+
+
+def _pieces(side: int, block: int | None, stride: int, reach: int) -> list[_Piece]:
+    """An axis of a torus in blocks; by default, and where a block holds all, in one piece.
+
+    Maps close on a torus whose sides are multiples of the total stride: such an axis is taken as it
+    is. Any other, and any block, is laid out further by `reach`, the axis again and again, until no
+    pixel is reached by the end: each gets the F of the endless pattern. It costs the margin.
     """
-    stride = net.total_stride
-    rest = [side % stride for side in z.shape[-2:]]
-    if prepared.lattice is not Lattice.CIRCULAR or rest == [0, 0]:
-        return descend(net, ascend(net, z, log_noise, prepared)).slope
-    reach = -(-net.receptive_fields()[-1] // (2 * stride)) * stride
-    cuts = []
-    for axis, left in zip((-2, -1), rest, strict=True):
-        side = z.shape[axis]
-        before = reach if left else 0
-        whole = -(-(side + 2 * before) // stride) * stride
-        places = torch.arange(-before, whole - before, device=z.device) % side
-        z = z.index_select(axis, places)
-        cuts.append(slice(before, before + side))
-    slope = descend(net, ascend(net, z, log_noise, prepared)).slope
-    return slope[:, :, cuts[0], cuts[1]]
+    length = side if block is None else min(block, side)
+    if length == side and side % stride == 0:
+        return [_Piece(slice(0, side), slice(0, side), None)]
+    pieces = []
+    for first in range(0, side, length):
+        own = min(length, side - first)
+        whole = -(-(own + 2 * reach) // stride) * stride
+        seen = torch.arange(first - reach, first - reach + whole)
+        pieces.append(_Piece(slice(first, first + own), slice(reach, reach + own), seen))
+    return pieces
 
 
 def fast_denoiser(
-    net: LadderNet, dtype: torch.dtype = torch.float32, lattice: Lattice | None = None
+    net: LadderNet,
+    dtype: torch.dtype = torch.float32,
+    lattice: Lattice | None = None,
+    block: int | None = None,
 ) -> Callable[[Tensor, float], Tensor]:
     """D of the ladder as it is now, as a function (N, C, H, W), noise -> (N, C, H, W).
 
     Parameters are copied: make it anew after they change. `dtype` is that of the maps, `lattice`
-    by default that of the net.
+    by default that of the net; `block` as in `denoise_each`.
     """
-    prepared = replace(prepare(net, dtype), lattice=lattice or net.lattice)
-    run = Captured(lambda x, noise: denoise_each(net, x, noise, prepared))
+    prepared = replace(prepare(net, dtype, repeatable=True), lattice=lattice or net.lattice)
+    run = Captured(lambda x, noise: denoise_each(net, x, noise, prepared, block))
 
     def denoise(x: Tensor, noise: float) -> Tensor:
         mean = run(x, x.new_full((len(x),), noise))

@@ -103,6 +103,19 @@ class LadderNet(nn.Module):
             fields.append(field)
         return fields
 
+    def reach(self) -> int:
+        """Pixels around a block, both in whole total strides, that grad F in it depends on."""
+        left, right, jump = 0, self.depth - 1, self.depth
+        for spec in self.layers:
+            before = closing_border(spec)[0]
+            left += before * jump
+            right += (spec.size - 1 - before) * jump
+            jump *= spec.stride
+        # A unit at x looks at x - left .. x + right: those that see the block, and all they see.
+        low = right // jump * jump + left
+        high = (left - 1) // jump * jump + right + 1
+        return -(-max(low, high) // jump) * jump
+
     def fitting(self, height: int, width: int) -> tuple[int, int]:
         """The largest (H, W) within, of multiples of the total stride."""
         stride = self.total_stride

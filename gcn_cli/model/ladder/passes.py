@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.lattice import close_, empty_maps, fold_, inside
-from gcn_cli.model.spec import Lattice, closing_border
+from gcn_cli.model.spec import Lattice, LayerSpec, closing_border
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Prepared:
     scales: Tensor  # by level, (all filters, LEVEL_FEATURES)
     shifts: Tensor
     biases: Tensor  # (all filters,)
+    turned: list[Tensor] = field(default_factory=list)  # filters of the way down; see `prepare`
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,9 +73,15 @@ class Descent:
 
 
 @torch.no_grad()
-def prepare(net: LadderNet, dtype: torch.dtype) -> Prepared:
-    """Do once what stays the same while parameters do."""
+def prepare(net: LadderNet, dtype: torch.dtype, *, repeatable: bool = False) -> Prepared:
+    """Do once what stays the same while parameters do.
+
+    `repeatable`: on a torus a pixel of grad F has the same bits wherever it lies and however large
+    the image is, for as much as the library's convolutions allow it: turned ones of stride 1 on the
+    way down, and no sums across the border. In float32 on a processor; not for learning.
+    """
     by_level = [level.chunk(2) for level in net.levels]
+    exact = repeatable and dtype is torch.float32 and net.weights[0].device.type == "cpu"
     return Prepared(
         net.lattice,
         [weight.to(dtype, memory_format=torch.channels_last) for weight in net.weights],
@@ -82,7 +89,14 @@ def prepare(net: LadderNet, dtype: torch.dtype) -> Prepared:
         torch.cat([scale for scale, _ in by_level]),
         torch.cat([shift for _, shift in by_level]),
         torch.cat(list(net.biases)),
+        [_turned(weight) for weight in net.weights] if exact else [],
     )
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """Filters with which a convolution of stride 1 is the transpose of that with `weight`."""
+    turned = weight.detach().flip(-1, -2).transpose(0, 1)
+    return turned.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -155,6 +169,8 @@ def deconvolve(net: LadderNet, up: Ascent, layer: int, coefficients: Tensor) -> 
     """A layer's filters placed by `coefficients` on the map below it."""
     spec = net.layers[layer]
     before, after = closing_border(spec)
+    if up.prepared.turned and up.prepared.lattice is Lattice.CIRCULAR:
+        return _on_torus(up.prepared, layer, spec, coefficients)
     rest = [(side + before + after - spec.size) % spec.stride for side in up.sizes[layer]]
     written = F.conv_transpose2d(
         coefficients,
@@ -163,6 +179,24 @@ def deconvolve(net: LadderNet, up: Ascent, layer: int, coefficients: Tensor) -> 
         output_padding=(rest[0], rest[1]),
     )
     return fold_(written, up.prepared.lattice, before, after)
+
+
+def _on_torus(prepared: Prepared, layer: int, spec: LayerSpec, coefficients: Tensor) -> Tensor:
+    """`deconvolve` with the coefficients laid out past the border, in place of sums across it."""
+    (before, after), stride = closing_border(spec), spec.stride
+    low, high = (after, before) if stride == 1 else (
+        (spec.size - 1 - before) // stride,
+        (stride - 1 + before) // stride,
+    )  # fmt: skip
+    room = empty_maps(len(coefficients), coefficients, low, high)
+    inside(room, low, high).copy_(coefficients)
+    close_(room, prepared.lattice, low, high)
+    if stride == 1:
+        return F.conv2d(room, prepared.turned[layer])
+    written = F.conv_transpose2d(room, prepared.filters[layer], stride=stride)
+    for axis in (-2, -1):
+        written = written.narrow(axis, before + low * stride, coefficients.shape[axis] * stride)
+    return written
 
 
 def total(net: LadderNet, up: Ascent) -> Tensor:

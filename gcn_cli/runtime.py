@@ -13,6 +13,11 @@ import torch
 
 from gcn_cli.errors import InputError
 
+_GROUPS = Path("/sys/fs/cgroup")
+CONTAINER_LIMITS = [  # most memory, and used memory, of both versions of control groups
+    (_GROUPS / "memory.max", _GROUPS / "memory.current"),
+    (_GROUPS / "memory/memory.limit_in_bytes", _GROUPS / "memory/memory.usage_in_bytes"),
+]
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of mallopt(3)
 
 
@@ -119,14 +124,30 @@ class StopRequest:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where that cannot be told."""
+    """Bytes that can still be had on a device; None where that cannot be told.
+
+    On a processor no more than what the machine, a container or `ulimit -v` leaves.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if device.type == "cpu" and line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return None
+    if device.type != "cpu" or sys.platform != "linux":
+        return None
+    import resource
+
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(1024 * int(line.split()[1]))
+    for most, used in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # the word "max" is no limit
+            found.append(int(most.read_text()) - int(used.read_text()))
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        if limit != resource.RLIM_INFINITY:
+            found.append(limit - pages * resource.getpagesize())
+    return max(0, min(found)) if found else None
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -104,6 +104,21 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
             self.fail(f"{value!r} is not a size such as 512 or 640x480", param, ctx)
         return int(match[1]), int(match[2] or match[1])
+
+
+class Tile(click.ParamType):  # type: ignore[type-arg]
+    """The side of blocks in pixels, "auto" or "off"."""
+
+    name = "auto|off|pixels"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if value in ("auto", "off") or isinstance(value, int):
+            return cast(int | str, value)
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is not auto, off or a number of pixels, as 1024", param, ctx)
+        return int(value)
 
 
 class Seeds(click.ParamType):  # type: ignore[type-arg]

@@ -1,15 +1,16 @@
 """gcn synthesize: Langevin chains from a model file to pictures on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from gcn_cli.cli.options import (
     Seeds,
     Size,
+    Tile,
     json_option,
     linked_option,
     machine_options,
@@ -22,6 +23,7 @@ from gcn_cli.sampling.request import Seamless
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gcn_cli.runs.folder import Target
     from gcn_cli.runs.pictures import Linked
 
 
@@ -92,6 +94,14 @@ if TYPE_CHECKING:
     help="a picture file, a folder, a name with {seed}, {index}, {size}, {model}, or - for stdout; "
     "PNG, JPEG, WebP, TIFF by the name's end  [default: <run>/samples]",
 )
+@click.option(
+    "--tile",
+    type=Tile(),
+    default="auto",
+    show_default=True,
+    help="make large pictures in blocks of so many pixels: the same picture, less memory; auto: "
+    "where memory asks for it; off. State that memory cannot hold is laid in files under TMPDIR",
+)
 @click.option("--sheet", metavar="FILE", help="all pictures side by side too")
 @click.option("--preview-tiled", metavar="FILE", help="the picture two by two times too")
 @overwrite_option
@@ -117,6 +127,7 @@ def command(
     blend: str | None,
     mask: str | None,
     output: str | None,
+    tile: int | Literal["auto", "off"],
     sheet: str | None,
     preview_tiled: str | None,
     overwrite: bool,
@@ -133,6 +144,7 @@ def command(
     gcn synthesize --steps 100
     gcn synthesize --model runs/texture --count 4 --size 512x256 --seed 7
     gcn synthesize --seeds 0,3-7 -o "tiles/{model}-{seed}.webp" --sheet sheet.png
+    gcn synthesize --size 8192 -o wall.png
     gcn synthesize --guide face.jpg --size 512
     gcn synthesize --model runs/moss --blend runs/stone --mask path.png
     gcn synthesize --start chains -o - > sample.png
@@ -153,7 +165,7 @@ def command(
     from gcn_cli.cli.console import Progress
     from gcn_cli.cli.writing import write_all
     from gcn_cli.images.bands import side_by_side
-    from gcn_cli.runs.folder import model_path, refuse_existing, sample_targets
+    from gcn_cli.runs.folder import model_path, sample_targets
     from gcn_cli.runs.library import load
     from gcn_cli.runtime import set_threads
 
@@ -172,9 +184,7 @@ def command(
     )
     if preview_tiled is not None and len(targets) > 1:
         raise click.UsageError(f"--preview-tiled {preview_tiled}: one file, but several pictures")
-    for extra in filter(None, (sheet, preview_tiled)):
-        images.check_format(extra)
-        refuse_existing(Path(extra), overwrite)
+    _check_files(targets, sheet, preview_tiled, size or loaded.size, overwrite=overwrite)
 
     begun: Linked | None = None if start == "noise" else start
     if start not in ("noise", "chains"):
@@ -205,6 +215,7 @@ def command(
                 guide_strength=0.5 if guide_strength is None else guide_strength,
                 blend=other,
                 mask=where,
+                tile=tile,
                 on_step=note,
             ):
                 if sheet is not None or preview_tiled is not None:
@@ -218,3 +229,24 @@ def command(
         images.write(images.grid(torch.stack(whole)), sheet)
     if preview_tiled is not None:
         images.write(side_by_side(shown[0].repeat(1, 2, 2), loaded.maps), preview_tiled)
+
+
+def _check_files(
+    targets: Sequence["Target"],
+    sheet: str | None,
+    tiled: str | None,
+    size: tuple[int, int],
+    *,
+    overwrite: bool,
+) -> None:
+    """Raise InputError where a picture of `size` (width, height) cannot go where it is meant to."""
+    from gcn_cli.images import check_format
+    from gcn_cli.runs.folder import refuse_existing
+
+    width, height = size
+    for target in targets:
+        check_format(target.path, (height, width))
+    for extra, sides in ((sheet, (1, 1)), (tiled, (2 * height, 2 * width))):
+        if extra is not None:
+            check_format(extra, sides)
+            refuse_existing(Path(extra), overwrite)

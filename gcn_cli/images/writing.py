@@ -4,7 +4,10 @@ import io
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from PIL import Image
@@ -12,8 +15,11 @@ from torch import Tensor
 
 from gcn_cli.errors import InputError
 from gcn_cli.images.bands import Raster, as_pillow
+from gcn_cli.images.png import write_png
 from gcn_cli.images.reading import WIDE, libvips
 
+IN_STRIPS = 2**26  # numbers of a picture from which on a PNG is written row by row
+LONGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels a side
 DEEP = ("PNG", "TIFF")  # formats with 16 bits a band
 CLEAR = ("PNG", "TIFF", "WEBP")  # formats with transparency
 
@@ -48,9 +54,13 @@ def _format(target: str) -> str:
     return kind
 
 
-def check_format(target: str) -> None:
-    """Raise InputError where a file's name is that of no picture format."""
-    _format(target)
+def check_format(target: str, size: tuple[int, int] = (1, 1)) -> None:
+    """Raise InputError where a name is that of no picture format, or `size` (H, W) is too large."""
+    longest = LONGEST.get(_format(target))
+    if longest is not None and max(size) > longest:
+        raise InputError(
+            f"{target}: {size[1]}x{size[0]} pixels, the format holds {longest} a side; use .png"
+        )
 
 
 def write(pixels: Tensor, target: str, depth: int = 8, profile: bytes | None = None) -> None:
@@ -60,6 +70,10 @@ def write(pixels: Tensor, target: str, depth: int = 8, profile: bytes | None = N
     where 16-bit colours lack their library.
     """
     kind = _format(target)
+    if kind == "PNG" and target != "-" and pixels.numel() > IN_STRIPS:
+        with replacing(Path(target)) as file:
+            write_png(file, pixels, depth, profile)
+        return
     data = (
         _wide(pixels, target, kind, profile)
         if depth == 16 and kind in DEEP
@@ -105,12 +119,19 @@ def _wide(pixels: Tensor, target: str, kind: str, profile: bytes | None) -> byte
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write to a temporary name, sync, rename: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

@@ -13,6 +13,7 @@ from gcn_cli.model.energy import GenerativeModel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.sampling.annealed import Denoiser
+from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.request import Request
@@ -48,8 +49,19 @@ class Family(Protocol):
         """Evaluations of B that a picture takes."""
         ...
 
-    def memory(self, size: tuple[int, int], dtype: torch.dtype) -> int:
-        """Bytes that an evaluation at `canvas` size takes at the least."""
+    def block(self, request: Request, side: int) -> tuple[int, int] | None:
+        """A block of at least `side` pixels, and the side of what is looked at to evaluate B in it.
+
+        None where B can only be evaluated at once.
+        """
+        ...
+
+    def state_bytes(self, size: tuple[int, int]) -> int:
+        """What a chain at `canvas` size keeps from one evaluation to the next, about."""
+        ...
+
+    def evaluation_bytes(self, size: tuple[int, int], dtype: torch.dtype) -> int:
+        """What an evaluation of all of `size` needs beside, about."""
         ...
 
     def sample(
@@ -57,19 +69,19 @@ class Family(Protocol):
         request: Request,
         numbers: Sequence[int],
         start: Tensor | None,
-        size: tuple[int, int],
+        canvas: Canvas,
         dtype: torch.dtype,
         callback: Callback,
         given: Given | None = None,
         bent: Callable[[Denoiser], Denoiser] | None = None,
     ) -> Tensor:
-        """The pictures of these numbers at `canvas` size; `start` (N, C, H, W), None for noise.
+        """The pictures of these numbers on a canvas; `start` (N, C, H, W), None for noise.
 
         `given` is what is known of them, on the device of the network; `bent` wraps D. Raises
         InputError where the family can do neither.
         """
         ...
 
-    def denoiser(self, request: Request, dtype: torch.dtype) -> Denoiser:
+    def denoiser(self, request: Request, canvas: Canvas, dtype: torch.dtype) -> Denoiser:
         """D, a level outside of those learned taken for the nearest. Raises InputError if none."""
         ...

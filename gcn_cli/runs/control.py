@@ -10,6 +10,7 @@ from gcn_cli.errors import InputError
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.pictures import Linked, Picture, open_once, to_pixels
 from gcn_cli.sampling.annealed import Denoiser
+from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.control import Blend, Guide, large_shapes
 from gcn_cli.sampling.request import Request
 
@@ -32,19 +33,24 @@ class Control:
         if (self.other is None) != (self.mask is None):
             raise InputError("--blend and --mask: a model and where it applies; give both")
 
+    @property
+    def steers(self) -> bool:
+        """Whether there is anything to steer with."""
+        return self.guide is not None or self.other is not None
+
     def bending(
-        self, loaded: Checkpoint, request: Request, size: tuple[int, int], dtype: torch.dtype
+        self, loaded: Checkpoint, request: Request, canvas: Canvas, dtype: torch.dtype
     ) -> Callable[[Denoiser], Denoiser] | None:
-        """What D is to be wrapped in, at a canvas of `size` (H, W); None where nothing is asked.
+        """What D is to be wrapped in, on a canvas; None where nothing is asked.
 
         Raises InputError where the models do not fit.
         """
-        if self.guide is None and self.other is None:
+        if not self.steers:
             return None
         if loaded.config.head:
             raise InputError("--guide, --blend: this model has a head, by place; use a texture's")
-        blend = None if self.other is None else self._blend(loaded, request, size, dtype)
-        guide = None if self.guide is None else self._guide(loaded, size)
+        blend = None if self.other is None else self._blend(loaded, request, canvas, dtype)
+        guide = None if self.guide is None else self._guide(loaded, canvas.size)
 
         def bent(denoise: Denoiser) -> Denoiser:
             mixed = denoise if blend is None else blend.mixing(denoise)
@@ -61,7 +67,7 @@ class Control:
         return Guide((centred / (centred.std() / CONTRAST).clamp_min(1)).to(device), self.strength)
 
     def _blend(
-        self, loaded: Checkpoint, request: Request, size: tuple[int, int], dtype: torch.dtype
+        self, loaded: Checkpoint, request: Request, canvas: Canvas, dtype: torch.dtype
     ) -> Blend:
         assert self.other is not None
         assert self.mask is not None
@@ -77,8 +83,8 @@ class Control:
         means = [torch.tensor(some.mean)[:, None, None] for some in (one, other)]
         device = loaded.family.net.weights[0].device
         return Blend(
-            self.other.family.denoiser(request, dtype),
-            _share(self.mask, size).to(device),
+            self.other.family.denoiser(request, canvas, dtype),
+            _share(self.mask, canvas.size).to(device),
             factor,
             ((means[0] - means[1]) / other.scale[0]).to(device),
         )

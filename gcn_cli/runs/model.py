@@ -18,6 +18,7 @@ from gcn_cli.model.spec import Lattice
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs import description, reconstruction, synthesis
 from gcn_cli.runs import repair as repairing
+from gcn_cli.runs.canvas import Tile
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.control import Control
 from gcn_cli.runs.pictures import (
@@ -142,6 +143,7 @@ class Model:
         guide_strength: float = 0.5,
         blend: "Model | None" = None,
         mask: Picture | None = None,
+        tile: Tile = "auto",
         on_step: OnEvaluation | None = None,
     ) -> Iterator[Tensor]:
         """`synthesize` one picture at a time, as tensors (C, H, W) in 0..255, not rounded.
@@ -153,6 +155,7 @@ class Model:
         temperature: of Langevin's noise; under 1 calmer, above 1 wilder than what was learned.
         guide: a picture whose large shapes are followed, by guide_strength 0..1. blend: a second
         model, where the picture `mask` is white.
+        tile: side of the blocks that a picture is made in, "off", or "auto": as memory asks for.
         on_step: called with the evaluations done and those of all pictures.
         """
         chosen: Start = "noise" if start is None else "picture"
@@ -180,6 +183,7 @@ class Model:
             self.dtype,
             start=picture,
             control=control,
+            tile=tile,
             on_step=on_step,
         )
 

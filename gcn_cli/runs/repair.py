@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gcn_cli.errors import InputError
 from gcn_cli.model.spec import Lattice
+from gcn_cli.runs.canvas import planned
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.synthesis import OnEvaluation, made_pixels
 from gcn_cli.sampling.conditional import Given
@@ -107,6 +108,8 @@ def _conditioned(
     size = family.canvas(replace(request, size=(height, width)), loaded.image_size)
     if size != (height, width):
         raise InputError(f"a picture of {width}x{height}: sides do not fit the model")
+    beside = 12 * loaded.config.bands * height * width  # what is known, and what is put back
+    canvas = planned(family, request, size, dtype, "off", beside=beside)
     known = loaded.pixels.to_model(pixels)[None].to(device)
     given = Given(known, anew.to(device))
     steps = family.steps(request)
@@ -116,7 +119,7 @@ def _conditioned(
             if on_step is not None:
                 on_step(done + step, count * steps)
 
-        made = family.sample(request, [number], None, size, dtype, note, given)
+        made = family.sample(request, [number], None, canvas, dtype, note, given)
         yield torch.where(anew, made_pixels(loaded, made)[0], pixels)
 
 

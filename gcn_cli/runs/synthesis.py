@@ -1,5 +1,6 @@
 """Pictures from a model, one after the other, or as many together as a GPU holds."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,16 +11,18 @@ from torch import Tensor
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.images import Raster
 from gcn_cli.images.bands import finished
+from gcn_cli.model.rooms import strips
+from gcn_cli.runs.canvas import Tile, planned
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.control import Control
 from gcn_cli.runs.pictures import Linked, open_once, several, to_pixels
-from gcn_cli.runtime import free_memory
 from gcn_cli.sampling.request import Request
 
 log = logging.getLogger(__name__)
 
 OnEvaluation = Callable[[int, int], None]
-"""Called with how many evaluations are done and how many there will be, of all pictures."""
+"""Called with how many evaluations are done and how many there will be, of all pictures and, of one
+that is made in blocks, of all blocks."""
 
 
 def samples(
@@ -30,35 +33,44 @@ def samples(
     *,
     start: Linked | None = None,
     control: Control | None = None,
+    tile: Tile = "auto",
     on_step: OnEvaluation | None = None,
 ) -> Iterator[Tensor]:
     """`count` pictures (C, H, W) in 0..255, each as soon as it is made.
 
-    Picture k is the same whatever `count` is. On a GPU all chains run together, in smaller batches
-    where memory does not allow it. `start` is the picture that a request starts from, `control`
-    what it is steered with. Raises
-    InputError, before the first picture, for what the model cannot do; DivergedError where a chain
-    left the finite numbers.
+    Picture k is the same whatever `count` and `tile` are. On a GPU all chains run together, in
+    smaller batches where memory does not allow it. `start` is the picture that a request starts
+    from, `control` what it is steered with. Raises InputError, before the first picture, for what
+    the model cannot do; DivergedError where a chain left the finite numbers.
     """
     family, device = loaded.family, loaded.family.net.weights[0].device
     opened = None if start is None else [open_once(one) for one in several(start)]
     asked = _size(loaded, request, opened)
     size = family.canvas(replace(request, size=asked), loaded.image_size)
-    check_memory(family.memory(size, dtype), asked, device)
+    copies = 5 * (control is not None and control.steers) + (request.start != "noise")
+    beside = copies * 4 * loaded.config.bands * size[0] * size[1]
+    canvas = planned(family, request, size, dtype, tile, beside=beside)
     starts = _starts(loaded, request, count, opened, size)
     batch = count if device.type != "cpu" else 1
-    bent = None if control is None else control.bending(loaded, request, size, dtype)
-    steps, done = family.steps(request), 0
+    bent = None if control is None else control.bending(loaded, request, canvas, dtype)
+    work, done = family.steps(request) * canvas.blocks, 0
     while done < count:
         numbers = range(done, min(done + batch, count))
 
-        def note(step: int, _: Tensor, numbers: range = numbers) -> None:
+        ticks = itertools.count(1)
+
+        def note(numbers: range = numbers, ticks: Iterator[int] = ticks) -> None:
             if on_step is not None:
-                on_step(numbers.start * steps + step * len(numbers), count * steps)
+                on_step(numbers.start * work + next(ticks) * len(numbers), count * work)
+
+        def evaluated(_: int, __: Tensor, note: Callable[[], None] = note) -> None:
+            if canvas.block is None:
+                note()
 
         here = None if starts is None else starts[numbers.start : numbers.stop]
+        laid = replace(canvas, on_block=note)
         try:
-            made = family.sample(request, numbers, here, size, dtype, note, bent=bent)
+            made = family.sample(request, numbers, here, laid, dtype, evaluated, bent=bent)
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise
@@ -70,26 +82,20 @@ def samples(
 
 
 def made_pixels(loaded: Checkpoint, made: Tensor) -> Tensor:
-    """Samples (N, C, H, W) of a model as pixels in 0..255, on the processor.
+    """Samples (N, C, H, W) of a model as pixels in 0..255, on the processor, in their place.
 
     Raises DivergedError where a chain left the finite numbers.
     """
-    if not bool(torch.isfinite(made).all()):
-        raise DivergedError("a chain left the finite numbers; lower --step-size, or retrain")
-    pixels = loaded.pixels.to_pixels(made.cpu().float())
-    if not any(one.normals for one in loaded.maps):
-        return pixels
-    return torch.stack([finished(one, loaded.maps) for one in pixels])
-
-
-def check_memory(needed: int, size: tuple[int, int], device: torch.device) -> None:
-    """Raise InputError where bytes needed for a picture of `size` (H, W) cannot be had."""
-    free = free_memory(device)
-    if free is not None and needed > free:
-        raise InputError(
-            f"--size {size[1]}x{size[0]}: needs {needed / 2**30:.1f} GiB of memory at the least, "
-            f"{free / 2**30:.1f} GiB are free on {device}; choose a smaller size"
-        )
+    made = made.cpu().float()
+    for one in made:
+        for rows in strips(one.shape[1], one.shape[2]):
+            part = one[:, rows]
+            if not bool(torch.isfinite(part).all()):
+                raise DivergedError(
+                    "a chain left the finite numbers; lower --step-size, or retrain"
+                )
+            part.copy_(finished(loaded.pixels.to_pixels(part), loaded.maps))
+    return made
 
 
 def _size(loaded: Checkpoint, request: Request, opened: list[Raster] | None) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gcn_cli.model.rooms import pieces
 from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.noise import NoiseSource
 
@@ -49,6 +50,7 @@ def anneal(
 ) -> Tensor:
     """Run down `levels` from `start`, noisy images at levels[0]; the last step ends at D.
 
+    `start` is moved in place, piece by piece: beside it there are only D and the D before.
     With `rounds` above 1 every step down but the last is taken back by noise and taken again, so
     often in all: chains with a part that is given need the time to settle beside it. The callback
     counts evaluations. (N, C, H, W) -> (N, C, H, W).
@@ -62,13 +64,14 @@ def anneal(
                 x = mean
             else:
                 step = math.log(level / lower)
-                ahead = mean
-                if before is not None and not left:
-                    ahead = mean + (mean - before) * (step / last_step / 2)
-                drawn = noise(x.shape).to(x.dtype)
-                x = annealed_step(x, ahead, math.exp(-step), lower, drawn)
+                further = 0.0 if before is None or left else step / last_step / 2
+                for now, ahead, past in pieces(x, mean, mean if before is None else before):
+                    aim = ahead + (ahead - past) * further if further else ahead
+                    drawn = noise(now.shape).to(now.dtype)
+                    now.copy_(annealed_step(now, aim, math.exp(-step), lower, drawn))
                 if left:
-                    x.add_(noise(x.shape), alpha=math.sqrt(level**2 - lower**2))
+                    for (now,) in pieces(x):
+                        now.add_(noise(now.shape), alpha=math.sqrt(level**2 - lower**2))
                 else:
                     before, last_step = mean, step
             if callback is not None:

@@ -32,7 +32,7 @@ def test_out_of_memory_means_smaller_batches_and_a_line(
         asked.append(list(numbers))
         if len(numbers) > 2:
             raise torch.OutOfMemoryError
-        return torch.tensor(numbers).float()[:, None, None, None].expand(-1, 3, 2, 2)
+        return torch.tensor(numbers).float()[:, None, None, None].repeat(1, 3, 2, 2)
 
     monkeypatch.setattr(LadderFamily, "sample", sample)
     with caplog.at_level(logging.INFO, logger="gcn_cli"):

@@ -1,7 +1,7 @@
 """A ladder among the families: how it is made, learned, evaluated and sampled."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,14 +14,18 @@ from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.level import LadderLevel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.rooms import pieces, room_like
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
 from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
+from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 from gcn_cli.sampling.request import Request, check_positive, refused_size
 
 STEPS = 25  # where quality hardly rises with evaluations any more
+STRIPS = 400 * 2**20  # bytes: what is worked on at a time, and the program
+MAPS_A_GATE = 2.3  # memory of an evaluation over that of all gates, measured
 FREE_BORDER = 64  # pixels that are cut off where a picture is to end freely
 DEFAULT_LEVEL = 1.0  # where noise is as strong as the data
 
@@ -109,17 +113,28 @@ class LadderFamily:
         levels = STEPS if request.steps is None else request.steps
         return levels if request.rounds is None else (levels - 1) * request.rounds + 1
 
-    def memory(self, size: tuple[int, int], dtype: torch.dtype) -> int:
-        """Bytes that an evaluation at `size` takes at the least."""
+    def block(self, request: Request, side: int) -> tuple[int, int] | None:
+        """Whole strides and their margins, on a torus; a head has the places of a whole image."""
+        if self.config.head or self._lattice(request) is not Lattice.CIRCULAR:
+            return None
+        own = -(-side // self.net.total_stride) * self.net.total_stride
+        return own, own + 2 * self.net.reach()
+
+    def state_bytes(self, size: tuple[int, int]) -> int:
+        """The image, D and the D before; the waves of a colour axis."""
+        return (12 * self.config.bands + 4) * size[0] * size[1] + STRIPS
+
+    def evaluation_bytes(self, size: tuple[int, int], dtype: torch.dtype) -> int:
+        """Gates of all layers, and maps of the widest on the way."""
         values = responses_per_pixel(self.net.layers, self.net.depth) * dtype.itemsize
-        return int(size[0] * size[1] * 2 * values)
+        return int(size[0] * size[1] * MAPS_A_GATE * values)
 
     def sample(
         self,
         request: Request,
         numbers: Sequence[int],
         start: Tensor | None,
-        size: tuple[int, int],
+        canvas: Canvas,
         dtype: torch.dtype,
         callback: Callback,
         given: Given | None = None,
@@ -129,25 +144,45 @@ class LadderFamily:
         config, steps = self.config, STEPS if request.steps is None else request.steps
         device = self.net.weights[0].device
         noise = ImageNoise(request.seed, "chain", numbers, device).at(request.temperature)
-        shape = (len(numbers), config.bands, *size)
-        drawn = ImageNoise(request.seed, "start", numbers, device)(shape)
+        highest = config.noise_max
+        if start is not None:
+            asked = DEFAULT_LEVEL if request.level is None else request.level
+            highest = max(asked, config.noise_min)
+        levels = noise_levels(steps, highest, config.noise_min)
+        shape = (len(numbers), config.bands, *canvas.size)
+        room = canvas.room or room_like(self.net.weights[0])
+        x = room(shape, torch.float32)
+        drawn = ImageNoise(request.seed, "start", numbers, device)
+        for (part,) in pieces(x):
+            part.copy_(drawn(part.shape))
+        if given is not None:
+            beside = given.known + levels[0] * x
         if start is None:
-            levels = noise_levels(steps, config.noise_max, config.noise_min)
-            x = LadderLevel(self.net, levels[0]).sigma * drawn
+            x.mul_(LadderLevel(self.net, levels[0]).sigma)
         else:
-            level = DEFAULT_LEVEL if request.level is None else request.level
-            levels = noise_levels(steps, max(level, config.noise_min), config.noise_min)
-            x = start.to(device) + levels[0] * drawn
-        denoise = fast_denoiser(self.net, dtype, self._lattice(request))
+            x.mul_(levels[0]).add_(start.to(device))
+        denoise = self._denoise(request, canvas, dtype)
         if bent is not None:
             denoise = bent(denoise)
         if given is None:
             return anneal(x, denoise, levels, noise, callback)
-        x = torch.where(given.anew, x, given.known + levels[0] * drawn)
+        x = torch.where(given.anew, x, beside)
         held = given.holding(denoise)
         return anneal(x, held, levels, noise, callback, rounds=request.rounds or 1)
 
-    def denoiser(self, request: Request, dtype: torch.dtype) -> Denoiser:
+    def _denoise(self, request: Request, canvas: Canvas, dtype: torch.dtype) -> Denoiser:
+        return fast_denoiser(
+            self.net,
+            dtype,
+            self._lattice(request),
+            canvas.block,
+            canvas.room,
+            canvas.on_block,
+        )
+
+    def denoiser(self, request: Request, canvas: Canvas, dtype: torch.dtype) -> Denoiser:
         """D on the lattice asked for, a level outside of those learned taken for the nearest."""
-        run, config = fast_denoiser(self.net, dtype, self._lattice(request)), self.config
+        if canvas.block is not None and canvas.block % self.net.total_stride:
+            raise InputError(f"--tile {canvas.block}: no multiple of {self.net.total_stride}")
+        run, config = self._denoise(request, replace(canvas, on_block=None), dtype), self.config
         return lambda x, noise: run(x, min(max(noise, config.noise_min), config.noise_max))

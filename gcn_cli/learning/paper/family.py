@@ -16,6 +16,7 @@ from gcn_cli.model.paper.fast import FastNet
 from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import LayerSpec, responses_per_pixel
 from gcn_cli.sampling.annealed import Denoiser
+from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback, run_chain
 from gcn_cli.sampling.noise import ImageNoise, named_generator
@@ -78,8 +79,16 @@ class PaperFamily:
         """Langevin steps."""
         return STEPS if request.steps is None else request.steps
 
-    def memory(self, size: tuple[int, int], dtype: torch.dtype) -> int:
-        """Bytes that an evaluation at `size` takes at the least."""
+    def block(self, request: Request, side: int) -> tuple[int, int] | None:
+        """None: chains are made at the size of the exemplar."""
+        return None
+
+    def state_bytes(self, size: tuple[int, int]) -> int:
+        """The image, its gradient, noise."""
+        return 12 * self.config.bands * size[0] * size[1]
+
+    def evaluation_bytes(self, size: tuple[int, int], dtype: torch.dtype) -> int:
+        """Gates of all layers, and the maps of one."""
         return int(size[0] * size[1] * responses_per_pixel(self.net.layers) * dtype.itemsize)
 
     def sample(
@@ -87,7 +96,7 @@ class PaperFamily:
         request: Request,
         numbers: Sequence[int],
         start: Tensor | None,
-        size: tuple[int, int],
+        canvas: Canvas,
         dtype: torch.dtype,
         callback: Callback,
         given: Given | None = None,
@@ -104,11 +113,11 @@ class PaperFamily:
         net = self._on(request)
         device = net.weights[0].device
         if start is None:
-            shape = (len(numbers), self.config.bands, *size)
+            shape = (len(numbers), self.config.bands, *canvas.size)
             start = net.sigma * ImageNoise(request.seed, "start", numbers)(shape)
         chain = ImageNoise(request.seed, "chain", numbers, device).at(request.temperature)
         return run_chain(
-            start.to(device),
+            start.to(device, copy=True),
             energy_gradient(net.sigma, FastNet.of(net, dtype).basis),
             steps=self.steps(request),
             step_size=request.step_size or self.config.step_size,
@@ -116,7 +125,7 @@ class PaperFamily:
             callback=callback,
         )
 
-    def denoiser(self, request: Request, dtype: torch.dtype) -> Denoiser:
+    def denoiser(self, request: Request, canvas: Canvas, dtype: torch.dtype) -> Denoiser:
         """None: there is one level."""
         raise _one_level("--blend")
 

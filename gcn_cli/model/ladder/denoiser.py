@@ -6,7 +6,8 @@ K_s Wiener's filter of the spectrum. It is R, the reconstruction of the auto-enc
 D = (I + s^2 R) / (s^2 + 1), R = (s^2 + 1) B.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import Prepared, ascend, descend, prepare
+from gcn_cli.model.rooms import Room
 from gcn_cli.model.spec import Lattice
 
 
@@ -29,32 +31,39 @@ def add_filters_(linear: Tensor, outward: Tensor, slope: Tensor) -> Tensor:
 
 @torch.no_grad()
 def denoise_each(
-    net: LadderNet, x: Tensor, noise: Tensor, prepared: Prepared, block: int | None = None
+    net: LadderNet,
+    x: Tensor,
+    noise: Tensor,
+    prepared: Prepared,
+    block: int | None = None,
+    room: Room | None = None,
+    on_block: Callable[[], None] | None = None,
 ) -> Tensor:
     """D(I), each image at its own level: (N, C, H, W), deviations (N,) -> (N, C, H, W).
 
     `block`: on a torus the filters look at blocks of that side, one after the other, with all that
     they can see around it: the same D, less memory. Must be a multiple of the total stride.
+    `room` is where D is laid, `on_block` is called after every block.
     """
     wide = noise[:, None, None, None]
     sigma = (wide.square() + 1).sqrt()
-    mean = net.spectrum.mean(x, noise, prepared.lattice)
+    mean = net.spectrum.mean(x, noise, prepared.lattice, room)
     outward, log_noise = wide / sigma, noise.log()
     if prepared.lattice is not Lattice.CIRCULAR:
         slope = descend(net, ascend(net, x / sigma, log_noise, prepared)).slope
         return add_filters_(mean, outward, slope)
-    rows, columns = (_pieces(side, block, net.total_stride, net.reach()) for side in x.shape[-2:])
-    for up in rows:
-        for across in columns:
-            seen = across.taken(up.taken(x, -2), -1) / sigma
-            slope = descend(net, ascend(net, seen, log_noise, prepared)).slope
-            own = mean[:, :, up.own, across.own]
-            add_filters_(own, outward, slope[:, :, up.inside, across.inside])
+    for up, across in _blocks(x, block, net.total_stride, net.reach()):
+        seen = across.taken(up.taken(x, -2), -1) / sigma
+        slope = descend(net, ascend(net, seen, log_noise, prepared)).slope
+        own = mean[:, :, up.own, across.own]
+        add_filters_(own, outward, slope[:, :, up.inside, across.inside])
+        if on_block is not None:
+            on_block()
     return mean
 
 
-class _Piece(NamedTuple):
-    """A piece of one axis: which pixels it is, what is looked at for it, where it lies in that."""
+class _Part(NamedTuple):
+    """A part of one axis: which pixels it is, what is looked at for it, where it lies in that."""
 
     own: slice
     inside: slice
@@ -67,7 +76,13 @@ class _Piece(NamedTuple):
         return x.index_select(axis, (self.seen % x.shape[axis]).to(x.device))
 
 
-def _pieces(side: int, block: int | None, stride: int, reach: int) -> list[_Piece]:
+def _blocks(x: Tensor, block: int | None, stride: int, reach: int) -> Iterator[tuple[_Part, _Part]]:
+    """Rows and columns of every block of images (N, C, H, W)."""
+    rows, columns = (_parts(side, block, stride, reach) for side in x.shape[-2:])
+    return itertools.product(rows, columns)
+
+
+def _parts(side: int, block: int | None, stride: int, reach: int) -> list[_Part]:
     """An axis of a torus in blocks; by default, and where a block holds all, in one piece.
 
     Maps close on a torus whose sides are multiples of the total stride: such an axis is taken as it
@@ -76,14 +91,14 @@ def _pieces(side: int, block: int | None, stride: int, reach: int) -> list[_Piec
     """
     length = side if block is None else min(block, side)
     if length == side and side % stride == 0:
-        return [_Piece(slice(0, side), slice(0, side), None)]
-    pieces = []
+        return [_Part(slice(0, side), slice(0, side), None)]
+    parts = []
     for first in range(0, side, length):
         own = min(length, side - first)
         whole = -(-(own + 2 * reach) // stride) * stride
         seen = torch.arange(first - reach, first - reach + whole)
-        pieces.append(_Piece(slice(first, first + own), slice(reach, reach + own), seen))
-    return pieces
+        parts.append(_Part(slice(first, first + own), slice(reach, reach + own), seen))
+    return parts
 
 
 def fast_denoiser(
@@ -91,14 +106,20 @@ def fast_denoiser(
     dtype: torch.dtype = torch.float32,
     lattice: Lattice | None = None,
     block: int | None = None,
+    room: Room | None = None,
+    on_block: Callable[[], None] | None = None,
 ) -> Callable[[Tensor, float], Tensor]:
     """D of the ladder as it is now, as a function (N, C, H, W), noise -> (N, C, H, W).
 
     Parameters are copied: make it anew after they change. `dtype` is that of the maps, `lattice`
-    by default that of the net; `block` as in `denoise_each`.
+    by default that of the net; `block`, `room` and `on_block` as in `denoise_each`.
     """
     prepared = replace(prepare(net, dtype, repeatable=True), lattice=lattice or net.lattice)
-    run = Captured(lambda x, noise: denoise_each(net, x, noise, prepared, block))
+    if block is not None:  # few large steps, which nothing is gained by recording
+        return lambda x, noise: denoise_each(
+            net, x, x.new_full((len(x),), noise), prepared, block, room, on_block
+        )
+    run = Captured(lambda x, noise: denoise_each(net, x, noise, prepared))
 
     def denoise(x: Tensor, noise: float) -> Tensor:
         mean = run(x, x.new_full((len(x),), noise))

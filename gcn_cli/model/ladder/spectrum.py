@@ -23,10 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcn_cli.model.rooms import Room, room_like, strips
 from gcn_cli.model.spec import Lattice
 
 WAVES = 128  # the table's wave numbers: 0 .. WAVES stand for 0 .. 1/2 cycles a pixel
 SMOOTHED = 0.25  # of a wave number, to either side, is what power is averaged over
+LARGEST = 2**22  # pixels of a torus whose waves are all found at once
 STEPS = 8  # power is measured in up to STEPS + 1 windows along each side
 
 
@@ -64,10 +66,13 @@ class Spectrum(nn.Module):
         self.power.copy_(_smoothed(_between(found / count, place, place)))
         self._tables.clear()
 
-    def mean(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
-        """K_s I, the mean of clean images given noisy ones: (N, C, H, W), levels (N,)."""
+    def mean(self, x: Tensor, noise: Tensor, lattice: Lattice, room: Room | None = None) -> Tensor:
+        """K_s I, the mean of clean images given noisy ones: (N, C, H, W), levels (N,).
+
+        `room` is where it is laid, and what the waves of a large torus need on the way.
+        """
         squared = noise.square()[:, None, None, None]
-        return self._filtered(x, lattice, lambda power: power / (power + squared))
+        return self._filtered(x, lattice, lambda power: power / (power + squared), room)
 
     def slope(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
         """Q_s I, the gradient of <I, Q_s I> / 2: (N, C, H, W), levels (N,)."""
@@ -77,9 +82,15 @@ class Spectrum(nn.Module):
         )
 
     def _filtered(
-        self, x: Tensor, lattice: Lattice, response: Callable[[Tensor], Tensor]
+        self,
+        x: Tensor,
+        lattice: Lattice,
+        response: Callable[[Tensor], Tensor],
+        room: Room | None = None,
     ) -> Tensor:
         """x with every wave multiplied by a function of its power."""
+        if lattice is Lattice.CIRCULAR and x[0, 0].numel() > LARGEST:
+            return self._filtered_in_strips(x, response, room or room_like(x))
         turned, (height, width) = self._turned(x, self.axes), x.shape[-2:]
         if lattice is Lattice.CIRCULAR:
             (power,) = self._table(height, width, x, torus=True)
@@ -89,6 +100,31 @@ class Spectrum(nn.Module):
             power, up, across = self._table(height, width, x, torus=False)
             made = up.T @ (up @ turned @ across.T).mul_(response(power)) @ across
         return self._turned(made, self.axes.T)
+
+    def _filtered_in_strips(
+        self, x: Tensor, response: Callable[[Tensor], Tensor], room: Room
+    ) -> Tensor:
+        """The same on a large torus: axis by axis, rows and columns a few at a time."""
+        count, _, height, width = x.shape
+        half = width // 2 + 1
+        made = room(x.shape, x.dtype).zero_()
+        waves = room((count, height, half), torch.complex64 if x.dtype is torch.float32
+                     else torch.complex128)  # fmt: skip
+        down = torch.fft.fftfreq(height, dtype=x.dtype, device=x.device).abs()
+        along = torch.fft.rfftfreq(width, dtype=x.dtype, device=x.device)
+        for number, axis in enumerate(self.axes):
+            colour = axis[:, None, None]
+            for rows in strips(height, width):
+                waves[:, rows] = torch.fft.rfft((x[:, :, rows] * colour).sum(dim=1))
+            for columns in strips(half, height):
+                own = self.power[number : number + 1]
+                power = _between(own, 2 * WAVES * down, 2 * WAVES * along[columns])
+                passed = torch.fft.fft(waves[:, :, columns], dim=-2) * response(power)[:, 0]
+                waves[:, :, columns] = torch.fft.ifft(passed, dim=-2)
+            for rows in strips(height, width):
+                back = torch.fft.irfft(waves[:, rows], n=width)
+                made[:, :, rows] += back[:, None] * colour
+        return made
 
     @staticmethod
     def _turned(x: Tensor, axes: Tensor) -> Tensor:

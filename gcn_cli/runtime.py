@@ -55,10 +55,11 @@ def choose_precision(asked: str, device: torch.device, *, smooth_gates: bool) ->
     """
     if asked != "auto":
         return torch.bfloat16 if asked == "bf16" else torch.float32
-    return torch.bfloat16 if smooth_gates and _fast_bfloat16(device) else torch.float32
+    return torch.bfloat16 if smooth_gates and fast_bfloat16(device) else torch.float32
 
 
-def _fast_bfloat16(device: torch.device) -> bool:
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether a device has units for bfloat16, and not only an emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":

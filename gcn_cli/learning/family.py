@@ -45,6 +45,10 @@ class Family(Protocol):
         """
         ...
 
+    def closed(self, request: Request) -> tuple[bool, bool]:
+        """Whether pictures go on at their own other side, down and across."""
+        ...
+
     def steps(self, request: Request) -> int:
         """Evaluations of B that a picture takes."""
         ...

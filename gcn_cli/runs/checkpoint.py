@@ -7,6 +7,7 @@ stopped. No pickle. Written to a temporary name, synced and renamed.
 import base64
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from gcn_cli.learning.setup import build
 from gcn_cli.learning.state import below
 from gcn_cli.model.spec import parse_layers
 from gcn_cli.version import VERSION
+
+Periods = tuple[float | None, float | None]
+"""Pixels from one repetition to the next, down and across; None where there is no regular one."""
 
 FORMAT = 6
 READABLE = (4, 5, 6)  # 4 lacks what was asked for, where that was cut down; 5 lacks maps
@@ -44,6 +48,7 @@ class Checkpoint:
     learner_state: dict[str, Tensor] = field(default_factory=dict)
     asked: Config | None = None  # before pictures and device settled what was left open
     maps: tuple[Map, ...] = (Map(),)  # what pictures the channels are
+    periods: Periods = (None, None)  # down and across, where the pattern is regular
 
     @property
     def config(self) -> Config:
@@ -63,6 +68,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "maps": [_described(one) for one in checkpoint.maps],
         "layers": ",".join(map(str, net.layers)),
         "image_size": checkpoint.image_size,
+        "periods": checkpoint.periods,
         "iteration": checkpoint.iteration,
         "total_iterations": checkpoint.total_iterations,
         "seconds": checkpoint.seconds,
@@ -136,6 +142,7 @@ def _assemble(
             if name.startswith(("learner.", "model."))
         },
         asked=None if asked is None else from_json(asked),
+        periods=_periods(description.get("periods", (None, None))),
     )
 
 
@@ -156,6 +163,11 @@ def _maps(described: list[dict[str, Any]] | None, channels: int) -> tuple[Map, .
     if sum(one.channels for one in maps) != channels:
         raise ValueError(f"maps of {channels} channels in all")
     return maps
+
+
+def _periods(written: Sequence[float | None]) -> Periods:
+    down, across = (None if one is None else float(one) for one in written)
+    return down, across
 
 
 def _scales(written: float | list[float], channels: int) -> tuple[float, ...]:

@@ -35,6 +35,7 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
         "config": to_json(loaded.config),
         "maps": [f"{one.name} {one.bands} {one.depth} bits".strip() for one in loaded.maps],
         "mean_color": list(loaded.pixels.mean),
+        "periods": dict(zip(("down", "across"), loaded.periods, strict=True)),
         "iteration": loaded.iteration,
         "total_iterations": loaded.total_iterations,
         "seconds": round(loaded.seconds, 1),

@@ -11,6 +11,7 @@ from torch import Tensor
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.images import Raster
 from gcn_cli.images.bands import finished
+from gcn_cli.model.period import fitting_side, stretched
 from gcn_cli.model.rooms import strips
 from gcn_cli.runs.canvas import Tile, planned
 from gcn_cli.runs.checkpoint import Checkpoint
@@ -46,7 +47,8 @@ def samples(
     family, device = loaded.family, loaded.family.net.weights[0].device
     opened = None if start is None else [open_once(one) for one in several(start)]
     asked = _size(loaded, request, opened)
-    size = family.canvas(replace(request, size=asked), loaded.image_size)
+    whole = _whole_periods(loaded, request, asked)
+    size = family.canvas(replace(request, size=whole), loaded.image_size)
     copies = 5 * (control is not None and control.steers) + (request.start != "noise")
     beside = copies * 4 * loaded.config.bands * size[0] * size[1]
     canvas = planned(family, request, size, dtype, tile, beside=beside)
@@ -77,7 +79,8 @@ def samples(
             batch //= 2
             log.info("out of memory on %s: going on with %d pictures at a time", device, batch)
             continue
-        yield from made_pixels(loaded, made)[:, :, : asked[0], : asked[1]]
+        for one in made_pixels(loaded, made)[:, :, : whole[0], : whole[1]]:
+            yield one if whole == asked else finished(stretched(one, asked), loaded.maps)
         done = numbers.stop
 
 
@@ -109,6 +112,30 @@ def _size(loaded: Checkpoint, request: Request, opened: list[Raster] | None) -> 
         return loaded.image_size
     height, width = to_pixels(opened, loaded.maps, None, loaded.config.shrink).shape[1:]
     return height, width
+
+
+def _whole_periods(loaded: Checkpoint, request: Request, asked: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) that a regular pattern closes on without a bend, to be stretched to what is asked for.
+
+    Of a picture to start from it is the picture that says where the pattern lies.
+    """
+    if request.start != "noise" or loaded.periods == (None, None):
+        return asked
+    closed = loaded.family.closed(request)
+    found, bent = list(asked), []
+    for axis, (side, repeats, seam) in enumerate(zip(asked, loaded.periods, closed, strict=True)):
+        if not seam or repeats is None:
+            continue
+        found[axis], fits = fitting_side(side, repeats)
+        if not fits:
+            near = [round(count * repeats) for count in (side // repeats, side // repeats + 1)]
+            sides = " or ".join(str(one) for one in near if one)
+            bent.append(f"{('down', 'across')[axis]} (every {repeats:g} pixels; {sides} fits)")
+    if bent:
+        log.info("the pattern has to bend so that it closes %s", " and ".join(bent))
+    if found != list(asked):
+        log.info("made at %dx%d, whole periods of the pattern, and stretched", found[1], found[0])
+    return found[0], found[1]
 
 
 def _starts(

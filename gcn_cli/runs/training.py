@@ -18,8 +18,9 @@ from gcn_cli.images.bands import side_by_side
 from gcn_cli.learning.batches import roomiest
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics, train
+from gcn_cli.model.period import period
 from gcn_cli.runs import checkpoint as files
-from gcn_cli.runs.checkpoint import Checkpoint
+from gcn_cli.runs.checkpoint import Checkpoint, Periods
 from gcn_cli.runs.folder import MODEL
 from gcn_cli.runs.observed import Observed
 from gcn_cli.runs.recorder import Recorder
@@ -28,6 +29,7 @@ from gcn_cli.values import option_name
 
 log = logging.getLogger(__name__)
 
+PERIODS_AGREE = 1.02  # largest over smallest
 OnStep = Callable[[int, int, Metrics], None]
 """Called after every iteration with its number, from 1, the number of the last, and measures."""
 
@@ -71,6 +73,7 @@ class Training:
             self.family, self.learner = make_learner(config, in_units, device, dtype)
         except ValueError as error:
             raise InputError(f"{error}; see --size, --crop and --layers") from error
+        self.periods = periods_of(pictures) if not config.head else (None, None)
         self.digest = digest
         self.iteration = 0
         self.history: list[Metrics] = []
@@ -113,6 +116,7 @@ class Training:
             learner_state=self.learner.state(),
             asked=self.asked,
             maps=self.maps,
+            periods=self.periods,
         )
 
 
@@ -222,6 +226,17 @@ def _report(training: Training) -> None:
         log.info("time limit after iteration %d of %d, saved", done, learner.iterations)
         for sentence in learner.cut_short(done):
             log.info(sentence)
+
+
+def periods_of(pictures: Sequence[Tensor]) -> Periods:
+    """Those that all pictures (C, H, W) of a texture agree in."""
+    found = []
+    for axis in (-2, -1):
+        own = [period(picture, axis) for picture in pictures]
+        known = [one for one in own if one is not None]
+        agree = len(known) == len(own) and max(known) <= PERIODS_AGREE * min(known)
+        found.append(sum(known) / len(known) if agree else None)
+    return found[0], found[1]
 
 
 def digest_of(pictures: Sequence[Tensor]) -> str:

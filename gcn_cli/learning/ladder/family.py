@@ -95,14 +95,18 @@ class LadderFamily:
         if self._lattice(request) is not Lattice.CIRCULAR:
             height, width = (-(-side // stride) * stride for side in size)
             return height, width
-        closed = {"x": (False, True), "y": (True, False), "off": (False, False)}
         height, width = (
             side if whole else -(-(side + FREE_BORDER) // stride) * stride
-            for side, whole in zip(
-                size, closed.get(request.seamless or "both", (True, True)), strict=True
-            )
+            for side, whole in zip(size, self.closed(request), strict=True)
         )
         return height, width
+
+    def closed(self, request: Request) -> tuple[bool, bool]:
+        """As --seamless says, on a torus."""
+        if self._lattice(request) is not Lattice.CIRCULAR:
+            return False, False
+        named = {"x": (False, True), "y": (True, False), "off": (False, False)}
+        return named.get(request.seamless or "both", (True, True))
 
     def _lattice(self, request: Request) -> Lattice:
         """What lies beyond the border: the picture again, but of models that know places."""

@@ -14,7 +14,7 @@ from gcn_cli.learning.paper.learner import PaperLearner
 from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.paper.fast import FastNet
 from gcn_cli.model.paper.network import GenerativeConvNet
-from gcn_cli.model.spec import LayerSpec, responses_per_pixel
+from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
 from gcn_cli.sampling.annealed import Denoiser
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
@@ -74,6 +74,11 @@ class PaperFamily:
         except ValueError as error:
             raise InputError(f"--size {size[1]}x{size[0]}: {error}") from error
         return size
+
+    def closed(self, request: Request) -> tuple[bool, bool]:
+        """On a torus in both directions."""
+        whole = self._on(request).lattice is Lattice.CIRCULAR
+        return whole, whole
 
     def steps(self, request: Request) -> int:
         """Langevin steps."""

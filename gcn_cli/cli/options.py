@@ -121,6 +121,25 @@ class Tile(click.ParamType):  # type: ignore[type-arg]
         return int(value)
 
 
+class Noise(click.ParamType):  # type: ignore[type-arg]
+    """A deviation in grey levels, or "auto"."""
+
+    name = "auto|sigma"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        if value == "auto" or isinstance(value, float):
+            return cast(float | str, value)
+        try:
+            found = float(value)
+        except ValueError:
+            found = 0.0
+        if not 0 < found < 256:
+            self.fail(f"{value!r} is not auto or grey levels, more than 0, as 12.5", param, ctx)
+        return found
+
+
 class Seeds(click.ParamType):  # type: ignore[type-arg]
     """Several seeds, from "0,3-7"; each once, in order."""
 

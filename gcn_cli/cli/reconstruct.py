@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from gcn_cli.cli.options import (
+    Noise,
     Sides,
     json_option,
     linked_option,
@@ -43,6 +45,11 @@ from gcn_cli.cli.options import (
     type=click.IntRange(min=1),
     help="make a band along the edges anew, so wide, so that IMAGE tiles",
 )
+@click.option(
+    "--denoise",
+    type=Noise(),
+    help="take white noise off IMAGE, of so many grey levels; auto estimates how many",
+)
 @click.option("--count", type=click.IntRange(min=1), help="variants of a repair  [default: 1]")
 @click.option("--seed", type=click.IntRange(min=0), help="of a repair  [default: 0]")
 @click.option(
@@ -67,6 +74,7 @@ def command(
     mask: str | None,
     extend: tuple[int, int, int, int] | None,
     band: int | None,
+    denoise: float | Literal["auto"] | None,
     count: int | None,
     seed: int | None,
     level: float | None,
@@ -81,23 +89,27 @@ def command(
 
     Stdout has, for every picture: rms error in grey levels, error as a share of the picture's
     variance, PSNR in dB, and the residual |I - sigma^2 B(I)| / |I| at the last image, which is 0
-    at a mode. Of repairs (--mask, --extend, --make-seamless) it has the paths; pixels that are kept
-    stay what they were.
+    at a mode. Of repairs (--mask, --extend, --make-seamless, --denoise) it has the paths; pixels
+    that are kept stay what they were.
 
     \b
     gcn reconstruct texture.jpg
     gcn reconstruct photo.png --mask holes.png --count 3 -o repaired
     gcn reconstruct photo.png --extend 0,0,256,0 -o wider
     gcn reconstruct photo.png --make-seamless 32 -o tile
+    gcn reconstruct noisy.png --denoise auto
     """
-    parts = (mask, extend, band)
+    parts = (mask, extend, band, denoise)
     repairs = sum(part is not None for part in parts)
     if repairs > 1:
-        raise click.UsageError("--mask, --extend, --make-seamless: one at a time")
-    if not repairs and (count is not None or seed is not None):
+        raise click.UsageError("--mask, --extend, --make-seamless, --denoise: one at a time")
+    made_anew = repairs and denoise is None
+    if not made_anew and (count is not None or seed is not None):
         raise click.UsageError("--count, --seed: are for --mask, --extend and --make-seamless")
     if repairs and level is not None:
         raise click.UsageError("--level: a repair takes all levels; leave it out")
+    if denoise is not None and steps is not None:
+        raise click.UsageError("--steps: noise is taken off at once; leave it out")
     from gcn_cli.cli.console import Progress
     from gcn_cli.cli.writing import as_files, write_all
     from gcn_cli.images import expand_sources, open_picture, split, write
@@ -127,15 +139,19 @@ def command(
             made = (
                 picture
                 for rasters in opened
-                for picture in loaded.repair(
-                    rasters,
-                    mask,
-                    extend=extend,
-                    band=band,
-                    count=len(variants),
-                    seed=seed or 0,
-                    steps=steps,
-                    on_step=progress.update,
+                for picture in (
+                    [loaded.denoise(rasters, None if denoise == "auto" else denoise)]
+                    if denoise is not None
+                    else loaded.repair(
+                        rasters,
+                        mask,
+                        extend=extend,
+                        band=band,
+                        count=len(variants),
+                        seed=seed or 0,
+                        steps=steps,
+                        on_step=progress.update,
+                    )
                 )
             )
             jobs = [Target(str(t), seed or 0, k % len(variants)) for k, t in enumerate(targets)]

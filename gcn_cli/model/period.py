@@ -14,9 +14,9 @@ from torch import Tensor
 
 SHORTEST = 6.0  # pixels
 LONGEST_LAG = 0.7  # of the side: beyond, little of the picture lies over itself
-CONTRAST = 0.13  # of a comb of MANY teeth, from which on a pattern is regular
+CONTRAST = 0.3  # of a comb of MANY teeth, from which on a bend would be seen
 MANY = 4
-CONTRAST_OF_FEW = 0.25
+CONTRAST_OF_FEW = 0.4
 SAME = 0.8  # of the highest contrast is as good as it
 FINENESS = 0.02  # pixels
 MOST_STRETCH = 0.04  # by which a picture may be resampled so that whole periods fit

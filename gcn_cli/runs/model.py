@@ -16,7 +16,7 @@ from gcn_cli.images import Map, split
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.spec import Lattice
 from gcn_cli.runs import checkpoint as files
-from gcn_cli.runs import description, reconstruction, synthesis
+from gcn_cli.runs import denoising, description, reconstruction, synthesis
 from gcn_cli.runs import repair as repairing
 from gcn_cli.runs.canvas import Tile
 from gcn_cli.runs.checkpoint import Checkpoint
@@ -224,6 +224,17 @@ class Model:
         request = Request(seed=seed, steps=steps, rounds=rounds, seamless=torus)
         made = repairing.repair(self.checkpoint, pixels, anew, request, count, self.dtype, on_step)
         return (shown.as_given(one, extend) for one in made)
+
+    def denoise(self, picture: Linked, sigma: float | None = None) -> Tensor:
+        """A picture without its white noise, (C, H, W) in 0..255: D at the level of the noise.
+
+        sigma: its deviation in grey levels; None estimates it, and says so. Transparency that the
+        model does not know stays as it is.
+        """
+        opened = [open_once(one) for one in several(picture)]
+        shown = Shown.of(opened, self.checkpoint.maps, cleared=False)
+        made, _ = denoising.denoise(self.checkpoint, shown.pixels, sigma, self.dtype)
+        return shown.as_given(made, None)
 
     @property
     def maps(self) -> tuple[Map, ...]:

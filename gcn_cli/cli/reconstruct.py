@@ -1,7 +1,6 @@
 """gcn reconstruct: sigma^2 B(I) of pictures, its error; and pictures made anew in parts."""
 
 import json
-from pathlib import Path
 from typing import Literal
 
 import click
@@ -60,8 +59,8 @@ from gcn_cli.cli.options import (
 @click.option(
     "-o",
     "--output",
-    metavar="FOLDER",
-    help="folder of the reconstructions  [default: <run>/reconstructions, <run>/repairs]",
+    metavar="FILE|FOLDER",
+    help="a picture file, or a folder  [default: <run>/reconstructions, <run>/repairs]",
 )
 @overwrite_option
 @json_option
@@ -113,20 +112,22 @@ def command(
     from gcn_cli.cli.console import Progress
     from gcn_cli.cli.writing import as_files, write_all
     from gcn_cli.images import expand_sources, open_picture, split, write
-    from gcn_cli.runs.folder import Target, map_path, model_path, refuse_existing
+    from gcn_cli.runs.folder import (
+        Target,
+        map_path,
+        model_path,
+        reconstruction_targets,
+        refuse_existing,
+    )
     from gcn_cli.runs.library import load
     from gcn_cli.runtime import set_threads
 
     set_threads(threads)
     path = model_path(model)
     sources = expand_sources(pictures)
-    folder = Path(output) if output else path.parent / ("repairs" if repairs else "reconstructions")
     variants = range(count or 1)
-    targets = [
-        folder / f"{'stdin' if s == '-' else Path(s).stem}{f'-{k + 1}' if count else ''}.png"
-        for s in sources
-        for k in variants
-    ]
+    folder = output or str(path.parent / ("repairs" if repairs else "reconstructions"))
+    targets = reconstruction_targets(folder, sources, count)
     if linked and len(sources) > 1:
         raise click.UsageError(f"--with: goes with one IMAGE, not with {len(sources)}")
     loaded = load(path, device=device, precision=precision)

@@ -24,8 +24,7 @@ log = logging.getLogger(__name__)
 Tile = int | Literal["auto", "off"]
 """Side of the blocks that a picture is made in; auto: where memory does not hold it at once."""
 
-LARGEST_BLOCK = 2048  # pixels: margins then cost two fifths
-BLOCKS = (LARGEST_BLOCK, 1024, 512, 256)
+BLOCKS = (1024, 512, 256)  # pixels; larger ones are no faster, their maps outgrow the caches
 USED = 0.8  # share of the free memory that is planned for
 GIB = 2**30
 
@@ -68,11 +67,11 @@ def planned(
             break
     assert block is not None
     canvas = Canvas(size, block[0])
+    if free is not None and family.state_bytes(size) + evaluated > USED * free:
+        canvas = _on_disk(canvas, family.state_bytes(size), evaluated, free)
     if block[0] != tile:
         log.info("made in %d block(s) of %d pixels (--tile)", canvas.blocks, canvas.block)
-    if free is None or family.state_bytes(size) + evaluated <= USED * free:
-        return canvas
-    return _on_disk(canvas, family.state_bytes(size), evaluated, free)
+    return canvas
 
 
 def _on_disk(canvas: Canvas, state: int, evaluated: int, free: int) -> Canvas:

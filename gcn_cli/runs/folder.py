@@ -103,6 +103,24 @@ def sample_targets(
     return [Target(path, *job) for path, job in zip(paths, jobs, strict=True)]
 
 
+def reconstruction_targets(output: str, sources: Sequence[str], variants: int | None) -> list[Path]:
+    """Where pictures made of `sources` go: a file, or a folder of files named after the sources.
+
+    With a number of `variants` each source has so many, numbered from 1. Raises InputError where
+    several pictures would share a file.
+    """
+    if names_file(output):
+        if len(sources) * (variants or 1) > 1:
+            raise InputError(f"--output {output}: one file for several pictures; name a folder")
+        return [Path(output)]
+    numbers = [""] if variants is None else [f"-{k + 1}" for k in range(variants)]
+    stems = ["stdin" if source == "-" else Path(source).stem for source in sources]
+    paths = [Path(output) / f"{stem}{number}.png" for stem in stems for number in numbers]
+    if len(set(paths)) < len(paths):
+        raise InputError(f"--output {output}: two pictures of one name; give each its own command")
+    return paths
+
+
 def _filled(template: str, run: Path, seed: int, number: int, size: tuple[int, int]) -> str:
     known = {"seed": seed, "index": number, "size": f"{size[0]}x{size[1]}"}
     try:

@@ -50,7 +50,7 @@ def test_what_memory_holds_is_made_at_once(
     assert not caplog.text
 
 
-@pytest.mark.parametrize(("memory", "block"), [(8, 2048), (5, 1024), (4.2, 512)])
+@pytest.mark.parametrize(("memory", "block"), [(8, 1024), (4.5, 512), (4.0, 256)])
 def test_blocks_are_as_large_as_memory_lets_them_be(
     memory: float,
     block: int,

@@ -25,7 +25,7 @@ from gcn_cli.sampling.request import Request, check_positive, refused_size
 
 STEPS = 25  # where quality hardly rises with evaluations any more
 STRIPS = 400 * 2**20  # bytes: what is worked on at a time, and the program
-MAPS_A_GATE = 2.3  # memory of an evaluation over that of all gates, measured
+MAPS_A_GATE = 2.8  # memory of an evaluation over that of all gates, measured
 FREE_BORDER = 64  # pixels that are cut off where a picture is to end freely
 DEFAULT_LEVEL = 1.0  # where noise is as strong as the data
 

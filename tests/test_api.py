@@ -40,7 +40,7 @@ def test_the_public_names() -> None:
         gcn.synthesise  # noqa: B018
     public = {name for name in vars(gcn.Model) if not name.startswith("_")}
     assert public == {
-        "auto_encode", "complete", "config", "describe", "energy", "filters", "history", "judge",
+        "auto_encode", "complete", "config", "denoise", "describe", "energy", "filters", "history",
         "maps", "reconstruct", "repair", "samples", "save", "score", "size", "split", "synthesize",
     }  # fmt: skip
 

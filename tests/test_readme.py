@@ -36,6 +36,8 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     mask = Image.new("L", noise.size)
     mask.paste(255, (20, 20, 40, 40))
     mask.save(tmp_path / "mask.png")
+    for linked in ("albedo", "normal", "roughness"):
+        noise.save(tmp_path / f"{linked}.png")
     (tmp_path / "faces").mkdir()
     for number in range(3):
         noise.crop((number, 0, number + 16, 16)).save(tmp_path / "faces" / f"{number}.png")

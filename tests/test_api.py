@@ -41,7 +41,8 @@ def test_the_public_names() -> None:
     public = {name for name in vars(gcn.Model) if not name.startswith("_")}
     assert public == {
         "auto_encode", "complete", "config", "denoise", "describe", "energy", "filters", "history",
-        "maps", "reconstruct", "repair", "samples", "save", "score", "size", "split", "synthesize",
+        "judge", "maps", "reconstruct", "repair", "samples", "save", "score", "size", "split",
+        "synthesize",
     }  # fmt: skip
 
 

@@ -42,7 +42,12 @@ _PRESET_HELP = "published settings. " + "; ".join(
 )
 @click.option("--preset", type=click.Choice(list(PRESETS)), help=_PRESET_HELP)
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of config values")
-@click.option("--max-time", type=Duration(), help="end cleanly after 90s, 5m, 1.5h")
+@click.option(
+    "--max-time",
+    type=Duration(),
+    help="90s, 5m, 1.5h: a ladder is planned to be whole by then, unless --iterations are given; "
+    "what is not is saved, to go on",
+)
 @click.option(
     "--preview-every",
     type=click.IntRange(min=0),

@@ -30,6 +30,10 @@ class Family(Protocol):
     @property
     def net(self) -> Network: ...
 
+    def configured(self, config: Config) -> "Family":
+        """The same network with a config that has changed on the way."""
+        ...
+
     def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> Learner:
         """What trains the network, which moves to `device`."""
         ...

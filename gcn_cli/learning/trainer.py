@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from gcn_cli.config import Config
 from gcn_cli.errors import DivergedError
 from gcn_cli.learning.batches import Batches
 
@@ -32,6 +33,17 @@ class Learner(Protocol):
 
     def cut_short(self, iteration: int) -> list[str]: ...
 
+    def length_for(self, iteration: int, pace: float, left: float) -> int | None:
+        """Iterations of a whole training that ends `left` seconds after `iteration`.
+
+        `pace` is what an iteration has taken so far, in seconds. None where the length is fixed.
+        """
+        ...
+
+    def set_length(self, iterations: int) -> Config:
+        """Change the course to one of so many iterations; the config that says so."""
+        ...
+
 
 def train(
     learner: Learner,
@@ -42,10 +54,12 @@ def train(
 ) -> int:
     """Run from iteration `done` + 1 to the learner's last; returns the last iteration done.
 
+    The last may change on the way.
     `should_stop` is asked after every iteration, so that a run always moves by one at least.
     Raises DivergedError at the first metric that is not a finite number.
     """
-    for iteration in range(done + 1, learner.iterations + 1):
+    while done < learner.iterations:
+        iteration = done + 1
         metrics = learner.step(iteration)
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:

@@ -58,10 +58,13 @@ def train(
     "mask", a "channel" or dropped; "auto" decides by the pictures. config: a TOML file of
     settings. output: the run's folder, which is gone on with, or trained anew with `overwrite`;
     None keeps the model in memory.
-    max_time, save_every: seconds. on_step(iteration, last, measures) is called after every
-    iteration, and `should_stop` asked. Raises InputError, DivergedError.
+    max_time, save_every: seconds. A ladder is made as long as max_time allows, whole and refined,
+    unless `iterations` are given: then it ends where the time does. on_step(iteration, last,
+    measures) is called after every iteration, and `should_stop` asked. Raises InputError,
+    DivergedError.
     """
-    asked = resolve(settings, read_file(str(config)) if config else None, preset)
+    written = read_file(str(config)) if config else {}
+    asked = resolve(settings, written, preset)
     chosen = choose_device(device)
     dtype = choose_precision(precision, chosen, smooth_gates=asked.smooth_gates)
     observed = observe(
@@ -74,7 +77,13 @@ def train(
         shrink=asked.shrink,
         crop=asked.crop,
     )
-    schedule = Schedule(max_time, preview_every, save_every, overwrite)
+    schedule = Schedule(
+        max_time,
+        planned="iterations" not in settings and "iterations" not in written,
+        preview_every=preview_every,
+        save_every=save_every,
+        overwrite=overwrite,
+    )
     training = run_training(
         observed,
         asked,

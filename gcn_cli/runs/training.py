@@ -21,6 +21,7 @@ from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.model.period import period
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs.checkpoint import Checkpoint, Periods
+from gcn_cli.runs.course import Course
 from gcn_cli.runs.folder import MODEL
 from gcn_cli.runs.observed import Observed
 from gcn_cli.runs.recorder import Recorder
@@ -36,9 +37,10 @@ OnStep = Callable[[int, int, Metrics], None]
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to stop, to show and to save; none of it changes what is learned."""
+    """When to stop, to show and to save; but for `planned` none of it changes what is learned."""
 
     max_time: float | None = None  # seconds
+    planned: bool = False  # whether the training is made as long as max_time allows, and whole
     preview_every: int | None = None  # iterations; 0 for none, None for ten a run
     save_every: float = 60.0  # seconds
     overwrite: bool = False
@@ -85,6 +87,10 @@ class Training:
         self.learner.load_state(saved.learner_state)
         self.iteration, self.history = saved.iteration, list(saved.history)
         self.seconds_before = saved.seconds
+
+    def set_length(self, iterations: int) -> None:
+        """Have so many iterations in all."""
+        self.family = self.family.configured(self.learner.set_length(iterations))
 
     @property
     def complete(self) -> bool:
@@ -148,10 +154,15 @@ def run_training(
         run or "in memory", device, training.count, width, height,
     )  # fmt: skip
     recorder = None if run is None else Recorder(run, training, schedule)
+    course = None
+    if schedule.max_time is not None and schedule.planned:
+        course = Course(schedule.max_time, limit.started, training)
 
     def note(iteration: int, metrics: Metrics) -> None:
         training.iteration = iteration
         training.history.append({"iteration": float(iteration), **metrics})
+        if course is not None:
+            course(training)
         if recorder is not None:
             recorder.note()
         if on_step is not None:

@@ -8,6 +8,7 @@ maximum likelihood too (`refinement`).
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -38,6 +39,7 @@ REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
 LONGEST_MEMORY = 0.999  # of the running average
 REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
 PREVIEW_STEPS = 16
+REFINING_COST = 2.2  # of an iteration with likelihood, in those of denoising alone, measured
 
 
 class LadderLearner:
@@ -140,10 +142,27 @@ class LadderLearner:
 
     def fitting(self, iteration: int) -> int:
         """The length of a whole training that takes as long as the first `iteration` of this."""
-        # An iteration with likelihood takes as long as two of denoising alone.
         denoised = min(iteration, self.denoised_until)
-        work = denoised + 2 * (iteration - denoised)
-        return max(1, int(work / (1 + self.config.refined_share)))
+        work = denoised + REFINING_COST * (iteration - denoised)
+        return max(1, int(work / self._cost))
+
+    @property
+    def _cost(self) -> float:
+        """Of an iteration in the mean of a whole training, in those of denoising alone."""
+        return 1 + (REFINING_COST - 1) * self.config.refined_share
+
+    def length_for(self, iteration: int, pace: float, left: float) -> int | None:
+        """So many that denoising and likelihood have their shares; None once the latter began."""
+        if iteration > self.denoised_until:
+            return None
+        fitting = (iteration + max(0.0, left) / pace) / self._cost
+        # Not so few that the likelihood would have begun before.
+        return max(int(fitting), math.ceil(iteration / (1 - self.config.refined_share)) + 1)
+
+    def set_length(self, iterations: int) -> LadderConfig:
+        """Rates follow the new course from the next iteration on."""
+        self.config = replace(self.config, iterations=iterations)
+        return self.config
 
     def verdicts(self, history: Sequence[Metrics]) -> list[str]:
         """What became of the denoising, and of the likelihood after it."""

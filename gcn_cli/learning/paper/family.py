@@ -1,12 +1,12 @@
 """The published model among the families: how it is made, learned, evaluated and sampled."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from gcn_cli.config import PaperConfig
+from gcn_cli.config import Config, PaperConfig
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.paper.chains import Chains, DataChains, PersistentChains
@@ -45,6 +45,11 @@ class PaperFamily:
             head_for=image_size if config.head else None,
         )
         return cls(config, net)
+
+    def configured(self, config: Config) -> "PaperFamily":
+        """The same network with another config of the family."""
+        assert isinstance(config, PaperConfig)
+        return replace(self, config=config)
 
     def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> PaperLearner:
         """First filters drawn; the learner adds the layers that are still to come."""

@@ -75,6 +75,14 @@ class PaperLearner:
         """Nothing: a model is whole at any iteration."""
         return []
 
+    def length_for(self, iteration: int, pace: float, left: float) -> int | None:
+        """None: published stages have a length of their own, and samples are fit after each."""
+        return None
+
+    def set_length(self, iterations: int) -> PaperConfig:
+        """Nothing is changed; see `length_for`."""
+        raise ValueError(f"a published course is not cut to {iterations} iterations")
+
     def preview(self) -> Tensor:
         """The synthesised images as they are, (N, C, H, W)."""
         return self.chains.images

@@ -113,6 +113,11 @@ class LadderConfig(_Checked):
         return not self.exact_gates
 
     @property
+    def stride(self) -> int:
+        """What sides of images that are learned whole must be multiples of."""
+        return self.depth * math.prod(layer.stride for layer in self.layers)
+
+    @property
     def refined_share(self) -> float:
         """Share of the iterations, at the end, in which the likelihood counts."""
         return self.refined if self.learner == REFINED else 0.0
@@ -128,8 +133,7 @@ class LadderConfig(_Checked):
         own = dataclasses.replace(self, channels=channels)
         if self.crop is None or room >= self.crop:
             return own, []
-        stride = self.depth * math.prod(layer.stride for layer in self.layers)
-        crop = room // stride * stride
+        crop = room // self.stride * self.stride
         if crop <= 2 * self.margin:
             raise InputError(
                 f"a picture with room for crops of side {room} only is too small to learn from; "
@@ -182,6 +186,7 @@ class PaperConfig(_Checked):
 
     unit_deviation = False  # pixels stay in grey levels
     smooth_gates = False
+    stride = 1  # images may have any side
 
     @property
     def first_layers(self) -> tuple[LayerSpec, ...]:

@@ -59,6 +59,14 @@ class Raster:
             made = torch.cat([colours, made[-1:]])
         return replace(self, values=made)
 
+    def middle(self, size: tuple[int, int]) -> "Raster":
+        """The largest part about the centre that has the proportions of (H, W)."""
+        height, width = self.size
+        high = min(height, round(width * size[0] / size[1])) or 1
+        wide = min(width, round(height * size[1] / size[0])) or 1
+        top, left = (height - high) // 2, (width - wide) // 2
+        return replace(self, values=self.values[:, top : top + high, left : left + wide])
+
     def shrunk(self, shorter: int | None) -> "Raster":
         """With a shorter side of at most so many pixels, proportions kept; None leaves it."""
         height, width = self.size

@@ -76,6 +76,7 @@ def train(
         size=asked.size,
         shrink=asked.shrink,
         crop=asked.crop,
+        multiple=asked.stride,
     )
     schedule = Schedule(
         max_time,

@@ -1,6 +1,7 @@
 """What a training is shown: pictures, linked maps and masks, as the channels of a model."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,11 +42,13 @@ def observe(
     size: int | None = None,
     shrink: int | None = None,
     crop: int | None = None,
+    multiple: int = 1,
 ) -> Observed:
     """Pictures of one texture, or one picture and the maps `linked` to it.
 
     channels: 1 grey, 3 colour, None as the pictures are. mask: of one picture, white where nothing
-    is to be learned. Raises InputError for what does not fit together.
+    is to be learned. crop: None for pictures that are learned whole, which are fitted to one size,
+    of sides that are multiples of `multiple`. Raises InputError for what does not fit together.
     """
     if alpha not in get_args(Alpha):
         raise InputError(f"--alpha {alpha}: must be one of {', '.join(get_args(Alpha))}")
@@ -58,6 +61,8 @@ def observe(
     hidden = None if mask is None else white_of(mask, raw[0].size)
     wanted = (size, size) if size else None
     rasters = [fitted(one, wanted, shrink) for one in raw]
+    if crop is None and not linked and mask is None:
+        rasters = _fitted_together(rasters, multiple)
     alpha = _meant(alpha, rasters, crop)
     groups = [[one] for one in rasters] if linked else [rasters]
     names = [_name(one, k) for k, one in enumerate((*pictures, *linked))] if linked else [""]
@@ -77,6 +82,27 @@ def observe(
         covered = Raster(255.0 * hidden[None], "L").resized(rasters[0].size).values[0] > 0
         made[0] = made[0].masked_fill(covered, torch.nan)
     return Observed(made, tuple(maps))
+
+
+def _fitted_together(rasters: list[Raster], multiple: int) -> list[Raster]:
+    """Pictures of one size: that of most, or else squares as large as the smallest allows.
+
+    What has other proportions loses its ends; what was done is said.
+    """
+    sizes = Counter(one.size for one in rasters)
+    (height, width), shared = sizes.most_common(1)[0]
+    if 2 * shared <= len(rasters):
+        height = width = min(min(size) for size in sizes)
+        height = width = max(multiple, height // multiple * multiple)
+    size = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    if set(sizes) == {size}:
+        return rasters
+    others = sum(count for found, count in sizes.items() if found != size)
+    log.info(
+        "%d of %d pictures are of other sizes: their middle is resized to %dx%d (--size)",
+        others, len(rasters), size[1], size[0],
+    )  # fmt: skip
+    return [one.middle(size).resized(size) for one in rasters]
 
 
 def _meant(alpha: Alpha, rasters: Sequence[Raster], crop: int | None) -> Alpha:

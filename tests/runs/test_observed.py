@@ -129,3 +129,29 @@ def test_the_digest_sees_fractions_and_what_is_hidden() -> None:
     digests = [digest_of([one]) for one in (picture, picture + 0.25, hidden, picture[:1])]
     assert len(set(digests)) == 4
     assert digest_of([picture.clone()]) == digests[0]
+
+
+def test_pictures_of_a_folder_are_fitted_to_one_size(caplog: pytest.LogCaptureFixture) -> None:
+    """Most have 16x32: the others are cut to its proportions, about the middle, and resized."""
+    striped = torch.zeros(3, 64, 64)
+    striped[:, 16:48] = 200.0  # the middle half, which is all of 16x32's proportions
+    pictures = [torch.full((3, 16, 32), 100.0), torch.full((3, 16, 32), 50.0), striped]
+    with caplog.at_level(logging.INFO, logger="gcn_cli"):
+        found = observe(pictures, crop=None, multiple=16).pictures
+    assert [tuple(one.shape) for one in found] == [(3, 16, 32)] * 3
+    assert float(found[2].min()) == 200.0
+    assert "1 of 3 pictures are of other sizes: their middle is resized to 32x16" in caplog.text
+
+
+def test_pictures_without_a_common_size_become_squares_that_fit() -> None:
+    pictures = [255 * torch.rand(3, side, side + 9) for side in (40, 70, 50)]
+    found = observe(pictures, crop=None, multiple=16).pictures
+    assert [tuple(one.shape) for one in found] == [(3, 32, 32)] * 3
+    (alone,) = observe([255 * torch.rand(3, 25, 25)], crop=None, multiple=16).pictures
+    assert tuple(alone.shape) == (3, 32, 32)
+
+
+def test_crops_are_taken_from_pictures_as_they_are() -> None:
+    pictures = [255 * torch.rand(3, 40, 50), 255 * torch.rand(3, 60, 45)]
+    found = observe(pictures, crop=32, multiple=16).pictures
+    assert [tuple(one.shape) for one in found] == [(3, 40, 50), (3, 60, 45)]

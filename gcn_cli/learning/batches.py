@@ -1,19 +1,23 @@
 """Observed batches: all images, some of them, or random crops of larger ones."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 FEW_PLACES = 256  # of a crop between what is not known: from here there is enough to choose from
+ENOUGH = 0.75  # of a crop's side: where holes leave less room, they are filled in place of avoided
+MOST_FILLED = 0.5  # of a crop
+TRIES = 64  # places that a hole is filled from
 
 
-def free_places(hidden: Tensor, side: int) -> Tensor:
-    """Top left corners (n, 2) of all windows of `side` with nothing of `hidden` (H, W) bool."""
+def free_places(hidden: Tensor, side: int, most: float = 0.0) -> Tensor:
+    """Top left corners (n, 2) of windows of `side` with no more than a share of `hidden` (H, W)."""
     sums = F.pad(hidden.to(torch.int64).cumsum(0).cumsum(1), (1, 0, 1, 0))
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    return (inside == 0).nonzero()
+    return (inside <= most * side**2).nonzero()
 
 
 def roomiest(picture: Tensor) -> int:
@@ -34,10 +38,43 @@ def roomiest(picture: Tensor) -> int:
     return low
 
 
+def room_for(picture: Tensor, crop: int) -> int:
+    """The side of the crops that a picture (C, H, W) has room for, up to its shorter side.
+
+    Where holes are so scattered that little room is left, as much as there is without them.
+    """
+    shorter, free = min(picture.shape[1:]), roomiest(picture)
+    return free if free >= ENOUGH * min(crop, shorter) else shorter
+
+
+def filled(picture: Tensor, generator: torch.Generator) -> Tensor:
+    """A picture (C, H, W) whose holes (NaN) have pixels from elsewhere in it, moved at random.
+
+    So they have its colours and its finest grain, if not its things. Raises ValueError where too
+    little is known.
+    """
+    made = picture.clone()
+    for _ in range(TRIES):
+        hidden = made.isnan().any(dim=0)
+        if not bool(hidden.any()):
+            return made
+        moves = [int(torch.randint(side, (1,), generator=generator)) for side in picture.shape[1:]]
+        made = torch.where(hidden, picture.roll(moves, (1, 2)), made)
+    raise ValueError("too little of a picture is known to learn from")
+
+
+class Observation(NamedTuple):
+    """A batch: images (N, C, H, W), and which pixels of them are known, (N, 1, H, W) of 0 and 1."""
+
+    images: Tensor
+    known: Tensor | None  # None where all are
+
+
 class Batches:
     """Draws observed batches from pictures (C, H, W); one named generator, saved with the run.
 
-    Crops leave out what is NaN.
+    Crops leave out what is NaN; where it is so scattered that it leaves no room for them, it is
+    `filled`, and is known to be.
 
     crop = None takes whole pictures, which must then have one size, and never one twice;
     batch_size = None takes all of them (of crops: one a picture).
@@ -67,10 +104,19 @@ class Batches:
         hidden = [picture.isnan().any(dim=0).cpu() for picture in pictures]
         if crop is None and any(bool(one.any()) for one in hidden):
             raise ValueError("whole pictures are learned, but of some a part is hidden")
-        self._places = [
-            free_places(one, crop) if crop is not None and bool(one.any()) else None
-            for one in hidden
-        ]
+        self.holes: dict[int, Tensor] = {}  # of filled pictures, by their number: (H, W) bool
+        self._places: list[Tensor | None] = []
+        for number, (picture, one) in enumerate(zip(pictures, hidden, strict=True)):
+            if crop is None or not bool(one.any()):
+                self._places.append(None)
+                continue
+            if roomiest(picture) < crop:
+                self.holes[number] = one.to(picture.device)
+                self.pictures[number] = filled(picture, generator)
+            most = MOST_FILLED if number in self.holes else 0.0
+            self._places.append(free_places(one, crop, most))
+            if not len(free_places(one, crop, most)):
+                raise ValueError("too little of a picture is known to learn from")
         self.crop = crop
         wanted = batch_size or len(pictures)
         self.batch_size = min(wanted, len(pictures)) if crop is None else wanted
@@ -91,15 +137,31 @@ class Batches:
 
     def __call__(self) -> Tensor:
         """The next batch, (batch_size, C, H, W)."""
+        return self.observe().images
+
+    def observe(self) -> Observation:
+        """The next batch, and what of it is known."""
+        if not self.holes:
+            return Observation(self._drawn(self.pictures), None)
+        marked = []
+        for number, picture in enumerate(self.pictures):
+            known = torch.ones_like(picture[:1])
+            if number in self.holes:
+                known.masked_fill_(self.holes[number], 0)
+            marked.append(torch.cat([picture, known]))
+        drawn = self._drawn(marked)
+        return Observation(drawn[:, :-1].contiguous(), drawn[:, -1:].contiguous())
+
+    def _drawn(self, pictures: Sequence[Tensor]) -> Tensor:
         turned = self.flips or self.rotations or self.shifts
         if self.crop is None and self.batch_size >= len(self.pictures) and not turned:
-            return torch.stack(self.pictures)
-        order = torch.randperm(len(self.pictures), generator=self.generator).tolist()
+            return torch.stack(list(pictures))
+        order = torch.randperm(len(pictures), generator=self.generator).tolist()
         chosen = [order[k % len(order)] for k in range(self.batch_size)]
-        return torch.stack([self._turn(self._cut(number)) for number in chosen])
+        cuts = (self._cut(pictures[number], self._places[number]) for number in chosen)
+        return torch.stack([self._turn(cut) for cut in cuts])
 
-    def _cut(self, number: int) -> Tensor:
-        picture, places = self.pictures[number], self._places[number]
+    def _cut(self, picture: Tensor, places: Tensor | None) -> Tensor:
         if self.crop is None:
             return self._shifted(picture) if self.shifts else picture
         if places is None:

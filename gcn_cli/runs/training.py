@@ -15,7 +15,7 @@ from gcn_cli.config import Config, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale
 from gcn_cli.images.bands import side_by_side
-from gcn_cli.learning.batches import roomiest
+from gcn_cli.learning.batches import room_for
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.model.period import period
@@ -198,7 +198,7 @@ def _begin(
     model_file = None if run is None or overwrite else run / MODEL
     saved = files.load(model_file) if model_file and model_file.exists() else None
     digest = digest_of(observed.pictures)
-    room = min(roomiest(picture) for picture in observed.pictures)
+    room = min(room_for(one, asked.crop or min(one.shape[1:])) for one in observed.pictures)
     channels = len(observed.pictures[0])
     settled, said = asked.settled(room, channels, on_gpu=device.type != "cpu")
     if saved is None:

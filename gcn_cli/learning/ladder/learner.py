@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gcn_cli.config import LadderConfig
 from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.loss import denoising_loss
 from gcn_cli.learning.ladder.muon import Muon
 from gcn_cli.learning.ladder.refinement import LARGEST_GAP, Refinement
@@ -66,6 +67,9 @@ class LadderLearner:
         }
         self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
         self.refinement = self._make_refinement() if config.refined_share else None
+        self.imputation = None
+        if observed.holes:
+            self.imputation = Imputation(config.seed, config.noise_max, config.noise_min)
         self.noise_generator = named_generator(config.seed, "denoising", device=device)
         self._evaluate = Captured(self._evaluated)
 
@@ -93,7 +97,10 @@ class LadderLearner:
         Returns the denoising loss, the gap in F a value between noisy data and chains, and the
         weight that the likelihood had.
         """
-        clean = self.observed()
+        if self.imputation and self.imputation.due(iteration / self.iterations):
+            self.imputation.renew(self.observed, self.model, self.dtype)
+        clean, mask = self.observed.observe()
+        known = clean.new_ones(1) if mask is None else mask
         refinement = self.refinement if iteration > self.denoised_until else None
         level = refinement.chains.levels() if refinement else self._levels(len(clean))
         drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
@@ -103,7 +110,7 @@ class LadderLearner:
             counts, weight = refinement.counts(level), refinement.weight * refinement.say
             crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
             compared = (counts, refinement.shares(level), crops, images)
-        loss, gap, gradients, means = self._evaluate(clean, drawn, level, *compared)
+        loss, gap, gradients, means = self._evaluate(clean, drawn, level, known, *compared)
         if refinement and means is not None:
             refinement.chains.advance(means)
         self._descend(gradients, iteration)
@@ -113,14 +120,16 @@ class LadderLearner:
         return {**measured, "likelihood": weight}
 
     def _evaluated(
-        self, clean: Tensor, drawn: Tensor, level: Tensor, *compared: Tensor
+        self, clean: Tensor, drawn: Tensor, level: Tensor, known: Tensor, *compared: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
         """Loss, gap, gradients of both, and D of the chains: all that a step reads of the net.
 
-        `compared`: what F counts in the gap and in the loss (N,), crops of the chains, the chains.
+        `known`: which pixels are, one number where all are. `compared`: what F counts in the gap
+        and in the loss (N,), crops of the chains, the chains.
         """
         net, prepared = self.net, prepare(self.net, self.dtype)
-        learn = partial(denoising_loss, net, clean, drawn, level)
+        mask = known if known.ndim > 1 else None
+        learn = partial(denoising_loss, net, clean, drawn, level, known=mask)
         margin = self.config.margin
         if self.refinement is None or not compared:
             loss, _, gradients = learn(margin=margin, prepared=prepared)
@@ -204,6 +213,7 @@ class LadderLearner:
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""
         chains = self.refinement.state() if self.refinement else {}
+        holes = self.imputation.state(self.observed) if self.imputation else {}
         return {
             **{f"net.{name}": tensor for name, tensor in self.net.state_dict().items()},
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
@@ -213,6 +223,7 @@ class LadderLearner:
                 for key, tensor in optimiser_state(optimiser).items()
             },
             **{f"chains.{key}": value for key, value in chains.items()},
+            **{f"holes.{key}": value for key, value in holes.items()},
             "usual_length": self.usual_length,
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
@@ -226,6 +237,8 @@ class LadderLearner:
             load_optimiser_state(optimiser, below(state, f"{name}."))
         if self.refinement:
             self.refinement.load_state(below(state, "chains."))
+        if self.imputation:
+            self.imputation.load_state(below(state, "holes."), self.observed)
         self.usual_length.copy_(state["usual_length"])
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])

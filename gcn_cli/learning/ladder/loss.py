@@ -30,13 +30,15 @@ def denoising_loss(
     level: Tensor,
     times: Tensor | None = None,
     *,
+    known: Tensor | None = None,
     margin: int,
     prepared: Prepared,
 ) -> Denoised:
     """The loss at levels (N,) with standard noise `drawn`, and its parameter gradients.
 
-    `prepared` are the parameters of `net` as they are now. Residuals within `margin` of the border
-    do not count. With `times` (N,) the gradients are of the loss and of the sum of `times` F.
+    `prepared` are the parameters of `net` as they are now. Residuals within `margin` of the border,
+    and where `known` (N, 1, H, W) is 0, do not count. With `times` (N,) the gradients are of the
+    loss and of the sum of `times` F.
     """
     noise = level[:, None, None, None]
     sigma = (noise.square() + 1).sqrt()
@@ -49,6 +51,8 @@ def denoising_loss(
     counted = torch.zeros_like(error)
     inner = slice(margin, -margin or None)
     counted[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()
+    if known is not None:
+        counted.mul_(known).div_(counted.sum())
     loss = (error.square() / outward.square() * counted).sum()
     # v = dloss / d grad F; brought to one for narrow number formats, and back after.
     along = 2 * error * counted / outward

@@ -1,6 +1,7 @@
 """Everything gcn raises on purpose.
 
 GcnError                 exit code 1: the work could not be done
+├── BusyError            exit code 1: another job works in the same run
 ├── InputError           exit code 2: an option, a value or a file that cannot be used
 ├── DivergedError        exit code 3: learning or sampling left the finite numbers
 └── InterruptedRunError  exit code 75: stopped from outside, state saved, run the command again
@@ -13,6 +14,10 @@ class GcnError(Exception):
     """Base of all errors that a user can do something about."""
 
     exit_code = 1
+
+
+class BusyError(GcnError):
+    """A run that another process is training."""
 
 
 class InputError(GcnError):

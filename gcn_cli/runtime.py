@@ -13,6 +13,9 @@ import torch
 
 from gcn_cli.errors import InputError
 
+STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
 _GROUPS = Path("/sys/fs/cgroup")
 CONTAINER_LIMITS = [  # most memory, and used memory, of both versions of control groups
     (_GROUPS / "memory.max", _GROUPS / "memory.current"),
@@ -109,14 +112,21 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM meanwhile; a second Ctrl-C stops at once."""
+        """Catch the signals of schedulers and terminals meanwhile; a second one leaves at once.
+
+        Signals that were ignored (as in a shell's background) are caught all the same.
+        """
 
         def note(number: int, _frame: object) -> None:
-            if self.signal is not None and number == signal.SIGINT:
-                raise KeyboardInterrupt
+            if self.signal is not None:
+                if number == signal.SIGINT:
+                    raise KeyboardInterrupt
+                # As if it had never been caught: what was saved last is whole.
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
             self.signal = signal.Signals(number)
 
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, note) for s in STOPPING}
         try:
             yield
         finally:

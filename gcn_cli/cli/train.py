@@ -17,6 +17,7 @@ from gcn_cli.presets import PRESET_NOTES, PRESETS
 
 if TYPE_CHECKING:
     from gcn_cli.runs.observed import Alpha
+    from gcn_cli.runs.training import Resume
 
 _PRESET_HELP = "published settings. " + "; ".join(
     f"{name}: {note}" for name, note in PRESET_NOTES.items()
@@ -59,6 +60,13 @@ _PRESET_HELP = "published settings. " + "; ".join(
     default=60.0,
     help="time between checkpoints  [default: 60s]",
 )
+@click.option(
+    "--resume",
+    type=click.Choice(["auto", "never", "must"]),
+    default="auto",
+    show_default=True,
+    help="go on with a run that is there; never: refuse to; must: refuse to begin a new one",
+)
 @overwrite_option
 @machine_options
 @config_options
@@ -73,6 +81,7 @@ def command(
     max_time: float | None,
     preview_every: int | None,
     save_every: float,
+    resume: "Resume",
     overwrite: bool,
     device: str,
     precision: str,
@@ -97,6 +106,8 @@ def command(
     from gcn_cli.runs.library import train
     from gcn_cli.runtime import StopRequest, set_threads
 
+    if resume == "must" and overwrite:
+        raise click.UsageError("--resume must, --overwrite: one goes on, the other begins anew")
     set_threads(threads)
     run = output or str(run_for(list(sources)))
     stop = StopRequest()
@@ -110,6 +121,7 @@ def command(
             config=config_file,
             output=run,
             overwrite=overwrite,
+            resume=resume,
             max_time=max_time,
             preview_every=preview_every,
             save_every=save_every,

@@ -30,8 +30,8 @@ class Family(Protocol):
     @property
     def net(self) -> Network: ...
 
-    def configured(self, config: Config) -> "Family":
-        """The same network with a config that has changed on the way."""
+    def with_length(self, iterations: int) -> "Family":
+        """The same network, with a config that says so many iterations."""
         ...
 
     def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> Learner:

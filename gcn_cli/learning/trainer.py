@@ -6,7 +6,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from gcn_cli.config import Config
 from gcn_cli.errors import DivergedError
 from gcn_cli.learning.batches import Batches
 
@@ -40,8 +39,8 @@ class Learner(Protocol):
         """
         ...
 
-    def set_length(self, iterations: int) -> Config:
-        """Change the course to one of so many iterations; the config that says so."""
+    def set_length(self, iterations: int) -> None:
+        """Change the course to one of so many iterations."""
         ...
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcn_cli.errors import InputError
-from gcn_cli.images import names_file
+from gcn_cli.images import names_file, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +18,18 @@ def run_for(sources: list[str]) -> Path:
     """The default folder of a training: named after its first source."""
     name = "stdin" if sources[0] == "-" else Path(sources[0]).resolve().stem
     return ROOT / name
+
+
+def make_folder(run: Path) -> None:
+    """Make a run's folder, where it is not there. Raises InputError where none can be written."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_bytes(run / ".writable", b"")
+        (run / ".writable").unlink()
+    except OSError as error:
+        raise InputError(
+            f"--output {run}: {error.strerror}; name a folder that can be written"
+        ) from error
 
 
 def model_path(asked: str | None) -> Path:

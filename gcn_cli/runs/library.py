@@ -14,7 +14,7 @@ from gcn_cli.runs.folder import model_path
 from gcn_cli.runs.model import Model
 from gcn_cli.runs.observed import Alpha, observe
 from gcn_cli.runs.pictures import Picture, as_list
-from gcn_cli.runs.training import OnStep, Schedule, run_training
+from gcn_cli.runs.training import OnStep, Resume, Schedule, run_training
 from gcn_cli.runtime import choose_device, choose_precision
 from gcn_cli.values import read_file
 
@@ -42,6 +42,7 @@ def train(
     config: str | Path | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
+    resume: Resume = "auto",
     max_time: float | None = None,
     preview_every: int | None = None,
     save_every: float = 60.0,
@@ -56,8 +57,8 @@ def train(
     pictures: one or several, or a folder's path. linked: maps of one picture that are learned with
     it. mask: of one picture, white where nothing is learned. alpha: whether transparency is a
     "mask", a "channel" or dropped; "auto" decides by the pictures. config: a TOML file of
-    settings. output: the run's folder, which is gone on with, or trained anew with `overwrite`;
-    None keeps the model in memory.
+    settings. output: the run's folder, which is gone on with ("never" to `resume` refuses to,
+    "must" needs it), or trained anew with `overwrite`; None keeps the model in memory.
     max_time, save_every: seconds. A ladder is made as long as max_time allows, whole and refined,
     unless `iterations` are given: then it ends where the time does. on_step(iteration, last,
     measures) is called after every iteration, and `should_stop` asked. Raises InputError,
@@ -84,6 +85,7 @@ def train(
         preview_every=preview_every,
         save_every=save_every,
         overwrite=overwrite,
+        resume=resume,
     )
     training = run_training(
         observed,

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcn_cli import images
-from gcn_cli.errors import InputError
 from gcn_cli.runs import checkpoint as files
-from gcn_cli.runs.folder import MODEL
+from gcn_cli.runs.folder import MODEL, make_folder
 
 if TYPE_CHECKING:
     from gcn_cli.runs.training import Schedule, Training
@@ -23,14 +22,7 @@ class Recorder:
 
     def __init__(self, run: Path, training: "Training", schedule: "Schedule") -> None:
         self.run, self.training, self.schedule = run, training, schedule
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-            images.write_bytes(run / ".writable", b"")
-            (run / ".writable").unlink()
-        except OSError as error:
-            raise InputError(
-                f"--output {run}: {error.strerror}; name a folder that can be written"
-            ) from error
+        make_folder(run)
         if schedule.overwrite:
             shutil.rmtree(run / "previews", ignore_errors=True)
         lines = "".join(json.dumps(row) + "\n" for row in training.history)

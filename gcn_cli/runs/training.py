@@ -4,8 +4,10 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +24,8 @@ from gcn_cli.model.period import period
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs.checkpoint import Checkpoint, Periods
 from gcn_cli.runs.course import Course
-from gcn_cli.runs.folder import MODEL
+from gcn_cli.runs.folder import MODEL, make_folder
+from gcn_cli.runs.lock import locked
 from gcn_cli.runs.observed import Observed
 from gcn_cli.runs.recorder import Recorder
 from gcn_cli.runtime import StopRequest, peak_memory_mib
@@ -35,6 +38,9 @@ OnStep = Callable[[int, int, Metrics], None]
 """Called after every iteration with its number, from 1, the number of the last, and measures."""
 
 
+Resume = Literal["auto", "never", "must"]
+
+
 @dataclass(frozen=True)
 class Schedule:
     """When to stop, to show and to save; but for `planned` none of it changes what is learned."""
@@ -44,6 +50,7 @@ class Schedule:
     preview_every: int | None = None  # iterations; 0 for none, None for ten a run
     save_every: float = 60.0  # seconds
     overwrite: bool = False
+    resume: Resume = "auto"  # go on with what is in the folder; never: refuse to; must: need it
 
 
 class Training:
@@ -90,7 +97,8 @@ class Training:
 
     def set_length(self, iterations: int) -> None:
         """Have so many iterations in all."""
-        self.family = self.family.configured(self.learner.set_length(iterations))
+        self.learner.set_length(iterations)
+        self.family = self.family.with_length(iterations)
 
     @property
     def complete(self) -> bool:
@@ -144,14 +152,32 @@ def run_training(
     not fit together, DivergedError where learning left the finite numbers.
     """
     limit = StopRequest(schedule.max_time)
-    training = _begin(observed, asked, run, schedule.overwrite, device, dtype)
+    with ExitStack() as held:
+        if run is not None and run.is_dir():
+            held.enter_context(locked(run))
+        training = _begin(observed, asked, run, schedule, device, dtype)
+        if run is not None and not run.is_dir():
+            make_folder(run)
+            held.enter_context(locked(run))
+        return _carried_on(training, run, schedule, limit, on_step, should_stop)
+
+
+def _carried_on(
+    training: "Training",
+    run: Path | None,
+    schedule: Schedule,
+    limit: StopRequest,
+    on_step: OnStep | None,
+    should_stop: Callable[[], bool] | None,
+) -> Training:
+    """Train from where the training stands."""
     if training.complete:
         log.info("%s: complete, %d iterations; --overwrite trains anew", run, training.iteration)
         return training
     height, width = training.learner.observed.image_size
     log.info(
         "training %s on %s from %d picture(s) at %dx%d",
-        run or "in memory", device, training.count, width, height,
+        run or "in memory", training.device, training.count, width, height,
     )  # fmt: skip
     recorder = None if run is None else Recorder(run, training, schedule)
     course = None
@@ -187,7 +213,7 @@ def _begin(
     observed: Observed,
     asked: Config,
     run: Path | None,
-    overwrite: bool,
+    schedule: Schedule,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Training:
@@ -195,8 +221,13 @@ def _begin(
 
     A saved training keeps what pictures and device settled when it began.
     """
-    model_file = None if run is None or overwrite else run / MODEL
-    saved = files.load(model_file) if model_file and model_file.exists() else None
+    model_file = None if run is None or schedule.overwrite else run / MODEL
+    found = model_file is not None and model_file.exists()
+    if found and schedule.resume == "never":
+        raise InputError(f"{run}: holds a model (--resume never); name another run with -o")
+    if not found and schedule.resume == "must":
+        raise InputError(f"{run}: holds no model to go on with (--resume must); see -o")
+    saved = files.load(model_file) if model_file and found else None
     digest = digest_of(observed.pictures)
     room = min(room_for(one, asked.crop or min(one.shape[1:])) for one in observed.pictures)
     channels = len(observed.pictures[0])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gcn_cli.config import Config, LadderConfig
+from gcn_cli.config import LadderConfig
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import Batches, roomiest
 from gcn_cli.learning.ladder.learner import LadderLearner
@@ -52,10 +52,9 @@ class LadderFamily:
         )
         return cls(config, net)
 
-    def configured(self, config: Config) -> "LadderFamily":
-        """The same network with another config of the family."""
-        assert isinstance(config, LadderConfig)
-        return replace(self, config=config)
+    def with_length(self, iterations: int) -> "LadderFamily":
+        """The same network, to be trained for so many iterations."""
+        return replace(self, config=replace(self.config, iterations=iterations))
 
     def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> LadderLearner:
         """First filters drawn, the spectrum measured, from here on the learner's."""

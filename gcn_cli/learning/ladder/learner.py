@@ -168,10 +168,9 @@ class LadderLearner:
         # Not so few that the likelihood would have begun before.
         return max(int(fitting), math.ceil(iteration / (1 - self.config.refined_share)) + 1)
 
-    def set_length(self, iterations: int) -> LadderConfig:
+    def set_length(self, iterations: int) -> None:
         """Rates follow the new course from the next iteration on."""
         self.config = replace(self.config, iterations=iterations)
-        return self.config
 
     def verdicts(self, history: Sequence[Metrics]) -> list[str]:
         """What became of the denoising, and of the likelihood after it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gcn_cli.config import Config, PaperConfig
+from gcn_cli.config import PaperConfig
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.paper.chains import Chains, DataChains, PersistentChains
@@ -46,10 +46,9 @@ class PaperFamily:
         )
         return cls(config, net)
 
-    def configured(self, config: Config) -> "PaperFamily":
-        """The same network with another config of the family."""
-        assert isinstance(config, PaperConfig)
-        return replace(self, config=config)
+    def with_length(self, iterations: int) -> "PaperFamily":
+        """The same network, to be trained for so many iterations."""
+        return replace(self, config=replace(self.config, iterations=iterations))
 
     def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> PaperLearner:
         """First filters drawn; the learner adds the layers that are still to come."""

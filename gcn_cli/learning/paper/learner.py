@@ -79,7 +79,7 @@ class PaperLearner:
         """None: published stages have a length of their own, and samples are fit after each."""
         return None
 
-    def set_length(self, iterations: int) -> PaperConfig:
+    def set_length(self, iterations: int) -> None:
         """Nothing is changed; see `length_for`."""
         raise ValueError(f"a published course is not cut to {iterations} iterations")
 

@@ -113,6 +113,11 @@ class LadderConfig(_Checked):
         return not self.exact_gates
 
     @property
+    def space_to_depth(self) -> int:
+        """The side of the blocks of pixels that filters see as one."""
+        return self.depth
+
+    @property
     def stride(self) -> int:
         """What sides of images that are learned whole must be multiples of."""
         return self.depth * math.prod(layer.stride for layer in self.layers)
@@ -187,6 +192,7 @@ class PaperConfig(_Checked):
     unit_deviation = False  # pixels stay in grey levels
     smooth_gates = False
     stride = 1  # images may have any side
+    space_to_depth = 1
 
     @property
     def first_layers(self) -> tuple[LayerSpec, ...]:

@@ -49,9 +49,22 @@ def _typed(name: str, kind: Any, written: Any) -> Any:
     if isinstance(written, bool) != (kind is bool):
         raise ValueError("must be true or false" if kind is bool else "must be a number")
     if kind in (int, int | None):
-        number = None if written is None else int(written)
+        number = None if written is None else _number(written, int, "a whole number")
         return None if number == 0 and kind == (int | None) else number
-    return {bool: bool, float: float, str: str}[cast(Any, kind)](written)
+    if kind is float:
+        return _number(written, float, "a number")
+    return {bool: bool, str: str}[cast(Any, kind)](written)
+
+
+def _number(written: Any, kind: type[int] | type[float], words: str) -> Any:
+    """A number of a kind; a whole one may be written 12.0, not 1.5."""
+    try:
+        found = kind(written)
+        if not isinstance(written, str) and found != written:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"must be {words}") from error
+    return found
 
 
 def _mean_color(written: Any) -> tuple[float, ...] | None:

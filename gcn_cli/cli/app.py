@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import traceback
 
@@ -17,6 +18,9 @@ COMMANDS = {
     "reconstruct": "Show what the model's auto-encoder makes of pictures.",
     "inspect": "Show a model, a preset, or what a model makes of a picture.",
 }
+
+
+OUT_OF_MEMORY = "out of memory; use a smaller --size, --batch-size or --crop, or fewer filters"
 
 
 class LazyGroup(click.Group):
@@ -71,8 +75,10 @@ def main() -> None:
             where = f"{error.filename}: " if error.filename else ""
             code = _fail(f"{where}{error.strerror}; what was saved before is whole", 1, debug)
     except MemoryError:
-        code = _fail("out of memory; use a smaller size or fewer images", 1, debug)
+        code = _fail(OUT_OF_MEMORY, 1, debug)
     except Exception as error:
+        if "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
+            sys.exit(_fail(OUT_OF_MEMORY, 1, debug))
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         code = _fail(f"{text} (gcn --debug {' '.join(sys.argv[1:2])} ... shows where)", 1, debug)
     sys.exit(code if isinstance(code, int) else 0)
@@ -81,5 +87,7 @@ def main() -> None:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    click.echo(f"gcn: error: {message}", err=True)
+    # One line, whatever characters a file's name has.
+    line = re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], message)
+    click.echo(f"gcn: error: {line}", err=True)
     return code

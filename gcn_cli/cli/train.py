@@ -102,7 +102,7 @@ def command(
     gcn train texture.jpg --preset paper-texture --max-time 5m
     """
     from gcn_cli.cli.console import Progress, say
-    from gcn_cli.runs.folder import run_for
+    from gcn_cli.runs.folder import refuse_inside, run_for
     from gcn_cli.runs.library import train
     from gcn_cli.runtime import StopRequest, set_threads
 
@@ -110,6 +110,7 @@ def command(
         raise click.UsageError("--resume must, --overwrite: one goes on, the other begins anew")
     set_threads(threads)
     run = output or str(run_for(list(sources)))
+    refuse_inside(sources, run)
     stop = StopRequest()
     with stop.listening(), Progress("train") as progress:
         model = train(

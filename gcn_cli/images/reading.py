@@ -2,13 +2,14 @@
 
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 
 from gcn_cli.errors import InputError
 from gcn_cli.images.bands import BANDS, Raster, from_pillow
@@ -27,7 +28,7 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     found: list[str] = []
     for source in sources:
         path = Path(source)
-        if source != "-" and not path.exists():
+        if source != "-" and not _is_there(path):
             raise InputError(f"{source}: no such file or folder")
         if source != "-" and path.is_dir():
             inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
@@ -39,6 +40,14 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     return found
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, RuntimeError) as error:  # of links that lead to themselves
+        reason = getattr(error, "strerror", None) or "a link that leads to itself"
+        raise InputError(f"{path}: {reason}") from error
+
+
 def open_picture(source: str) -> Raster:
     """A picture file, read whole, turned as its rotation note says; "-" is standard input.
 
@@ -46,10 +55,15 @@ def open_picture(source: str) -> Raster:
     """
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        return _decoded(source, data)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{source}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{source}: {reason}") from error
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what is wrong is said in one line
+            return _decoded(source, data)
+    except InputError:
+        raise
+    except Exception as error:  # decoders of damaged data raise whatever they stumble over
         raise InputError(f"{source}: not a readable picture (damaged or unknown format)") from error
 
 

@@ -62,6 +62,15 @@ def responses_per_pixel(layers: Sequence[LayerSpec], depth: int = 1) -> float:
     return found
 
 
+def filter_numbers(layers: Sequence[LayerSpec], channels: int, depth: int = 1) -> int:
+    """How many numbers all filters have together, on images of so many channels."""
+    below, found = channels * depth**2, 0
+    for layer in layers:
+        found += layer.filters * below * layer.size**2
+        below = layer.filters
+    return found
+
+
 def closing_border(layer: LayerSpec) -> tuple[int, int]:
     """Rows before and after that give a map of n / stride positions for a side of n.
 

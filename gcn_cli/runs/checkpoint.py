@@ -93,8 +93,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     description, tensors = _read(path)
     try:
         return _assemble(description, tensors, device)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: incomplete or inconsistent model file ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, InputError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: incomplete or inconsistent model file ({reason})") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -121,8 +122,15 @@ def _assemble(
 ) -> Checkpoint:
     config = from_json(description["config"])
     height, width = description["image_size"]
-    family = build(config, (height, width), parse_layers(description["layers"]))
-    family.net.load_state_dict(below(tensors, "model."))
+    layers, found = parse_layers(description["layers"]), below(tensors, "model.")
+    with torch.device("meta"):  # before memory is taken for what a damaged file asks for
+        expected = build(config, (height, width), layers).net.state_dict()
+    if {n: t.shape for n, t in expected.items()} != {n: t.shape for n, t in found.items()}:
+        raise ValueError("weights of other shapes than its layers have")
+    if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
+        raise ValueError("weights that are no finite numbers")
+    family = build(config, (height, width), layers)
+    family.net.load_state_dict(found)
     family.net.to(device)
     asked = description.get("asked")
     names, pixels = description["metrics"], description["pixels"]

@@ -1,6 +1,7 @@
 """Where runs live: runs/<stem>/ with the model file, metrics.jsonl, previews/ and samples/."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,16 @@ MODEL = "model.safetensors"
 
 def run_for(sources: list[str]) -> Path:
     """The default folder of a training: named after its first source."""
-    name = "stdin" if sources[0] == "-" else Path(sources[0]).resolve().stem
+    name = "stdin" if sources[0] == "-" else Path(os.path.abspath(sources[0])).stem
     return ROOT / name
+
+
+def refuse_inside(sources: Sequence[str], run: str) -> None:
+    """Raise InputError where a training would learn from files of its own run."""
+    folder = Path(run).absolute()
+    for source in sources:
+        if source != "-" and folder in Path(source).absolute().parents:
+            raise InputError(f"{source}: lies in {run}, where the run goes; move it, or use -o")
 
 
 def make_folder(run: Path) -> None:
@@ -104,6 +113,8 @@ def sample_targets(
         paths = [output]
     else:
         folder = run / "samples" if output is None else Path(output)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--output {output}: is no folder, nor a picture by its name")
         first = next_free(folder, "sample") if output is None else 1
         paths = [str(folder / f"sample-{first + k:04d}.png") for k in range(len(jobs))]
     if "-" in paths and len(maps) > 1:

@@ -1,5 +1,6 @@
 """Pictures as callers have them: files, Pillow pictures, numpy arrays, torch tensors."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -149,6 +150,10 @@ def as_list(pictures: Picture | Sequence[Picture]) -> list[Picture]:
         found += images.expand_sources([str(picture)]) if is_path else [picture]
     if not found:
         raise InputError("no pictures: give one or more to learn from")
+    names = Counter(picture for picture in found if isinstance(picture, str))
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice}: given twice; name each picture once")
     return found
 
 

@@ -23,9 +23,11 @@ def fitted(loaded: Checkpoint, picture: Linked) -> Tensor:
     height, width = net.fitting(pixels.shape[1], pixels.shape[2])
     pixels = pixels[:, :height, :width]
     try:
+        if not min(height, width):
+            raise ValueError(f"sides must be {net.total_stride} pixels or more for this model")
         net.map_sizes(height, width)
     except ValueError as error:
-        named = f"{picture}: " if isinstance(picture, str) else ""
+        named = f"{picture}: " if isinstance(picture, str) else "a picture: "
         raise InputError(f"{named}{error}") from error
     return pixels
 

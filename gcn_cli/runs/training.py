@@ -21,6 +21,7 @@ from gcn_cli.learning.batches import room_for
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.model.period import period
+from gcn_cli.model.spec import filter_numbers, responses_per_pixel
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs.checkpoint import Checkpoint, Periods
 from gcn_cli.runs.course import Course
@@ -28,11 +29,13 @@ from gcn_cli.runs.folder import MODEL, make_folder
 from gcn_cli.runs.lock import locked
 from gcn_cli.runs.observed import Observed
 from gcn_cli.runs.recorder import Recorder
-from gcn_cli.runtime import StopRequest, peak_memory_mib
+from gcn_cli.runtime import StopRequest, free_memory, peak_memory_mib
 from gcn_cli.values import option_name
 
 log = logging.getLogger(__name__)
 
+MAPS_AT_LEAST = 4  # responses, gates, and both on the way down, of two bytes or more
+FILTERS_AT_LEAST = 4  # numbers each: the filter, its gradient, its average, its momentum
 PERIODS_AGREE = 1.02  # largest over smallest
 OnStep = Callable[[int, int, Metrics], None]
 """Called after every iteration with its number, from 1, the number of the last, and measures."""
@@ -235,12 +238,29 @@ def _begin(
     if saved is None:
         for line in said:
             log.info(line)
+        _check_memory(settled, observed, device)
         return Training(asked, settled, observed, digest, device, dtype)
     _check_same(run, saved, asked if saved.asked else settled, digest)
     training = Training(asked, saved.config, observed, digest, device, dtype)
     training.go_on(saved)
     log.info("%s: going on after iteration %d", run, training.iteration)
     return training
+
+
+def _check_memory(config: Config, observed: Observed, device: torch.device) -> None:
+    """Raise InputError where a training needs more than can be had, by what it needs at least."""
+    free = free_memory(device)
+    sides = observed.pictures[0].shape[1:]
+    height, width = (config.size or config.crop or int(side) for side in sides)
+    depth, images = config.space_to_depth, config.batch_size or len(observed.pictures)
+    maps = images * height * width * responses_per_pixel(config.layers, depth)
+    filters = filter_numbers(config.layers, config.bands, depth)
+    needed = 2 * MAPS_AT_LEAST * maps + 4 * FILTERS_AT_LEAST * filters
+    if free is not None and needed > free:
+        raise InputError(
+            f"--batch-size {images}, --layers: need {needed / 2**30:.1f} GiB of memory at the "
+            f"least, {free / 2**30:.1f} GiB are free on {device}; make them, or --crop, smaller"
+        )
 
 
 def _check_same(run: Path | None, saved: Checkpoint, config: Config, pictures: str) -> None:

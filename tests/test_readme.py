@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.cli.test_commands import gcn
+from tests.cli.running import gcn_process
 
 ROOT = Path(__file__).parent.parent
 SMALL_LADDER = ["--layers", "8@5,8@3/2", "--iterations", "3"]
@@ -46,7 +46,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
         if name == "gcn":
             # A model by name: which run is the newest depends on the clock's grain.
             model = ["--model", "runs/texture"] if words[0] != "train" else []
-            done = gcn(*shortened(words), *model, cwd=tmp_path)
+            done = gcn_process(*shortened(words), *model, cwd=tmp_path)
             assert done.returncode == 0, (words, done.stderr.decode())
             ran.add(words[0])
     assert ran == {"train", "synthesize", "reconstruct", "inspect"}

@@ -12,15 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.cli.running import gcn
+
 SMALL = [
     "--learner", "mle", "--size", "24", "--layers", "6@5/2+2,4@3+1", "--iterations", "4",
     "--langevin-steps", "2", "--threads", "1", "--device", "cpu",
 ]  # fmt: skip
-
-
-def gcn(*words: str, cwd: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-W", "error", "-m", "gcn_cli", *words]
-    return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, check=False)
 
 
 @pytest.fixture

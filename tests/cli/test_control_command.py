@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tests.cli.test_commands import gcn
+from tests.cli.running import gcn
 from tests.cli.test_ladder_commands import SMALL
 from tests.reading import read
 

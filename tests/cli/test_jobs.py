@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.test_commands import gcn
+from tests.cli.running import gcn
 
 SMALL = [
     "--layers", "4@5,4@3/2", "--crop", "16", "--margin", "2", "--preview-every", "0",

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from gcn_cli import images
-from tests.cli.test_commands import gcn
+from tests.cli.running import gcn
 from tests.reading import read
 
 SMALL = [

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from gcn_cli import images
-from tests.cli.test_commands import gcn
+from tests.cli.running import gcn
 from tests.cli.test_ladder_commands import SMALL
 
 FEW = ["--threads", "1", "--steps", "3"]

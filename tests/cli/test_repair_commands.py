@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from gcn_cli.images import open_picture
-from tests.cli.test_commands import gcn
+from tests.cli.running import gcn
 
 SMALL = [
     "--layers", "8@5,8@3/2", "--crop", "16", "--margin", "2", "--iterations", "10",

@@ -68,6 +68,11 @@ def planned(
     assert block is not None
     canvas = Canvas(size, block[0])
     if free is not None and family.state_bytes(size) + evaluated > USED * free:
+        if device.type != "cpu":
+            raise InputError(
+                f"--size {size[1]}x{size[0]}: {device} has {free / GIB:.1f} GiB free, too little "
+                "for the picture; choose a smaller size, or --device cpu, which can use disk"
+            )
         canvas = _on_disk(canvas, family.state_bytes(size), evaluated, free)
     if block[0] != tile:
         log.info("made in %d block(s) of %d pixels (--tile)", canvas.blocks, canvas.block)

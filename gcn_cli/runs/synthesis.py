@@ -58,7 +58,6 @@ def samples(
     work, done = family.steps(request) * canvas.blocks, 0
     while done < count:
         numbers = range(done, min(done + batch, count))
-
         ticks = itertools.count(1)
 
         def note(numbers: range = numbers, ticks: Iterator[int] = ticks) -> None:

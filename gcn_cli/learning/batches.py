@@ -114,9 +114,10 @@ class Batches:
                 self.holes[number] = one.to(picture.device)
                 self.pictures[number] = filled(picture, generator)
             most = MOST_FILLED if number in self.holes else 0.0
-            self._places.append(free_places(one, crop, most))
-            if not len(free_places(one, crop, most)):
+            places = free_places(one, crop, most)
+            if not len(places):
                 raise ValueError("too little of a picture is known to learn from")
+            self._places.append(places)
         self.crop = crop
         wanted = batch_size or len(pictures)
         self.batch_size = min(wanted, len(pictures)) if crop is None else wanted

@@ -166,7 +166,7 @@ def run_training(
 
 
 def _carried_on(
-    training: "Training",
+    training: Training,
     run: Path | None,
     schedule: Schedule,
     limit: StopRequest,

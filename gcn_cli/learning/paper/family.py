@@ -126,7 +126,7 @@ class PaperFamily:
             start = net.sigma * ImageNoise(request.seed, "start", numbers)(shape)
         chain = ImageNoise(request.seed, "chain", numbers, device).at(request.temperature)
         return run_chain(
-            start.to(device, copy=True),
+            start.to(device, copy=True),  # with no steps it comes back, and is made pixels in place
             energy_gradient(net.sigma, FastNet.of(net, dtype).basis),
             steps=self.steps(request),
             step_size=request.step_size or self.config.step_size,

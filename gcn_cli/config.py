@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from gcn_cli.errors import InputError
 from gcn_cli.model.spec import Lattice, LayerSpec, parse_layers
@@ -27,6 +27,7 @@ class _Checked:
 
     channels: int | None
     mean_color: tuple[float, ...] | None
+    steps_lowered: tuple[str, ...] = ()  # rates and steps that a training which diverges halves
     # What a family has no option for.
     shrink: int | None = None
     flips: bool = False
@@ -47,6 +48,11 @@ class _Checked:
     def bands(self) -> int:
         """Channels of the model: colours, until pictures have `settled` it."""
         return 3 if self.channels is None else self.channels
+
+    def slower(self) -> Self:
+        """With steps half as long, for a training that diverged."""
+        halved = {name: getattr(self, name) / 2 for name in self.steps_lowered}
+        return dataclasses.replace(self, **halved)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ class LadderConfig(_Checked):
     seed: int = value(0, "names every random draw of the run", low=0)
 
     unit_deviation = True  # data is scaled to a deviation of 1
+    steps_lowered = ("filter_rate", "learning_rate")
 
     @property
     def first_layers(self) -> tuple[LayerSpec, ...]:
@@ -190,6 +197,7 @@ class PaperConfig(_Checked):
     seed: int = value(0, "", low=0)
 
     unit_deviation = False  # pixels stay in grey levels
+    steps_lowered = ("learning_rate", "step_size")
     smooth_gates = False
     stride = 1  # images may have any side
     space_to_depth = 1

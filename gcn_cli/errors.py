@@ -2,6 +2,7 @@
 
 GcnError                 exit code 1: the work could not be done
 ├── BusyError            exit code 1: another job works in the same run
+├── LostProcessError     exit code 1: one of the processes that share a training is gone
 ├── InputError           exit code 2: an option, a value or a file that cannot be used
 ├── DivergedError        exit code 3: learning or sampling left the finite numbers
 └── InterruptedRunError  exit code 75: stopped from outside, state saved, run the command again
@@ -18,6 +19,10 @@ class GcnError(Exception):
 
 class BusyError(GcnError):
     """A run that another process is training."""
+
+
+class LostProcessError(GcnError):
+    """A process that shares the work of this one no longer answers."""
 
 
 class InputError(GcnError):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from gcn_cli.errors import InputError
+from gcn_cli.errors import InputError, InterruptedRunError
+from gcn_cli.launcher import launched
 
 STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -27,11 +28,13 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of mallopt(3)
 def choose_device(asked: str) -> torch.device:
     """`auto` takes the first GPU there is; a device asked for by name must exist.
 
-    Raises InputError where it does not.
+    Of processes that torchrun started each takes a GPU of its own. Raises InputError where a
+    device does not exist.
     """
     if asked == "auto":
         if torch.cuda.is_available():
-            return _settle(torch.device("cuda"))
+            started = launched()
+            return _settle(torch.device("cuda", 0 if started is None else _own_gpu(started[2])))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(asked)
@@ -39,6 +42,17 @@ def choose_device(asked: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {asked}: not on this machine; use auto or cpu") from error
     return _settle(device)
+
+
+def _own_gpu(number: int) -> int:
+    """The GPU of process `number` of this machine. Raises InputError where there are too few."""
+    count = torch.cuda.device_count()
+    if number >= count:
+        raise InputError(
+            f"--device auto: process {number + 1} of a machine with {count} GPU(s); start one "
+            "process a GPU, or use --device cpu"
+        )
+    return number
 
 
 def _settle(device: torch.device) -> torch.device:
@@ -132,6 +146,28 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def leaving_on_signals(rest: str) -> Iterator[None]:
+    """Have SIGTERM and SIGUSR1 raise InterruptedRunError at once; `rest` says what is left."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise InterruptedRunError(f"{signal.Signals(number).name}: what was made {rest}")
+
+    before = {one: signal.signal(one, leave) for one in STOPPING if one != signal.SIGINT}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def device_name(device: torch.device) -> str:
+    """A device as a person knows it."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def free_memory(device: torch.device) -> int | None:

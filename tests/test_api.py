@@ -40,9 +40,9 @@ def test_the_public_names() -> None:
         gcn.synthesise  # noqa: B018
     public = {name for name in vars(gcn.Model) if not name.startswith("_")}
     assert public == {
-        "auto_encode", "complete", "config", "denoise", "describe", "energy", "filters", "history",
-        "judge", "maps", "reconstruct", "repair", "samples", "save", "score", "size", "split",
-        "synthesize",
+        "auto_encode", "complete", "config", "denoise", "describe", "device", "energy", "expect",
+        "filters", "history", "judge", "maps", "reconstruct", "repair", "samples", "save", "score",
+        "size", "split", "steps", "summary", "synthesize",
     }  # fmt: skip
 
 

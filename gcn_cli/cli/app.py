@@ -5,11 +5,13 @@ import os
 import re
 import sys
 import traceback
+from typing import NoReturn
 
 import click
 
 from gcn_cli.cli.console import show_messages
 from gcn_cli.errors import GcnError
+from gcn_cli.launcher import launched
 from gcn_cli.version import VERSION
 
 COMMANDS = {
@@ -78,10 +80,23 @@ def main() -> None:
         code = _fail(OUT_OF_MEMORY, 1, debug)
     except Exception as error:
         if "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
-            sys.exit(_fail(OUT_OF_MEMORY, 1, debug))
+            _leave(_fail(OUT_OF_MEMORY, 1, debug))
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         code = _fail(f"{text} (gcn --debug {' '.join(sys.argv[1:2])} ... shows where)", 1, debug)
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End with an exit code.
+
+    Under torchrun at once: there, threads of torch now and then abort a process as it winds up
+    ("terminate called without an active exception"), and torchrun takes that for a failure.
+    """
+    if launched() is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
@@ -89,5 +104,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     # One line, whatever characters a file's name has.
     line = re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], message)
-    click.echo(f"gcn: error: {line}", err=True)
+    started = launched()
+    who = f" (process {started[0]})" if started is not None and started[0] else ""
+    click.echo(f"gcn: error{who}: {line}", err=True)
     return code

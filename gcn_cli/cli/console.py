@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from types import TracebackType
 from typing import NoReturn, Self
@@ -11,6 +12,9 @@ from typing import NoReturn, Self
 import click
 from tqdm import tqdm
 
+from gcn_cli.launcher import speaks
+
+LOGGER = logging.getLogger("gcn_cli")
 LOG_SECONDS = 15.0  # between two lines where stderr is no terminal
 
 
@@ -18,15 +22,21 @@ class _ToStderr(logging.Handler):
     """Messages of the library, as lines for people."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        if speaks():
+            say(record.getMessage())
 
 
 def show_messages() -> None:
-    """Have what the library says appear on stderr."""
-    logger = logging.getLogger("gcn_cli")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(_ToStderr())
+    """Have what the library says appear on stderr; warnings of other libraries with -v only."""
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    LOGGER.addHandler(_ToStderr())
+    if not sys.warnoptions:  # whoever asks Python for them gets them as they are
+        warnings.showwarning = _warned
+
+
+def _warned(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    LOGGER.debug("%s: %s", category.__name__, " ".join(str(message).split())[:300])
 
 
 def say(message: str) -> None:
@@ -59,10 +69,12 @@ class Progress:
 
     def update(self, done: int, total: int, measures: Mapping[str, float] | None = None) -> None:
         """Now `done` of the total, with the latest measures."""
+        self.done = done
+        if LOGGER.level > logging.INFO or not speaks():
+            return
         if self.bar is None:
             self._begin(done, total)
         assert self.bar is not None
-        self.done = done
         words = "  ".join(f"{name} {value:.4g}" for name, value in (measures or {}).items())
         if not self.bar.disable:
             self.bar.set_postfix_str(words, refresh=False)

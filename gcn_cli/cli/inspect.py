@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gcn_cli.cli.options import json_option, model_option, overwrite_option
+from gcn_cli.cli.options import model_option, output_options, overwrite_option
 from gcn_cli.config import to_json
 from gcn_cli.presets import PRESETS
 
@@ -23,7 +23,7 @@ from gcn_cli.presets import PRESETS
 )
 @click.option("--filters", metavar="FILE", help="write the first layer's filters as a picture")
 @overwrite_option
-@json_option
+@output_options
 def command(
     model: str | None,
     preset: str | None,
@@ -45,20 +45,24 @@ def command(
         return
     if level is not None and picture is None:
         raise click.UsageError("--level: says where --picture is judged; give both")
+    from gcn_cli.cli.output import Final
     from gcn_cli.images import write
     from gcn_cli.runs.folder import refuse_existing
     from gcn_cli.runs.library import load
 
     if filters is not None and filters != "-":
         refuse_existing(Path(filters), overwrite)
+    final = Final("inspect")
     loaded = load(model, device="cpu")
     facts = loaded.describe()
     if picture is not None:
         facts["picture"] = loaded.judge(picture, level)
     if filters is not None:
         write(loaded.filters(), filters)
-    if filters != "-":
-        click.echo(json.dumps(facts, indent=1) if as_json else _render(facts))
+    if as_json and filters != "-":
+        final.show(model=str(loaded.path), **facts)
+    elif filters != "-":
+        click.echo(_render(facts))
 
 
 def _render(facts: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Options that commands share, and the options made from the fields of the config."""
 
 import dataclasses
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -88,6 +89,26 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         if match is None or float(match[1]) == 0:
             self.fail(f"{value!r} is not a time such as 90s, 5m or 1.5h, more than 0", param, ctx)
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+class More(click.ParamType):  # type: ignore[type-arg]
+    """Iterations, from "500", or seconds, from "90s", "5m" or "1.5h": one of the two."""
+
+    name = "iterations|duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int | None, float | None]:
+        if isinstance(value, tuple):
+            return value
+        text = str(value)
+        if text.isdigit():
+            if int(text) == 0:
+                self.fail("0 more iterations are none; give 1 or more", param, ctx)
+            return int(text), None
+        if text[-1:] not in ("s", "m", "h"):
+            self.fail(f"{text!r} is neither iterations, as 500, nor a time, as 2m", param, ctx)
+        return None, Duration().convert(text, param, ctx)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
@@ -216,9 +237,42 @@ def linked_option(command: F) -> F:
     )(command)
 
 
-def json_option(command: F) -> F:
-    """--json, one object a line on stdout."""
-    return click.option("--json", "as_json", is_flag=True, help="print JSON for machines")(command)
+def output_options(command: F) -> F:
+    """--json, and how much is said on stderr: -q, -v."""
+    for option in (
+        click.option(
+            "-v", "--verbose", is_flag=True, expose_value=False, callback=_speak(logging.DEBUG),
+            help="say more: what is saved, warnings of libraries",
+        ),
+        click.option(
+            "-q", "--quiet", is_flag=True, expose_value=False, callback=_speak(logging.ERROR),
+            help="say nothing but errors",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, help="one JSON object on stdout, at the end"
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _speak(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def settle(ctx: click.Context, param: click.Parameter, given: bool) -> None:
+        if given:
+            if ctx.meta.setdefault("gcn.level", level) != level:
+                raise click.UsageError("--quiet, --verbose: give one of them")
+            logging.getLogger("gcn_cli").setLevel(level)
+
+    return settle
+
+
+def dry_run_option(command: F) -> F:
+    """--dry-run."""
+    return click.option(
+        "--dry-run",
+        is_flag=True,
+        help="write nothing: print the settled values, and the memory and time to expect",
+    )(command)
 
 
 def overwrite_option(command: F) -> F:

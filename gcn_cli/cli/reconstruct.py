@@ -1,19 +1,28 @@
 """gcn reconstruct: sigma^2 B(I) of pictures, its error; and pictures made anew in parts."""
 
-import json
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from gcn_cli.cli.options import (
     Noise,
     Sides,
-    json_option,
     linked_option,
     machine_options,
     model_option,
+    output_options,
     overwrite_option,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gcn_cli.images import Raster
+    from gcn_cli.runs.library import Model
+    from gcn_cli.runs.synthesis import OnEvaluation
 
 
 @click.command("reconstruct")
@@ -63,27 +72,9 @@ from gcn_cli.cli.options import (
     help="a picture file, or a folder  [default: <run>/reconstructions, <run>/repairs]",
 )
 @overwrite_option
-@json_option
+@output_options
 @machine_options
-def command(
-    pictures: tuple[str, ...],
-    model: str | None,
-    linked: tuple[str, ...],
-    steps: int | None,
-    mask: str | None,
-    extend: tuple[int, int, int, int] | None,
-    band: int | None,
-    denoise: float | Literal["auto"] | None,
-    count: int | None,
-    seed: int | None,
-    level: float | None,
-    output: str | None,
-    overwrite: bool,
-    as_json: bool,
-    device: str,
-    precision: str,
-    threads: int | None,
-) -> None:
+def command(**given: Any) -> None:
     """Auto-encode IMAGE with the newest run, or with --model; or make a part of it anew.
 
     Stdout has, for every picture: rms error in grey levels, error as a share of the picture's
@@ -98,76 +89,143 @@ def command(
     gcn reconstruct photo.png --make-seamless 32 -o tile
     gcn reconstruct noisy.png --denoise auto
     """
-    parts = (mask, extend, band, denoise)
-    repairs = sum(part is not None for part in parts)
-    if repairs > 1:
-        raise click.UsageError("--mask, --extend, --make-seamless, --denoise: one at a time")
-    made_anew = repairs and denoise is None
-    if not made_anew and (count is not None or seed is not None):
-        raise click.UsageError("--count, --seed: are for --mask, --extend and --make-seamless")
-    if repairs and level is not None:
-        raise click.UsageError("--level: a repair takes all levels; leave it out")
-    if denoise is not None and steps is not None:
-        raise click.UsageError("--steps: noise is taken off at once; leave it out")
-    from gcn_cli.cli.console import Progress
-    from gcn_cli.cli.writing import as_files, write_all
-    from gcn_cli.images import expand_sources, open_picture, split, write
-    from gcn_cli.runs.folder import (
-        Target,
-        map_path,
-        model_path,
-        reconstruction_targets,
-        refuse_existing,
-    )
-    from gcn_cli.runs.library import load
-    from gcn_cli.runtime import set_threads
+    asked = _Asked(**given)
+    asked.check()
+    asked.carry_out()
 
-    set_threads(threads)
-    path = model_path(model)
-    sources = expand_sources(pictures)
-    variants = range(count or 1)
-    folder = output or str(path.parent / ("repairs" if repairs else "reconstructions"))
-    targets = reconstruction_targets(folder, sources, count)
-    if linked and len(sources) > 1:
-        raise click.UsageError(f"--with: goes with one IMAGE, not with {len(sources)}")
-    loaded = load(path, device=device, precision=precision)
-    for target in targets if output or repairs else []:
-        for one in loaded.maps:
-            refuse_existing(map_path(str(target), one.name), overwrite)
-    opened = [[open_picture(one) for one in (source, *linked)] for source in sources]
-    if repairs:
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for, option by option."""
+
+    pictures: tuple[str, ...]
+    model: str | None
+    linked: tuple[str, ...]
+    steps: int | None
+    mask: str | None
+    extend: tuple[int, int, int, int] | None
+    band: int | None
+    denoise: float | Literal["auto"] | None
+    count: int | None
+    seed: int | None
+    level: float | None
+    output: str | None
+    overwrite: bool
+    as_json: bool
+    device: str
+    precision: str
+    threads: int | None
+
+    @property
+    def repairs(self) -> bool:
+        """Whether a part of the pictures is made anew, or noise taken off."""
+        parts = (self.mask, self.extend, self.band, self.denoise)
+        return any(part is not None for part in parts)
+
+    def check(self) -> None:
+        """Raise UsageError for options that do not go together."""
+        parts = (self.mask, self.extend, self.band, self.denoise)
+        if sum(part is not None for part in parts) > 1:
+            raise click.UsageError("--mask, --extend, --make-seamless, --denoise: one at a time")
+        made_anew = self.repairs and self.denoise is None
+        if not made_anew and (self.count is not None or self.seed is not None):
+            raise click.UsageError("--count, --seed: are for --mask, --extend and --make-seamless")
+        if self.repairs and self.level is not None:
+            raise click.UsageError("--level: a repair takes all levels; leave it out")
+        if self.denoise is not None and self.steps is not None:
+            raise click.UsageError("--steps: noise is taken off at once; leave it out")
+
+    def carry_out(self) -> None:
+        """Read the pictures, make what was asked for, say what became of it."""
+        from gcn_cli.cli.output import Final, machine
+        from gcn_cli.images import expand_sources, open_picture
+        from gcn_cli.runs.folder import (
+            map_path,
+            model_path,
+            reconstruction_targets,
+            refuse_existing,
+        )
+        from gcn_cli.runs.library import load
+        from gcn_cli.runtime import set_threads
+
+        final = Final("reconstruct")
+        set_threads(self.threads)
+        path = model_path(self.model)
+        sources = expand_sources(self.pictures)
+        if self.linked and len(sources) > 1:
+            raise click.UsageError(f"--with: goes with one IMAGE, not with {len(sources)}")
+        kind = "repairs" if self.repairs else "reconstructions"
+        folder = self.output or str(path.parent / kind)
+        targets = reconstruction_targets(folder, sources, self.count)
+        loaded = load(path, device=self.device, precision=self.precision)
+        if self.output or self.repairs:
+            for target in targets:
+                for one in loaded.maps:
+                    refuse_existing(map_path(str(target), one.name), self.overwrite)
+        opened = [[open_picture(one) for one in (source, *self.linked)] for source in sources]
+        if self.repairs:
+            files = self._repair(loaded, opened, targets)
+        else:
+            files = self._auto_encode(loaded, sources, opened, targets)
+        if self.as_json:
+            final.show(model=str(path), files=files, **machine(loaded.device, loaded.dtype))
+
+    def _repair(
+        self, loaded: "Model", opened: "list[list[Raster]]", targets: "Sequence[Path]"
+    ) -> list[dict[str, object]]:
+        """Every variant of every picture to its file; what there is to say of the files."""
+        from gcn_cli.cli.console import Progress
+        from gcn_cli.cli.writing import as_files, write_all
+        from gcn_cli.runs.folder import Target
+
+        seed, variants = self.seed or 0, self.count or 1
+        jobs = [Target(str(t), seed, k % variants) for k, t in enumerate(targets)]
+        bare = self.mask == "alpha"
+        kinds = (as_files(loaded.maps, one, bare=bare) for one in opened for _ in range(variants))
         with Progress("repair") as progress:
             made = (
                 picture
-                for rasters in opened
-                for picture in (
-                    [loaded.denoise(rasters, None if denoise == "auto" else denoise)]
-                    if denoise is not None
-                    else loaded.repair(
-                        rasters,
-                        mask,
-                        extend=extend,
-                        band=band,
-                        count=len(variants),
-                        seed=seed or 0,
-                        steps=steps,
-                        on_step=progress.update,
-                    )
-                )
+                for one in opened
+                for picture in self._variants(loaded, one, progress.update)
             )
-            jobs = [Target(str(t), seed or 0, k % len(variants)) for k, t in enumerate(targets)]
-            bare = mask == "alpha"
-            kinds = (
-                as_files(loaded.maps, rasters, bare=bare) for rasters in opened for _ in variants
-            )
-            write_all(jobs, made, kinds, as_json=as_json)
-        return
-    for source, rasters, target in zip(sources, opened, targets, strict=True):
-        result, measures = loaded.auto_encode(rasters, steps or 1, level)
-        for one, part in zip(loaded.maps, split(result, loaded.maps), strict=True):
-            write(part, str(map_path(str(target), one.name)), one.depth, one.profile)
-        if as_json:
-            click.echo(json.dumps({"image": source, "output": str(target), **measures}))
-        else:
-            words = "  ".join(f"{name} {value:.4g}" for name, value in measures.items())
-            click.echo(f"{source}  {words}")
+            return write_all(jobs, made, kinds, as_json=self.as_json)
+
+    def _variants(
+        self, loaded: "Model", rasters: "list[Raster]", progress: "OnEvaluation"
+    ) -> "Iterator[Tensor]":
+        """What a picture is made into."""
+        if self.denoise is not None:
+            yield loaded.denoise(rasters, None if self.denoise == "auto" else self.denoise)
+            return
+        yield from loaded.repair(
+            rasters,
+            self.mask,
+            extend=self.extend,
+            band=self.band,
+            count=self.count or 1,
+            seed=self.seed or 0,
+            steps=self.steps,
+            on_step=progress,
+        )
+
+    def _auto_encode(
+        self,
+        loaded: "Model",
+        sources: list[str],
+        opened: "list[list[Raster]]",
+        targets: "Sequence[Path]",
+    ) -> list[dict[str, object]]:
+        """Every picture's auto-encoding to its file, its measures to stdout."""
+        from gcn_cli.images import split, write
+        from gcn_cli.runs.folder import map_path
+
+        files: list[dict[str, object]] = []
+        for source, rasters, target in zip(sources, opened, targets, strict=True):
+            result, measures = loaded.auto_encode(rasters, self.steps or 1, self.level)
+            for one, part in zip(loaded.maps, split(result, loaded.maps), strict=True):
+                write(part, str(map_path(str(target), one.name)), one.depth, one.profile)
+            files.append({"image": source, "path": str(target), **measures})
+            if not self.as_json:
+                words = "  ".join(f"{name} {value:.4g}" for name, value in measures.items())
+                click.echo(f"{source}  {words}")
+        return files

@@ -1,9 +1,11 @@
 """gcn synthesize: Langevin chains from a model file to pictures on disk."""
 
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -11,20 +13,26 @@ from gcn_cli.cli.options import (
     Seeds,
     Size,
     Tile,
-    json_option,
+    dry_run_option,
     linked_option,
     machine_options,
     model_option,
+    output_options,
     overwrite_option,
 )
+from gcn_cli.launcher import launched
 from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.request import Seamless
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcn_cli.runs.folder import Target
+    from gcn_cli.runs.folder import Existing, Target
+    from gcn_cli.runs.library import Model
     from gcn_cli.runs.pictures import Linked
+
+
+log = logging.getLogger(__name__)
 
 
 @click.command("synthesize")
@@ -104,38 +112,16 @@ if TYPE_CHECKING:
 )
 @click.option("--sheet", metavar="FILE", help="all pictures side by side too")
 @click.option("--preview-tiled", metavar="FILE", help="the picture two by two times too")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="make only the pictures whose files are missing, as after an interruption",
+)
 @overwrite_option
-@json_option
+@dry_run_option
+@output_options
 @machine_options
-def command(
-    model: str | None,
-    steps: int | None,
-    count: int,
-    size: tuple[int, int] | None,
-    seed: int | None,
-    seeds: tuple[int, ...] | None,
-    start: str,
-    linked: tuple[str, ...],
-    step_size: float | None,
-    noise: bool,
-    lattice: str | None,
-    seamless: Seamless | None,
-    level: float | None,
-    temperature: float,
-    guide: str | None,
-    guide_strength: float | None,
-    blend: str | None,
-    mask: str | None,
-    output: str | None,
-    tile: int | Literal["auto", "off"],
-    sheet: str | None,
-    preview_tiled: str | None,
-    overwrite: bool,
-    as_json: bool,
-    device: str,
-    precision: str,
-    threads: int | None,
-) -> None:
+def command(**given: Any) -> None:
     """Make pictures from the newest run, or from --model. Their paths go to stdout.
 
     Picture k of a seed is the same whatever --count is.
@@ -148,105 +134,216 @@ def command(
     gcn synthesize --guide face.jpg --size 512
     gcn synthesize --model runs/moss --blend runs/stone --mask path.png
     gcn synthesize --start chains -o - > sample.png
+    torchrun --nproc-per-node 4 -m gcn_cli synthesize --seeds 0-99 -o tiles --skip-existing
     """
-    if seed is not None and seeds is not None:
-        raise click.UsageError("--seed, --seeds: give one of them")
-    if guide_strength is not None and guide is None:
-        raise click.UsageError("--guide-strength: says how --guide is followed; give both")
-    if (blend is None) != (mask is None):
-        raise click.UsageError("--blend, --mask: a model and where it applies; give both")
-    if linked and start in ("noise", "chains"):
-        raise click.UsageError("--with: means nothing without --start PICTURE; leave it out")
-    if step_size is not None and not step_size > 0:
-        raise click.BadParameter(f"{step_size} is not more than 0", param_hint="--step-size")
-    import torch
+    asked = _Asked(**given)
+    asked.check()
+    asked.carry_out()
 
-    from gcn_cli import images
-    from gcn_cli.cli.console import Progress
-    from gcn_cli.cli.writing import write_all
-    from gcn_cli.images.bands import side_by_side
-    from gcn_cli.runs.folder import model_path, sample_targets
-    from gcn_cli.runs.library import load
-    from gcn_cli.runtime import set_threads
 
-    set_threads(threads)
-    path = model_path(model)
-    loaded = load(path, device=device, precision=precision)
-    named = seeds or (seed or 0,)
-    targets = sample_targets(
-        output,
-        path.parent,
-        named,
-        count,
-        size or loaded.size,
-        overwrite=overwrite,
-        maps=[one.name for one in loaded.maps],
-    )
-    if preview_tiled is not None and len(targets) > 1:
-        raise click.UsageError(f"--preview-tiled {preview_tiled}: one file, but several pictures")
-    _check_files(targets, sheet, preview_tiled, size or loaded.size, overwrite=overwrite)
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for, option by option."""
 
-    begun: Linked | None = None if start == "noise" else start
-    if start not in ("noise", "chains"):
-        begun = [images.open_picture(one) for one in (start, *linked)]
-    other = None if blend is None else load(blend, device=device, precision=precision)
-    shapes, where = (None if p is None else images.open_picture(p) for p in (guide, mask))
-    shown: list[Tensor] = []
+    model: str | None
+    steps: int | None
+    count: int
+    size: tuple[int, int] | None
+    seed: int | None
+    seeds: tuple[int, ...] | None
+    start: str
+    linked: tuple[str, ...]
+    step_size: float | None
+    noise: bool
+    lattice: str | None
+    seamless: Seamless | None
+    level: float | None
+    temperature: float
+    guide: str | None
+    guide_strength: float | None
+    blend: str | None
+    mask: str | None
+    output: str | None
+    tile: int | Literal["auto", "off"]
+    sheet: str | None
+    preview_tiled: str | None
+    skip_existing: bool
+    overwrite: bool
+    dry_run: bool
+    as_json: bool
+    device: str
+    precision: str
+    threads: int | None
 
-    def pictures() -> Iterator["Tensor"]:
-        for place, one in enumerate(named):
+    def check(self) -> None:
+        """Raise UsageError for options that do not go together."""
+        if self.seed is not None and self.seeds is not None:
+            raise click.UsageError("--seed, --seeds: give one of them")
+        if self.guide_strength is not None and self.guide is None:
+            raise click.UsageError("--guide-strength: says how --guide is followed; give both")
+        if (self.blend is None) != (self.mask is None):
+            raise click.UsageError("--blend, --mask: a model and where it applies; give both")
+        if self.linked and self.start in ("noise", "chains"):
+            raise click.UsageError("--with: means nothing without --start PICTURE; leave it out")
+        step = self.step_size
+        if step is not None and not step > 0:
+            raise click.BadParameter(f"{step} is not more than 0", param_hint="--step-size")
+        if self.as_json and self.output == "-":
+            raise click.UsageError("--json, -o -: both go to stdout; name a file")
+        together = self.sheet or self.preview_tiled
+        if self.skip_existing and (self.overwrite or together or self.output in (None, "-")):
+            raise click.UsageError(
+                "--skip-existing: needs -o, a folder or a name with {seed}; goes without "
+                "--overwrite, --sheet and --preview-tiled"
+            )
+        if _process()[1] > 1 and (together or self.output in (None, "-")):
+            raise click.UsageError(
+                "-o: several processes share the pictures; name a folder or a template, and leave "
+                "--sheet and --preview-tiled out"
+            )
 
-            def note(done: int, total: int, place: int = place) -> None:
-                progress.update(place * total + done, len(named) * total)
+    def carry_out(self) -> None:
+        """Make the pictures, or say what they would take."""
+        from gcn_cli.cli.output import Final, as_lines, machine
+        from gcn_cli.runs.folder import model_path, sample_targets, to_make
+        from gcn_cli.runs.library import load
+        from gcn_cli.runtime import set_threads
 
-            for picture in loaded.samples(
-                size,
-                count,
-                one,
-                steps,
+        final = Final("synthesize")
+        set_threads(self.threads)
+        path = model_path(self.model)
+        loaded = load(path, device=self.device, precision=self.precision)
+        size, maps = self.size or loaded.size, [one.name for one in loaded.maps]
+        seeds = self.seeds or (self.seed or 0,)
+        planned = sample_targets(self.output, path.parent, seeds, self.count, size, maps=maps)
+        self._check_files(planned, size)
+        about: dict[str, Any] = {"model": str(path), "steps": loaded.steps(self.steps)}
+        if self.dry_run:
+            about |= loaded.expect(self.size, len(planned), self.steps)
+            about |= {"dry_run": True, "paths": [one.path for one in planned]}
+        else:
+            rank, processes = _process()
+            mine = planned[rank::processes]
+            existing: Existing = "skip" if self.skip_existing else "refuse"
+            targets = to_make(mine, maps, "overwrite" if self.overwrite else existing)
+            if len(targets) < len(mine):
+                log.info("%d of %d are there already", len(mine) - len(targets), len(mine))
+            about["files"] = self._make(loaded, targets)
+        if self.as_json:
+            final.show(**about, **machine(loaded.device, loaded.dtype))
+        elif self.dry_run:
+            click.echo(as_lines(about))
+
+    def _make(self, loaded: "Model", targets: "Sequence[Target]") -> list[dict[str, object]]:
+        """The pictures, written; what there is to say of every file."""
+        from gcn_cli.cli.console import Progress
+        from gcn_cli.cli.writing import write_all
+        from gcn_cli.runtime import leaving_on_signals
+
+        shown: list[Tensor] = []
+        rest = "is written whole; the same command with --skip-existing makes what is missing"
+        with leaving_on_signals(rest), Progress("synthesize") as progress:
+            pictures = self._pictures(loaded, targets, progress.update)
+            if self.sheet is not None or self.preview_tiled is not None:
+                pictures = _remembered(pictures, shown)
+            records = write_all(targets, pictures, repeat(loaded.maps), as_json=self.as_json)
+        if shown:
+            self._write_beside(loaded, shown)
+        return records
+
+    def _pictures(
+        self,
+        loaded: "Model",
+        targets: "Sequence[Target]",
+        progress: Callable[[int, int], None],
+    ) -> Iterator["Tensor"]:
+        """The samples that targets are for, one by one."""
+        from gcn_cli.images import open_picture
+        from gcn_cli.runs.library import load
+
+        begun: Linked | None = None if self.start == "noise" else self.start
+        if self.start not in ("noise", "chains"):
+            begun = [open_picture(one) for one in (self.start, *self.linked)]
+        other = None
+        if self.blend is not None:
+            other = load(self.blend, device=self.device, precision=self.precision)
+        guide, mask = (None if p is None else open_picture(p) for p in (self.guide, self.mask))
+        place = 0
+        for seed, numbers in _by_seed(targets):
+
+            def note(done: int, total: int, place: int = place, count: int = len(numbers)) -> None:
+                work = total // count
+                progress(place * work + done, len(targets) * work)
+
+            place += len(numbers)
+            yield from loaded.samples(
+                self.size,
+                seed=seed,
+                steps=self.steps,
+                numbers=numbers,
                 start=begun,
-                level=level,
-                step_size=step_size,
-                noise=noise,
-                lattice=lattice,
-                seamless=seamless,
-                temperature=temperature,
-                guide=shapes,
-                guide_strength=0.5 if guide_strength is None else guide_strength,
+                level=self.level,
+                step_size=self.step_size,
+                noise=self.noise,
+                lattice=self.lattice,
+                seamless=self.seamless,
+                temperature=self.temperature,
+                guide=guide,
+                guide_strength=0.5 if self.guide_strength is None else self.guide_strength,
                 blend=other,
-                mask=where,
-                tile=tile,
+                mask=mask,
+                tile=self.tile,
                 on_step=note,
-            ):
-                if sheet is not None or preview_tiled is not None:
-                    shown.append(picture)
-                yield picture
+            )
 
-    with Progress("synthesize") as progress:
-        write_all(targets, pictures(), repeat(loaded.maps), as_json=as_json)
-    if sheet is not None:
-        whole = [side_by_side(one, loaded.maps) for one in shown]
-        images.write(images.grid(torch.stack(whole)), sheet)
-    if preview_tiled is not None:
-        images.write(side_by_side(shown[0].repeat(1, 2, 2), loaded.maps), preview_tiled)
+    def _write_beside(self, loaded: "Model", shown: "list[Tensor]") -> None:
+        """The sheet of all pictures, and one of them two by two times."""
+        import torch
+
+        from gcn_cli import images
+        from gcn_cli.images.bands import side_by_side
+
+        if self.sheet is not None:
+            whole = [side_by_side(one, loaded.maps) for one in shown]
+            images.write(images.grid(torch.stack(whole)), self.sheet)
+        if self.preview_tiled is not None:
+            tiled = side_by_side(shown[0].repeat(1, 2, 2), loaded.maps)
+            images.write(tiled, self.preview_tiled)
+
+    def _check_files(self, targets: "Sequence[Target]", size: tuple[int, int]) -> None:
+        """Raise an error where pictures of `size` (width, height) cannot go where they are to."""
+        from gcn_cli.images import check_format
+        from gcn_cli.runs.folder import refuse_existing
+
+        if self.preview_tiled is not None and len(targets) > 1:
+            raise click.UsageError(
+                f"--preview-tiled {self.preview_tiled}: one file, but several pictures"
+            )
+        width, height = size
+        for target in targets:
+            check_format(target.path, (height, width))
+        for extra, sides in ((self.sheet, (1, 1)), (self.preview_tiled, (2 * height, 2 * width))):
+            if extra is not None:
+                check_format(extra, sides)
+                refuse_existing(Path(extra), self.overwrite)
 
 
-def _check_files(
-    targets: Sequence["Target"],
-    sheet: str | None,
-    tiled: str | None,
-    size: tuple[int, int],
-    *,
-    overwrite: bool,
-) -> None:
-    """Raise InputError where a picture of `size` (width, height) cannot go where it is meant to."""
-    from gcn_cli.images import check_format
-    from gcn_cli.runs.folder import refuse_existing
+def _process() -> tuple[int, int]:
+    """This process's number among those that share the pictures, and how many they are."""
+    rank, count, _ = launched() or (0, 1, 0)
+    return rank, count
 
-    width, height = size
-    for target in targets:
-        check_format(target.path, (height, width))
-    for extra, sides in ((sheet, (1, 1)), (tiled, (2 * height, 2 * width))):
-        if extra is not None:
-            check_format(extra, sides)
-            refuse_existing(Path(extra), overwrite)
+
+def _remembered(pictures: "Iterator[Tensor]", shown: "list[Tensor]") -> "Iterator[Tensor]":
+    """The same pictures, kept in `shown` as they pass."""
+    for picture in pictures:
+        shown.append(picture)
+        yield picture
+
+
+def _by_seed(targets: Sequence["Target"]) -> list[tuple[int, list[int]]]:
+    """Seeds in order, and which of their pictures are to be made."""
+    return [
+        (seed, [one.number for one in group])
+        for seed, group in groupby(targets, key=lambda one: one.seed)
+    ]

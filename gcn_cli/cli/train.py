@@ -6,25 +6,30 @@ import click
 
 from gcn_cli.cli.options import (
     Duration,
+    More,
     config_options,
+    dry_run_option,
     given_config,
     linked_option,
     machine_options,
+    output_options,
     overwrite_option,
 )
+from gcn_cli.cli.words import WordsKept
 from gcn_cli.errors import InterruptedRunError
 from gcn_cli.presets import PRESET_NOTES, PRESETS
 
 if TYPE_CHECKING:
+    from gcn_cli.cli.output import Final
     from gcn_cli.runs.observed import Alpha
-    from gcn_cli.runs.training import Resume
+    from gcn_cli.runs.starting import Resume
 
 _PRESET_HELP = "published settings. " + "; ".join(
     f"{name}: {note}" for name, note in PRESET_NOTES.items()
 )
 
 
-@click.command("train")
+@click.command("train", cls=WordsKept)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "-o", "--output", metavar="RUN", help="run folder  [default: runs/<stem of the first SOURCE>]"
@@ -50,6 +55,12 @@ _PRESET_HELP = "published settings. " + "; ".join(
     "what is not is saved, to go on",
 )
 @click.option(
+    "--extend",
+    type=More(),
+    help="learn more in a finished run: so many iterations, or as many as a time allows; of a "
+    "ladder the rates rise and fall again, and the likelihood has its part again",
+)
+@click.option(
     "--preview-every",
     type=click.IntRange(min=0),
     help="iterations between previews of the samples; 0 writes none  [default: ten a run]",
@@ -67,10 +78,30 @@ _PRESET_HELP = "published settings. " + "; ".join(
     show_default=True,
     help="go on with a run that is there; never: refuse to; must: refuse to begin a new one",
 )
+@click.option(
+    "--each",
+    is_flag=True,
+    help="a run for every picture, in the folder that -o names; a bad one does not stop the others",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    help="trainings side by side with --each; they share cores and GPUs  [default: 1]",
+)
+@click.option(
+    "--tensorboard",
+    is_flag=True,
+    help="event files too, in RUN/tensorboard; needs gcn-cli[tensorboard]",
+)
 @overwrite_option
+@dry_run_option
+@output_options
 @machine_options
 @config_options
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     sources: tuple[str, ...],
     output: str | None,
     linked: tuple[str, ...],
@@ -79,10 +110,16 @@ def command(
     preset: str | None,
     config_file: str | None,
     max_time: float | None,
+    extend: tuple[int | None, float | None] | None,
     preview_every: int | None,
     save_every: float,
     resume: "Resume",
+    each: bool,
+    jobs: int | None,
+    tensorboard: bool,
     overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
     device: str,
     precision: str,
     threads: int | None,
@@ -100,37 +137,65 @@ def command(
     gcn train photo.png --mask scratches.png
     gcn train faces/ --preset object --size 64
     gcn train texture.jpg --preset paper-texture --max-time 5m
+    gcn train texture.jpg --extend 2m
+    gcn train --each textures/ -o runs --jobs 2
+    torchrun --nproc-per-node 2 -m gcn_cli train faces/ --preset object
     """
     from gcn_cli.cli.console import Progress, say
+    from gcn_cli.cli.output import Final, as_lines, machine
+    from gcn_cli.ranks import joined
     from gcn_cli.runs.folder import refuse_inside, run_for
-    from gcn_cli.runs.library import train
-    from gcn_cli.runtime import StopRequest, set_threads
+    from gcn_cli.runs.library import expect, train
+    from gcn_cli.runtime import StopRequest, choose_device, set_threads
 
-    if resume == "must" and overwrite:
-        raise click.UsageError("--resume must, --overwrite: one goes on, the other begins anew")
+    _refuse_contradictions(each, jobs, dry_run, overwrite, resume, extend, max_time)
+    final = Final("train")
+    if each:
+        if linked or mask is not None:
+            raise click.UsageError("--each: --with and --mask go with one picture; leave them out")
+        _train_each(ctx, sources, output, jobs or 1, final if as_json else None)
+        return
+    more, more_time = extend or (None, None)
     set_threads(threads)
     run = output or str(run_for(list(sources)))
     refuse_inside(sources, run)
+    asked: dict[str, Any] = {
+        "linked": linked,
+        "mask": mask,
+        "alpha": alpha,
+        "preset": preset,
+        "config": config_file,
+        "output": run,
+        "overwrite": overwrite,
+        "resume": resume,
+        "extend": more,
+        "extend_time": more_time,
+        "device": device,
+        "precision": precision,
+        **given_config(options),
+    }
+    if dry_run:
+        expected = expect(list(sources), **asked)
+        if as_json:
+            final.show(run=run, dry_run=True, **expected)
+        else:
+            click.echo(as_lines({"run": run, **expected}))
+        return
     stop = StopRequest()
-    with stop.listening(), Progress("train") as progress:
+    with (
+        joined(lambda: choose_device(device)) as ranks,
+        stop.listening(),
+        Progress("train") as progress,
+    ):
         model = train(
             list(sources),
-            linked=linked,
-            mask=mask,
-            alpha=alpha,
-            preset=preset,
-            config=config_file,
-            output=run,
-            overwrite=overwrite,
-            resume=resume,
+            **asked,
             max_time=max_time,
             preview_every=preview_every,
             save_every=save_every,
-            device=device,
-            precision=precision,
+            tensorboard=tensorboard,
             on_step=progress.update,
             should_stop=stop,
-            **given_config(options),
         )
     if stop.signal is not None and not model.complete:
         message = f"{stop.signal.name} after iteration {progress.done}; saved"
@@ -138,4 +203,57 @@ def command(
             say(message)
             raise KeyboardInterrupt
         raise InterruptedRunError(f"{message}, the same command goes on")
-    click.echo(run)
+    if ranks.first and as_json:
+        final.show(run=run, **model.summary(), **machine(model.device, model.dtype))
+    elif ranks.first:
+        click.echo(run)
+
+
+def _refuse_contradictions(
+    each: bool,
+    jobs: int | None,
+    dry_run: bool,
+    overwrite: bool,
+    resume: str,
+    extend: tuple[int | None, float | None] | None,
+    max_time: float | None,
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    if resume == "must" and overwrite:
+        raise click.UsageError("--resume must, --overwrite: one goes on, the other begins anew")
+    if extend is not None and (overwrite or resume == "never"):
+        other = "--overwrite" if overwrite else "--resume never"
+        raise click.UsageError(f"--extend, {other}: one goes on, the other begins anew")
+    if extend is not None and extend[1] is not None and max_time is not None:
+        raise click.UsageError("--extend, --max-time: two times; give one of them")
+    if jobs is not None and not each:
+        raise click.UsageError("--jobs: is for --each; give both")
+    if each and dry_run:
+        raise click.UsageError("--each, --dry-run: try one picture without --each")
+
+
+def _train_each(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    output: str | None,
+    jobs: int,
+    final: "Final | None",
+) -> None:
+    """A run for every picture; paths of those that are done to stdout."""
+    from gcn_cli.cli.each import Jobs, as_data, planned, report
+    from gcn_cli.cli.words import words_for_each
+    from gcn_cli.images import expand_sources
+
+    pictures = expand_sources(sources)
+    if "-" in pictures:
+        raise click.UsageError("--each: takes files and folders, not stdin")
+    outcomes = planned(pictures, output)
+    work = Jobs(words_for_each(ctx), min(jobs, len(pictures)))
+    work.run(outcomes)
+    if final is not None:
+        final.show(runs=as_data(outcomes))
+    else:
+        for one in outcomes:
+            if one.exit_code == 0:
+                click.echo(one.run)
+    report(outcomes, work.stopped_by)

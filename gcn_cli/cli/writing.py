@@ -1,6 +1,5 @@
 """Pictures to their paths as they come, and the paths to stdout."""
 
-import json
 from collections.abc import Iterable, Sequence
 
 import click
@@ -17,11 +16,13 @@ def write_all(
     maps: Iterable[Sequence[Map]],
     *,
     as_json: bool,
-) -> None:
-    """Every picture to its path, and the path to stdout unless the picture went there.
+) -> list[dict[str, object]]:
+    """Every picture to its path, and the path to stdout unless --json or the picture goes there.
 
-    `maps` are those of each picture; of linked ones each has a file of its own.
+    `maps` are those of each picture; of linked ones each has a file of its own. Returns what there
+    is to say of every file.
     """
+    records: list[dict[str, object]] = []
     for target, picture, own in zip(targets, pictures, maps, strict=False):
         across, down = quality.seams(picture)
         for one, part in zip(own, images.split(picture, own), strict=True):
@@ -33,7 +34,10 @@ def write_all(
             record: dict[str, object] = {"path": path, "seed": target.seed, "number": target.number}
             record |= {"map": one.name} if one.name else {}
             record |= {"width": width, "height": height, "seam_x": across, "seam_y": down}
-            click.echo(json.dumps(record) if as_json else path)
+            records.append(record)
+            if not as_json:
+                click.echo(path)
+    return records
 
 
 def as_files(maps: Sequence[Map], rasters: Sequence[images.Raster], *, bare: bool) -> list[Map]:

@@ -12,6 +12,7 @@ from gcn_cli.learning.trainer import Learner
 from gcn_cli.model.energy import GenerativeModel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.ranks import Ranks
 from gcn_cli.sampling.annealed import Denoiser
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
@@ -30,12 +31,14 @@ class Family(Protocol):
     @property
     def net(self) -> Network: ...
 
-    def with_length(self, iterations: int) -> "Family":
-        """The same network, with a config that says so many iterations."""
+    def with_config(self, config: Config) -> "Family":
+        """The same network under another config of its kind."""
         ...
 
-    def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> Learner:
-        """What trains the network, which moves to `device`."""
+    def learner(
+        self, observed: Batches, device: torch.device, dtype: torch.dtype, ranks: Ranks
+    ) -> Learner:
+        """What trains the network, which moves to `device`; `ranks` share the work."""
         ...
 
     def density(self, level: float | None, dtype: torch.dtype) -> GenerativeModel:

@@ -12,6 +12,7 @@ from gcn_cli.learning.ladder.family import LadderFamily
 from gcn_cli.learning.paper.family import PaperFamily
 from gcn_cli.learning.trainer import Learner
 from gcn_cli.model.spec import LayerSpec
+from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.noise import named_generator
 
 
@@ -26,11 +27,16 @@ def build(
 
 
 def make_learner(
-    config: Config, pictures: Sequence[Tensor], device: torch.device, dtype: torch.dtype
+    config: Config,
+    pictures: Sequence[Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    ranks: Ranks = ALONE,
 ) -> tuple[Family, Learner]:
     """The model of `config` and its learner, for pictures (C, H, W) in model units, on `device`.
 
-    Raises ValueError where the pictures do not fit one another, the crop or the layers.
+    Raises ValueError where the pictures do not fit one another, the crop or the layers, InputError
+    where there is too little for all `ranks`.
     """
     batches = Batches(
         [picture.to(device) for picture in pictures],
@@ -43,4 +49,4 @@ def make_learner(
     )
     build(config, batches.image_size).net.map_sizes(*batches.image_size)
     family = build(config, batches.image_size, config.first_layers)
-    return family, family.learner(batches, device, dtype)
+    return family, family.learner(batches, device, dtype, ranks)

@@ -6,16 +6,27 @@ from typing import Protocol
 
 from torch import Tensor
 
+from gcn_cli.config import Config
 from gcn_cli.errors import DivergedError
 from gcn_cli.learning.batches import Batches
+from gcn_cli.ranks import Ranks
 
 Metrics = dict[str, float]
 
 
 class Learner(Protocol):
-    """One training: a step, a look at its samples, and a state that can be saved whole."""
+    """One training: a step, a look at its samples, and a state that can be saved whole.
+
+    A step raises DivergedError where it sees that learning ran away.
+    """
 
     observed: Batches
+    ranks: Ranks
+
+    @property
+    def config(self) -> Config:
+        """What it is trained with; its length changes with `set_length` and `extend`."""
+        ...
 
     @property
     def iterations(self) -> int: ...
@@ -43,6 +54,20 @@ class Learner(Protocol):
         """Change the course to one of so many iterations."""
         ...
 
+    @property
+    def turn(self) -> int:
+        """The last iteration that takes as long as the first."""
+        ...
+
+    @property
+    def was_extended(self) -> bool:
+        """Whether iterations were added."""
+        ...
+
+    def extend(self, iterations: int) -> None:
+        """Have so many iterations more, once all are done."""
+        ...
+
 
 def train(
     learner: Learner,
@@ -62,12 +87,9 @@ def train(
         metrics = learner.step(iteration)
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
-            raise DivergedError(
-                f"iteration {iteration}: {bad[0]} is {metrics[bad[0]]}; "
-                "lower --learning-rate or --step-size"
-            )
+            raise DivergedError(f"iteration {iteration}: {bad[0]} is {metrics[bad[0]]}")
         on_step(iteration, metrics)
         done = iteration
-        if should_stop():
+        if learner.ranks.any(should_stop()):
             break
     return done

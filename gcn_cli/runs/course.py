@@ -18,10 +18,12 @@ REVISIONS = 10  # of the plan in a course
 class Course:
     """Revises how many iterations a training has, so that it ends in time, refined and whole."""
 
-    def __init__(self, seconds: float, started: float, training: "Training") -> None:
-        """`started` is a reading of the monotonic clock; no more than the iterations asked for."""
+    def __init__(
+        self, seconds: float, started: float, training: "Training", most: int | None
+    ) -> None:
+        """`started` is a reading of the monotonic clock; `most` are the iterations there may be."""
         self.ends = started + SHARE * seconds
-        self.most = training.asked.iterations
+        self.most = most
         self.timed_from, self.timed_at = training.iteration + WARM_UP, started
         self.next = self.timed_from + FIRST
 
@@ -36,8 +38,12 @@ class Course:
         length = training.learner.length_for(iteration, pace, self.ends - now)
         if length is None:
             return
-        chosen = min(length, self.most)
-        if chosen < self.most and training.learner.iterations == self.most:
+        chosen = length if self.most is None else min(length, self.most)
+        if (
+            self.most is not None
+            and chosen < self.most
+            and training.learner.iterations == self.most
+        ):
             log.info("some %d iterations fit into the time, of %d", chosen, self.most)
         training.set_length(chosen)
         self.next = iteration + max(FIRST, chosen // REVISIONS)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from gcn_cli.errors import InputError
 from gcn_cli.images import names_file, write_bytes
@@ -88,14 +89,13 @@ def sample_targets(
     count: int,
     size: tuple[int, int],
     *,
-    overwrite: bool,
     maps: Sequence[str] = ("",),
 ) -> list[Target]:
     """Where `count` pictures of each seed go: a file, a folder, a template, "-" for stdout.
 
     By default the next free names in the run's samples/. A template has {seed}, {index} (of the
     picture among those of its seed, from 0), {size} (width x height) and {model}. Raises InputError
-    where pictures would replace a file, or several would share one.
+    where several pictures would share a file.
     """
     jobs = [(seed, number) for seed in seeds for number in range(count)]
     if output is not None and "{" in output:
@@ -119,11 +119,24 @@ def sample_targets(
         paths = [str(folder / f"sample-{first + k:04d}.png") for k in range(len(jobs))]
     if "-" in paths and len(maps) > 1:
         raise InputError(f"--output -: a picture of {len(maps)} linked maps; name a file or folder")
-    for path in paths:
-        for name in maps:
-            if path != "-":
-                refuse_existing(map_path(path, name), overwrite)
     return [Target(path, *job) for path, job in zip(paths, jobs, strict=True)]
+
+
+Existing = Literal["refuse", "overwrite", "skip"]
+"""What becomes of files that are there already."""
+
+
+def to_make(targets: Sequence[Target], maps: Sequence[str], existing: Existing) -> list[Target]:
+    """Those of `targets` that are to be made. Raises InputError where a file is in the way."""
+    left = []
+    for target in targets:
+        files = [map_path(target.path, name) for name in maps if target.path != "-"]
+        if existing == "skip" and files and all(path.exists() for path in files):
+            continue
+        for path in files:
+            refuse_existing(path, existing != "refuse")
+        left.append(target)
+    return left
 
 
 def reconstruction_targets(output: str, sources: Sequence[str], variants: int | None) -> list[Path]:

@@ -1,6 +1,6 @@
 """A learned model in the hands of a Python program, or of a command."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -16,7 +16,7 @@ from gcn_cli.images import Map, split
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.spec import Lattice
 from gcn_cli.runs import checkpoint as files
-from gcn_cli.runs import denoising, description, reconstruction, synthesis
+from gcn_cli.runs import denoising, description, forecast, reconstruction, synthesis
 from gcn_cli.runs import repair as repairing
 from gcn_cli.runs.canvas import Tile
 from gcn_cli.runs.checkpoint import Checkpoint
@@ -65,6 +65,24 @@ class Model:
     def complete(self) -> bool:
         """Whether all iterations of its training are done."""
         return self.checkpoint.iteration >= self.checkpoint.total_iterations
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        found: torch.device = self.checkpoint.family.net.weights[0].device
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """How far it is, in plain values: the model file, iterations, seconds, last measures."""
+        saved = self.checkpoint
+        return {
+            "model": None if self.path is None else str(self.path),
+            "iteration": saved.iteration,
+            "iterations": saved.total_iterations,
+            "complete": self.complete,
+            "training_seconds": round(saved.seconds, 1),
+            "measures": saved.history[-1] if saved.history else {},
+        }
 
     @property
     def history(self) -> list[Metrics]:
@@ -132,6 +150,7 @@ class Model:
         seed: int = 0,
         steps: int | None = None,
         *,
+        numbers: Sequence[int] | None = None,
         start: Linked | None = None,
         level: float | None = None,
         step_size: float | None = None,
@@ -148,6 +167,7 @@ class Model:
     ) -> Iterator[Tensor]:
         """`synthesize` one picture at a time, as tensors (C, H, W) in 0..255, not rounded.
 
+        numbers: which pictures of the seed, in place of the first `count`.
         start: a picture to vary, its `level` of noise in deviations of the data (1 by default); or
         "chains", those that a published model's run keeps. step_size, noise: of published models'
         chains. lattice: the border; "circular", the default of textures, makes pictures seamless.
@@ -179,13 +199,22 @@ class Model:
         return synthesis.samples(
             self.checkpoint,
             request,
-            count,
+            range(count) if numbers is None else numbers,
             self.dtype,
             start=picture,
             control=control,
             tile=tile,
             on_step=on_step,
         )
+
+    def steps(self, asked: int | None = None) -> int:
+        """Evaluations that a picture takes."""
+        return self.checkpoint.family.steps(Request(steps=asked))
+
+    def expect(self, size: Size = None, count: int = 1, steps: int | None = None) -> dict[str, Any]:
+        """What samples would take: seconds and MiB, of a few evaluations that are timed."""
+        request = Request(size=None if size is None else (size[1], size[0]), steps=steps)
+        return forecast.of_samples(self.checkpoint, request, count, self.dtype)
 
     def repair(
         self,

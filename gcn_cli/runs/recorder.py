@@ -1,6 +1,7 @@
 """A run's folder while it trains: model file, metrics.jsonl, previews."""
 
 import json
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -8,10 +9,14 @@ from typing import TYPE_CHECKING
 
 from gcn_cli import images
 from gcn_cli.runs import checkpoint as files
+from gcn_cli.runs.board import Board
 from gcn_cli.runs.folder import MODEL, make_folder
 
 if TYPE_CHECKING:
-    from gcn_cli.runs.training import Schedule, Training
+    from gcn_cli.runs.starting import Schedule
+    from gcn_cli.runs.training import Training
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -25,10 +30,9 @@ class Recorder:
         make_folder(run)
         if schedule.overwrite:
             shutil.rmtree(run / "previews", ignore_errors=True)
-        lines = "".join(json.dumps(row) + "\n" for row in training.history)
-        images.write_bytes(run / "metrics.jsonl", lines.encode())
-        self.metrics = (run / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
-        self.last_save = time.monotonic()
+        self.board = Board(run, training.iteration) if schedule.tensorboard else None
+        self._write_history()
+        self.last_save, self.saved = time.monotonic(), training.iteration
 
     def note(self) -> None:
         """Take down the training's last iteration."""
@@ -37,16 +41,39 @@ class Recorder:
         self.metrics.write(json.dumps(training.history[-1]) + "\n")
         if every is None:
             every = max(1, last // 10)
+        if self.board is not None:
+            self.board.note(training.history[-1])
         if every and (iteration % every == 0 or iteration == last):
-            images.write(training.preview(), str(self.run / "previews" / f"{iteration:06d}.png"))
+            preview = training.preview()
+            images.write(preview, str(self.run / "previews" / f"{iteration:06d}.png"))
+            if self.board is not None:
+                self.board.show(preview, iteration)
         if time.monotonic() - self.last_save >= self.schedule.save_every:
             self.save()
 
     def save(self) -> None:
         """Write the model file as of the last iteration."""
-        self.last_save = time.monotonic()
+        self.last_save, self.saved = time.monotonic(), self.training.iteration
         files.save(self.run / MODEL, self.training.checkpoint())
+        log.debug("saved as after iteration %d", self.saved)
+
+    def rewind(self) -> None:
+        """Have the files say what the training does, which went back; it is saved if it began."""
+        self.metrics.close()
+        if self.board is not None:
+            self.board.close()
+            self.board = Board(self.run, self.training.iteration)
+        self._write_history()
+        if self.training.iteration:
+            self.save()
+
+    def _write_history(self) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in self.training.history)
+        images.write_bytes(self.run / "metrics.jsonl", lines.encode())
+        self.metrics = (self.run / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
 
     def close(self) -> None:
-        """End the metrics file."""
+        """End the metrics file, and TensorBoard's."""
         self.metrics.close()
+        if self.board is not None:
+            self.board.close()

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -29,7 +29,7 @@ that is made in blocks, of all blocks."""
 def samples(
     loaded: Checkpoint,
     request: Request,
-    count: int,
+    numbers: Sequence[int],
     dtype: torch.dtype,
     *,
     start: Linked | None = None,
@@ -37,12 +37,12 @@ def samples(
     tile: Tile = "auto",
     on_step: OnEvaluation | None = None,
 ) -> Iterator[Tensor]:
-    """`count` pictures (C, H, W) in 0..255, each as soon as it is made.
+    """The pictures of these numbers, (C, H, W) in 0..255, each as soon as it is made.
 
-    Picture k is the same whatever `count` and `tile` are. On a GPU all chains run together, in
-    smaller batches where memory does not allow it. `start` is the picture that a request starts
-    from, `control` what it is steered with. Raises InputError, before the first picture, for what
-    the model cannot do; DivergedError where a chain left the finite numbers.
+    Picture k is the same whatever others are made and whatever `tile` is. On a GPU all chains run
+    together, in smaller batches where memory does not allow it. `start` is the picture that a
+    request starts from, `control` what it is steered with. Raises InputError, before the first
+    picture, for what the model cannot do; DivergedError where a chain left the finite numbers.
     """
     family, device = loaded.family, loaded.family.net.weights[0].device
     opened = None if start is None else [open_once(one) for one in several(start)]
@@ -52,26 +52,28 @@ def samples(
     copies = 5 * (control is not None and control.steers) + (request.start != "noise")
     beside = copies * 4 * loaded.config.bands * size[0] * size[1]
     canvas = planned(family, request, size, dtype, tile, beside=beside)
-    starts = _starts(loaded, request, count, opened, size)
+    starts = _starts(loaded, request, numbers, opened, size)
+    count = len(numbers)
     batch = count if device.type != "cpu" else 1
     bent = None if control is None else control.bending(loaded, request, canvas, dtype)
     work, done = family.steps(request) * canvas.blocks, 0
     while done < count:
-        numbers = range(done, min(done + batch, count))
+        places = range(done, min(done + batch, count))
         ticks = itertools.count(1)
 
-        def note(numbers: range = numbers, ticks: Iterator[int] = ticks) -> None:
+        def note(places: range = places, ticks: Iterator[int] = ticks) -> None:
             if on_step is not None:
-                on_step(numbers.start * work + next(ticks) * len(numbers), count * work)
+                on_step(places.start * work + next(ticks) * len(places), count * work)
 
         def evaluated(_: int, __: Tensor, note: Callable[[], None] = note) -> None:
             if canvas.block is None:
                 note()
 
-        here = None if starts is None else starts[numbers.start : numbers.stop]
+        here = None if starts is None else starts[places.start : places.stop]
+        own = [numbers[place] for place in places]
         laid = replace(canvas, on_block=note)
         try:
-            made = family.sample(request, numbers, here, laid, dtype, evaluated, bent=bent)
+            made = family.sample(request, own, here, laid, dtype, evaluated, bent=bent)
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise
@@ -80,7 +82,7 @@ def samples(
             continue
         for one in made_pixels(loaded, made)[:, :, : whole[0], : whole[1]]:
             yield one if whole == asked else finished(stretched(one, asked), loaded.maps)
-        done = numbers.stop
+        done = places.stop
 
 
 def made_pixels(loaded: Checkpoint, made: Tensor) -> Tensor:
@@ -140,21 +142,21 @@ def _whole_periods(loaded: Checkpoint, request: Request, asked: tuple[int, int])
 def _starts(
     loaded: Checkpoint,
     request: Request,
-    count: int,
+    numbers: Sequence[int],
     opened: list[Raster] | None,
     size: tuple[int, int],
 ) -> Tensor | None:
-    """What chains start from in model units, (count, C, H, W); None for noise."""
+    """What chains start from in model units, one each of `numbers`, (N, C, H, W); None: noise."""
     if request.start == "chains":
         stored = loaded.learner_state.get("chains.images")
         if stored is None:
             raise InputError("--start chains: this run keeps none; use noise or a picture")
-        if count > len(stored):
-            raise InputError(f"--count {count}: the run keeps {len(stored)} chains")
+        if max(numbers) >= len(stored):
+            raise InputError(f"--count {max(numbers) + 1}: the run keeps {len(stored)} chains")
         if size != tuple(stored.shape[-2:]):
             raise InputError("--size: stored chains have a size of their own; leave it out")
-        return stored.float()
+        return stored[list(numbers)].float()
     if opened is None:
         return None
     values = loaded.pixels.to_model(to_pixels(opened, loaded.maps, size))
-    return values.expand(count, *values.shape)
+    return values.expand(len(numbers), *values.shape)

@@ -67,7 +67,7 @@ def test_synthesis_is_a_function_of_the_seed_whatever_the_count(trained: Path) -
     alone = sample("-o", "-")
     picture = Image.open(io.BytesIO(alone))
     assert picture.size == (24, 24)
-    paths = [json.loads(line) for line in sample("--count", "3", "--json").splitlines()]
+    paths = json.loads(sample("--count", "3", "--json"))["files"]
     assert len(paths) == 3
     among = [(trained / record["path"]).read_bytes() for record in paths]
     assert among[0] == alone
@@ -102,9 +102,9 @@ def test_chains_of_a_run_learned_from_crops_have_the_size_of_crops(here: Path) -
 def test_reconstruction_prints_its_measures(trained: Path) -> None:
     done = gcn("reconstruct", "texture.png", "--steps", "2", "--json", cwd=trained)
     assert done.returncode == 0, done.stderr.decode()
-    record = json.loads(done.stdout)
+    (record,) = json.loads(done.stdout)["files"]
     assert {"rms_error", "share_of_variance", "psnr_db", "residual"} <= record.keys()
-    assert (trained / record["output"]).exists()
+    assert (trained / record["path"]).exists()
 
 
 def test_inspect_describes_model_picture_and_preset(trained: Path, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_inspect_and_reconstruct_take_a_level(trained: Path) -> None:
     assert len(json.loads(done.stdout)["picture"]["open_gates"]) == 2
     again = gcn("reconstruct", "texture.png", *words, "-o", "rec", "--overwrite", cwd=trained)
     assert again.returncode == 0, again.stderr.decode()
-    assert json.loads(again.stdout)["psnr_db"] > 0
+    assert json.loads(again.stdout)["files"][0]["psnr_db"] > 0
 
 
 def test_a_folder_of_objects_gets_a_head_and_keeps_its_size(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_several_samples_from_one_picture_on_stdin(trained: Path) -> None:
     picture = (trained / "texture.png").read_bytes()
     done = gcn("synthesize", *words, "-o", "both", cwd=trained, stdin=picture)
     assert done.returncode == 0, done.stderr.decode()
-    rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    rows = json.loads(done.stdout)["files"]
     assert [(row["width"], row["height"]) for row in rows] == [(40, 32)] * 2
     assert (trained / "both" / "sample-0002.png").exists()
 
@@ -218,7 +218,7 @@ def test_what_is_clear_is_made_anew_and_pictures_go_on_outwards(trained: Path) -
         source = "clear.png" if folder == "clear" else "texture.png"
         done = gcn("reconstruct", source, *words, *model, "-o", folder, "--json", cwd=trained)
         assert done.returncode == 0, done.stderr.decode()
-        record = json.loads(done.stdout)
+        (record,) = json.loads(done.stdout)["files"]
         assert (record["width"], record["height"]) == size
         ours = read(str(trained / record["path"]))
         theirs = read(str(trained / "texture.png"))
@@ -233,7 +233,7 @@ def test_several_seeds_have_names_of_their_own_and_a_sheet(trained: Path) -> Non
     named = ["-o", "out/{model}-{size}-{seed}-{index}.webp", "--sheet", "out/sheet.png"]
     done = gcn("synthesize", *words, *named, "--json", cwd=trained)
     assert done.returncode == 0, done.stderr.decode()
-    rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    rows = json.loads(done.stdout)["files"]
     assert [row["path"] for row in rows] == [f"out/texture-24x20-{k}-0.webp" for k in (5, 1, 2)]
     assert [row["seed"] for row in rows] == [5, 1, 2]
     assert all(row["seam_x"] > 0 for row in rows)

@@ -44,7 +44,7 @@ def test_linked_maps_are_written_side_by_side(folder: Path) -> None:
         "--sheet", "sheet.png", *FEW, cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-    records = [json.loads(line) for line in done.stdout.splitlines()]
+    records = json.loads(done.stdout)["files"]
     assert [one["map"] for one in records] == ["albedo", "normal", "height"]
     made = [images.open_picture(str(folder / one["path"])) for one in records]
     assert [one.bands for one in made] == ["RGB", "RGB", "L"]

@@ -122,7 +122,7 @@ def test_a_picture_is_the_same_however_it_is_made(
     request = Request(size=(45, 52), steps=4)
 
     def made(tile: int | str) -> torch.Tensor:
-        return next(samples(model, request, 1, torch.float32, tile=tile))  # type: ignore[arg-type]
+        return next(samples(model, request, range(1), torch.float32, tile=tile))  # type: ignore[arg-type]
 
     whole = made("off")
     monkeypatch.setattr(rooms, "PIECE", 64)
@@ -148,7 +148,7 @@ def test_the_bar_counts_blocks() -> None:
             samples(
                 model,
                 Request(steps=3),
-                2,
+                range(2),
                 torch.float32,
                 tile=tile,  # type: ignore[arg-type]
                 on_step=lambda done, all_, told=told: told.append((done, all_)),  # type: ignore[misc]

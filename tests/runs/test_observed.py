@@ -13,7 +13,7 @@ from gcn_cli.images import Raster
 from gcn_cli.learning.batches import Batches, free_places, roomiest
 from gcn_cli.model.ladder.spectrum import Spectrum
 from gcn_cli.runs.observed import observe
-from gcn_cli.runs.training import digest_of
+from gcn_cli.runs.starting import digest_of
 from gcn_cli.sampling.noise import named_generator
 
 

@@ -9,7 +9,7 @@ import torch
 import gcn_cli as gcn
 from gcn_cli.cli import app
 from gcn_cli.errors import InputError
-from gcn_cli.runs import training
+from gcn_cli.runs import starting
 from gcn_cli.runs.folder import refuse_inside, sample_targets
 
 SMALL: dict[str, Any] = {"layers": "4@5,4@3/2", "crop": 16, "margin": 2, "device": "cpu"}
@@ -41,7 +41,7 @@ def test_a_whole_number_may_be_written_as_a_fraction() -> None:
 
 
 def test_memory_is_compared_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "free_memory", lambda _: 1000)
+    monkeypatch.setattr(starting, "free_memory", lambda _: 1000)
     with pytest.raises(InputError, match="make them, or --crop, smaller"):
         gcn.train(picture(), iterations=1, **SMALL)
 
@@ -72,7 +72,7 @@ def test_a_picture_smaller_than_the_models_stride_has_no_reconstruction() -> Non
 def test_samples_go_to_folders_and_pictures_only(tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     with pytest.raises(InputError, match="is no folder, nor a picture by its name"):
-        sample_targets(str(tmp_path / "there"), tmp_path, [0], 1, (8, 8), overwrite=False)
+        sample_targets(str(tmp_path / "there"), tmp_path, [0], 1, (8, 8))
 
 
 def test_a_message_is_one_line_whatever_a_file_is_called(

@@ -36,7 +36,7 @@ def test_out_of_memory_means_smaller_batches_and_a_line(
 
     monkeypatch.setattr(LadderFamily, "sample", sample)
     with caplog.at_level(logging.INFO, logger="gcn_cli"):
-        pictures = list(samples(on_a_device(), Request(), 5, torch.float32))
+        pictures = list(samples(on_a_device(), Request(), range(5), torch.float32))
     assert asked == [[0, 1, 2, 3, 4], [0, 1], [2, 3], [4]]
     assert [float(picture.mean()) for picture in pictures] == [0, 1, 2, 3, 4]
     assert "out of memory on meta: going on with 2 pictures at a time" in caplog.text
@@ -49,4 +49,4 @@ def test_one_picture_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(LadderFamily, "sample", sample)
     with pytest.raises(torch.OutOfMemoryError):
-        list(samples(on_a_device(), Request(), 5, torch.float32))
+        list(samples(on_a_device(), Request(), range(5), torch.float32))

@@ -54,6 +54,12 @@ class LadderChains:
         begun = [float(taken >= 0) for taken in self.taken]
         return torch.tensor(begun).to(self.images)
 
+    def spread(self) -> Tensor:
+        """The deviation of every chain over that of noisy data at its level, (N,); 1 if waiting."""
+        expected = (self.levels().square() + 1).sqrt()
+        own = self.images.flatten(1).std(dim=1) / expected
+        return torch.where(self.walking() > 0, own, 1.0)
+
     def crops(self, size: tuple[int, int]) -> Tensor:
         """A random piece (C, H, W) of each chain's image."""
         pieces = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gcn_cli.config import LadderConfig
+from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import Batches, roomiest
 from gcn_cli.learning.ladder.learner import LadderLearner
@@ -16,6 +16,7 @@ from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
 from gcn_cli.model.rooms import pieces, room_like
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
+from gcn_cli.ranks import Ranks
 from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
@@ -52,18 +53,21 @@ class LadderFamily:
         )
         return cls(config, net)
 
-    def with_length(self, iterations: int) -> "LadderFamily":
-        """The same network, to be trained for so many iterations."""
-        return replace(self, config=replace(self.config, iterations=iterations))
+    def with_config(self, config: Config) -> "LadderFamily":
+        """The same network under another config of its kind."""
+        assert isinstance(config, type(self.config))
+        return replace(self, config=config)
 
-    def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> LadderLearner:
+    def learner(
+        self, observed: Batches, device: torch.device, dtype: torch.dtype, ranks: Ranks
+    ) -> LadderLearner:
         """First filters drawn, the spectrum measured, from here on the learner's."""
         self.net.initialise(named_generator(self.config.seed, "layer", 0))
         if not self.config.head:
             # Half a picture at most, so that there are several windows to take the mean of.
             half = min(roomiest(picture) for picture in observed.pictures) // 2
             self.net.spectrum.fit(observed.pictures, min(half, *observed.image_size))
-        return LadderLearner(self.config, self.net.to(device), observed, device, dtype)
+        return LadderLearner(self.config, self.net.to(device), observed, device, dtype, ranks)
 
     def density(self, level: float | None, dtype: torch.dtype) -> LadderLevel:
         """p_s at `level`, by default where noise is as strong as the data."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.config import LadderConfig
+from gcn_cli.errors import DivergedError
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.loss import denoising_loss
@@ -28,6 +29,7 @@ from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.level import LadderLevel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import prepare
+from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
@@ -40,6 +42,8 @@ REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
 LONGEST_MEMORY = 0.999  # of the running average
 REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
 PREVIEW_STEPS = 16
+RUNAWAY = 20.0  # a loss: that of a Gaussian is 1 at most
+SPREAD = (0.02, 20.0)  # of a chain's deviation to that of noisy data: a collapsed one, a runaway
 REFINING_COST = 2.2  # of an iteration with likelihood, in those of denoising alone, measured
 
 
@@ -53,9 +57,13 @@ class LadderLearner:
         observed: Batches,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.observed = config, observed
+        """`ranks` share the images of every batch. Raises InputError where these are too few."""
+        ranks.refuse_fewer("--batch-size", observed.batch_size)
+        self.config, self.observed, self.ranks = config, observed, ranks
         self.device, self.dtype = device, dtype
+        self.begun = 0  # iterations before the present course of rates
         self.net = net = copy.deepcopy(model)  # what is learned
         self.model = model.requires_grad_(False)  # what is sampled: its running average
         others = [*net.biases, *net.levels, *net.readouts]
@@ -101,23 +109,48 @@ class LadderLearner:
             self.imputation.renew(self.observed, self.model, self.dtype)
         clean, mask = self.observed.observe()
         known = clean.new_ones(1) if mask is None else mask
-        refinement = self.refinement if iteration > self.denoised_until else None
+        refinement = self.refinement if iteration > self.turn else None
         level = refinement.chains.levels() if refinement else self._levels(len(clean))
         drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
+        mine = self.ranks.share(len(clean))
+        counted = _counted(mask, len(clean), mine, self.config.margin)
         compared: tuple[Tensor, ...] = ()
         weight = 0.0
         if refinement:
             counts, weight = refinement.counts(level), refinement.weight * refinement.say
             crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
-            compared = (counts, refinement.shares(level), crops, images)
-        loss, gap, gradients, means = self._evaluate(clean, drawn, level, known, *compared)
+            shares = refinement.shares(level) / counted
+            compared = (counts[mine], shares[mine], crops[mine], images[mine])
+        seen = known if mask is None else known[mine]
+        loss, gap, gradients, means = self._evaluate(
+            clean[mine], drawn[mine], level[mine], seen, *compared
+        )
+        loss = self._added_up(loss, gap, gradients, counted)
+        spread = loss.new_ones(1)
         if refinement and means is not None:
-            refinement.chains.advance(means)
+            refinement.chains.advance(self.ranks.gathered(means, len(clean)))
+            spread = refinement.chains.spread()
         self._descend(gradients, iteration)
-        measured = dict(zip(("loss", "gap"), torch.stack([loss, gap]).tolist(), strict=True))
+        told = torch.stack([loss, gap, spread.min(), spread.max()]).tolist()
+        _check_course(iteration, *told)
         if refinement:
-            refinement.note(measured["gap"])
-        return {**measured, "likelihood": weight}
+            refinement.note(told[1])
+        return {"loss": told[0], "gap": told[1], "likelihood": weight}
+
+    def _added_up(
+        self, loss: Tensor, gap: Tensor, gradients: dict[str, Tensor], counted: Tensor
+    ) -> Tensor:
+        """The loss of all ranks; gap and gradients are added up in place.
+
+        Loss and gradients are of this rank's images, which are so much of all that count.
+        """
+        if self.ranks.count == 1:
+            return loss
+        whole = loss * counted
+        for gradient in gradients.values():
+            gradient.mul_(counted)
+        self.ranks.sum_([whole, gap, *gradients.values()])
+        return whole
 
     def _evaluated(
         self, clean: Tensor, drawn: Tensor, level: Tensor, known: Tensor, *compared: Tensor
@@ -145,14 +178,15 @@ class LadderLearner:
         return loss, (counts * (scores - scores_there)).sum(), gradients, means
 
     @property
-    def denoised_until(self) -> int:
+    def turn(self) -> int:
         """The last iteration of denoising alone."""
-        return math.ceil(self.config.iterations * (1 - self.config.refined_share))
+        course = self.config.iterations - self.begun
+        return self.begun + math.ceil(course * (1 - self.config.refined_share))
 
     def fitting(self, iteration: int) -> int:
-        """The length of a whole training that takes as long as the first `iteration` of this."""
-        denoised = min(iteration, self.denoised_until)
-        work = denoised + REFINING_COST * (iteration - denoised)
+        """The length of a whole course that takes as long as this one up to `iteration`."""
+        denoised = min(iteration, self.turn)
+        work = denoised - self.begun + REFINING_COST * (iteration - denoised)
         return max(1, int(work / self._cost))
 
     @property
@@ -162,18 +196,31 @@ class LadderLearner:
 
     def length_for(self, iteration: int, pace: float, left: float) -> int | None:
         """So many that denoising and likelihood have their shares; None once the latter began."""
-        if iteration > self.denoised_until:
+        if iteration > self.turn:
             return None
-        fitting = (iteration + max(0.0, left) / pace) / self._cost
+        done = iteration - self.begun
+        fitting = (done + max(0.0, left) / pace) / self._cost
         # Not so few that the likelihood would have begun before.
-        return max(int(fitting), math.ceil(iteration / (1 - self.config.refined_share)) + 1)
+        fewest = math.ceil(done / (1 - self.config.refined_share)) + 1
+        return self.begun + max(int(fitting), fewest)
 
     def set_length(self, iterations: int) -> None:
         """Rates follow the new course from the next iteration on."""
         self.config = replace(self.config, iterations=iterations)
 
+    @property
+    def was_extended(self) -> bool:
+        """Whether this is not the first course."""
+        return self.begun > 0
+
+    def extend(self, iterations: int) -> None:
+        """A course of so many more: rates rise and fall again, and the likelihood has its part."""
+        self.begun = self.iterations
+        self.set_length(self.iterations + iterations)
+
     def verdicts(self, history: Sequence[Metrics]) -> list[str]:
-        """What became of the denoising, and of the likelihood after it."""
+        """What became of the denoising, and of the likelihood after it, in the last course."""
+        history = history[self.begun :]
         turn = next((k for k, row in enumerate(history) if row["likelihood"]), len(history))
         said = (
             verdict([row["loss"] for row in history[:turn]]),
@@ -192,13 +239,14 @@ class LadderLearner:
 
     def _course(self, iteration: int) -> float:
         """Share of the learning rates at an iteration: down to REFINED_RATE, from there to 0."""
-        turn = self.denoised_until
+        turn = self.turn
         if iteration > turn:
             done = (iteration - turn) / (self.config.iterations - turn)
             return REFINED_RATE * _half_cosine(done) + LAST_RATE * REFINED_RATE
         last = REFINED_RATE if self.config.refined_share else LAST_RATE
-        falling = last + (1 - last) * _half_cosine(iteration / turn)
-        return min(1, iteration / WARM_UP) * falling
+        done = (iteration - self.begun) / (turn - self.begun)
+        falling = last + (1 - last) * _half_cosine(done)
+        return min(1, (iteration - self.begun) / WARM_UP) * falling
 
     def preview(self) -> Tensor:
         """Two samples of the running average at the size of the crops."""
@@ -223,6 +271,7 @@ class LadderLearner:
             },
             **{f"chains.{key}": value for key, value in chains.items()},
             **{f"holes.{key}": value for key, value in holes.items()},
+            "begun": torch.tensor(self.begun),
             "usual_length": self.usual_length,
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
@@ -238,6 +287,7 @@ class LadderLearner:
             self.refinement.load_state(below(state, "chains."))
         if self.imputation:
             self.imputation.load_state(below(state, "holes."), self.observed)
+        self.begun = int(state.get("begun", 0))
         self.usual_length.copy_(state["usual_length"])
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])
@@ -273,11 +323,31 @@ class LadderLearner:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         # A short memory at first, so that the average is never dominated by the start.
-        longest = REFINED_MEMORY if iteration > self.denoised_until else LONGEST_MEMORY
+        longest = REFINED_MEMORY if iteration > self.turn else LONGEST_MEMORY
         memory = min(longest, iteration / (iteration + 9))
         averaged: list[Tensor] = list(self.model.parameters())
         newest: list[Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(averaged, newest, 1 - memory)
+
+
+def _counted(mask: Tensor | None, images: int, mine: slice, margin: int) -> Tensor:
+    """Which share of all pixels that the loss counts lies in the images of `mine`, one number."""
+    if mask is None:
+        return torch.tensor((mine.stop - mine.start) / images)
+    inner = mask[:, :, margin : -margin or None, margin : -margin or None]
+    return inner[mine].sum() / inner.sum()
+
+
+def _check_course(iteration: int, loss: float, gap: float, low: float, high: float) -> None:
+    """Raise DivergedError for what is not finite, a runaway loss, chains that collapse or run."""
+    for name, value in (("loss", loss), ("gap", gap), ("a chain's deviation", high)):
+        if not math.isfinite(value):
+            raise DivergedError(f"iteration {iteration}: {name} is {value}")
+    if loss > RUNAWAY:
+        raise DivergedError(f"iteration {iteration}: the loss ran away to {loss:.3g}")
+    if low < SPREAD[0] or high > SPREAD[1]:
+        what, how = ("collapsed", low) if low < SPREAD[0] else ("ran away", high)
+        raise DivergedError(f"iteration {iteration}: a chain {what} to {how:.3g} of its deviation")
 
 
 def _half_cosine(done: float) -> float:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gcn_cli.model.energy import Gradient
+from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.langevin import langevin_step, run_chain
-from gcn_cli.sampling.noise import ImageNoise
+from gcn_cli.sampling.noise import ImageNoise, NoiseSource
 
 
 class Chains(Protocol):
@@ -39,16 +40,19 @@ class PersistentChains:
     noise: ImageNoise
     steps: int
     step_size: float
+    ranks: Ranks = ALONE
 
     def advance(self, gradient: Gradient, observed: Tensor) -> Tensor:
         """`steps` more steps of every chain; the observed images play no part."""
-        self.images = run_chain(
-            self.images,
+        count = len(self.images)
+        moved = run_chain(
+            self.images[self.ranks.share(count)],
             gradient,
             steps=self.steps,
             step_size=self.step_size,
-            noise=self.noise,
+            noise=_shared(self.noise, self.ranks, count),
         )
+        self.images = self.ranks.gathered(moved, count)
         return self.images
 
     def restart(self) -> None:
@@ -79,23 +83,29 @@ class DataChains:
     steps: int
     step_size: float
     sigma: float
+    ranks: Ranks = ALONE
     reconstruction_error: float = float("nan")
 
     def advance(self, gradient: Gradient, observed: Tensor) -> Tensor:
         """`steps` steps from `observed`, with the first slope also read as the error."""
+        count = len(observed)
+        mine = observed[self.ranks.share(count)]
+        noise = None if self.noise is None else _shared(self.noise, self.ranks, count)
         with torch.no_grad():
-            slope = gradient(observed)
-            error = (self.sigma**2 * slope).square().sum() / observed.square().sum()
-            self.reconstruction_error = float(error)
-            drawn = None if self.noise is None else self.noise(observed.shape)
-            first = langevin_step(observed, lambda _: slope, self.step_size, drawn)
-        self.images = run_chain(
+            slope = gradient(mine)
+            error, whole = (self.sigma**2 * slope).square().sum(), mine.square().sum()
+            self.ranks.sum_([error, whole])
+            self.reconstruction_error = float(error / whole)
+            drawn = None if noise is None else noise(mine.shape)
+            first = langevin_step(mine, lambda _: slope, self.step_size, drawn)
+        moved = run_chain(
             first,
             gradient,
             steps=self.steps - 1,
             step_size=self.step_size,
-            noise=self.noise,
+            noise=noise,
         )
+        self.images = self.ranks.gathered(moved, count)
         return self.images
 
     def restart(self) -> None:
@@ -111,3 +121,10 @@ class DataChains:
     def load_state(self, state: dict[str, Tensor]) -> None:
         if self.noise is not None:
             self.noise.load_state(state["noise"])
+
+
+def _shared(noise: ImageNoise, ranks: Ranks, count: int) -> NoiseSource:
+    """This process's part of what is drawn for all chains, so that all generators go on alike."""
+    if ranks.count == 1:
+        return noise
+    return lambda shape: noise((count, *shape[1:]))[ranks.share(count)]

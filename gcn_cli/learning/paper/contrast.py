@@ -10,18 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.ranks import ALONE, Ranks
 
 
 def likelihood_gradient(
-    model: GenerativeConvNet, observed: Tensor, synthesised: Tensor
+    model: GenerativeConvNet, observed: Tensor, synthesised: Tensor, ranks: Ranks = ALONE
 ) -> dict[str, Tensor]:
-    """dL/dw for every named parameter; images (N, C, H, W), (M, C, H, W).
+    """dL/dw for every named parameter; images (N, C, H, W), (M, C, H, W), shared by `ranks`.
 
     Contrastive divergence is the same formula with images that started at the data.
     """
     names, parameters = zip(*model.named_parameters(), strict=True)
-    gap = model.score(observed).mean() - model.score(synthesised).mean()
-    return dict(zip(names, torch.autograd.grad(gap, parameters), strict=True))
+    gap = _mean_score(model, observed, ranks) - _mean_score(model, synthesised, ranks)
+    gradients = [one.contiguous() for one in torch.autograd.grad(gap, parameters)]
+    ranks.sum_(gradients)
+    return dict(zip(names, gradients, strict=True))
+
+
+def _mean_score(model: GenerativeConvNet, images: Tensor, ranks: Ranks) -> Tensor:
+    """This process's part of the mean of f over images (N, C, H, W)."""
+    mine = images[ranks.share(len(images))]
+    if not len(mine):
+        return images.new_zeros(())
+    return model.score(mine).mean() * (len(mine) / len(images))
 
 
 def normalise(gradients: dict[str, Tensor], map_areas: list[int], cap: float) -> dict[str, Tensor]:

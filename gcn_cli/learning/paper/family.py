@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gcn_cli.config import PaperConfig
+from gcn_cli.config import Config, PaperConfig
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.paper.chains import Chains, DataChains, PersistentChains
@@ -15,6 +15,7 @@ from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.paper.fast import FastNet
 from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
+from gcn_cli.ranks import Ranks
 from gcn_cli.sampling.annealed import Denoiser
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
@@ -46,17 +47,20 @@ class PaperFamily:
         )
         return cls(config, net)
 
-    def with_length(self, iterations: int) -> "PaperFamily":
-        """The same network, to be trained for so many iterations."""
-        return replace(self, config=replace(self.config, iterations=iterations))
+    def with_config(self, config: Config) -> "PaperFamily":
+        """The same network under another config of its kind."""
+        assert isinstance(config, type(self.config))
+        return replace(self, config=config)
 
-    def learner(self, observed: Batches, device: torch.device, dtype: torch.dtype) -> PaperLearner:
+    def learner(
+        self, observed: Batches, device: torch.device, dtype: torch.dtype, ranks: Ranks
+    ) -> PaperLearner:
         """First filters drawn; the learner adds the layers that are still to come."""
         config = self.config
         self.net.initialise(config.init_std, named_generator(config.seed, "layer", 0))
         shape = (config.bands, *observed.image_size)
-        chains = _chains(config, observed.batch_size, shape, device)
-        return PaperLearner(config, self.net.to(device), observed, chains, dtype)
+        chains = _chains(config, observed.batch_size, shape, device, ranks)
+        return PaperLearner(config, self.net.to(device), observed, chains, dtype, ranks)
 
     def density(self, level: float | None, dtype: torch.dtype) -> FastNet:
         """The network itself. Raises InputError for a level."""
@@ -148,11 +152,18 @@ def _one_level(option: str) -> InputError:
 
 
 def _chains(
-    config: PaperConfig, batch_size: int, shape: tuple[int, int, int], device: torch.device
+    config: PaperConfig,
+    batch_size: int,
+    shape: tuple[int, int, int],
+    device: torch.device,
+    ranks: Ranks,
 ) -> Chains:
     count = batch_size if config.learner == "cd" else config.chains or 1
     images = torch.zeros(count, *shape, device=device)
     noise = ImageNoise(config.seed, "chain", range(count), device)
     if config.learner == "cd":
-        return DataChains(images, noise, config.langevin_steps, config.step_size, config.sigma)
-    return PersistentChains(images, noise, config.langevin_steps, config.step_size)
+        ranks.refuse_fewer("--batch-size", count)
+        steps, step_size, sigma = config.langevin_steps, config.step_size, config.sigma
+        return DataChains(images, noise, steps, step_size, sigma, ranks)
+    ranks.refuse_fewer("--chains", count)
+    return PersistentChains(images, noise, config.langevin_steps, config.step_size, ranks)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.config import PaperConfig
+from gcn_cli.errors import DivergedError
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.paper.chains import Chains
 from gcn_cli.learning.paper.contrast import (
@@ -25,7 +26,10 @@ from gcn_cli.model.energy import Gradient, energy, energy_gradient
 from gcn_cli.model.paper.fast import fast_basis
 from gcn_cli.model.paper.network import GenerativeConvNet
 from gcn_cli.quality import contrast
+from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.noise import named_generator
+
+RUNAWAY = 20.0  # deviation of chains over that of the data
 
 
 class PaperLearner:
@@ -38,22 +42,29 @@ class PaperLearner:
         observed: Batches,
         chains: Chains,
         dtype: torch.dtype = torch.float32,
+        ranks: Ranks = ALONE,
     ) -> None:
         """`model` is that of stage 0; stages 1, 2, ... add the layers of `config` it lacks."""
-        self.config = config
+        self.config, self.ranks = config, ranks
         self.model = model
         self.later_layers = config.layers[len(model.layers) :]
         self.observed = observed
         self.chains = chains
         self.dtype = dtype
         self.stage = 0
+        self.extended = 0  # iterations after those of the stages
         self.optimiser = self._fresh_optimiser()
         self._recorded: Captured[Tensor] | None = None
 
     @property
     def iterations(self) -> int:
         """Iterations of all stages together."""
-        return self.config.iterations * (1 + len(self.later_layers))
+        return self.config.iterations * (1 + len(self.later_layers)) + self.extended
+
+    @property
+    def turn(self) -> int:
+        """The last: with all layers, all iterations are alike."""
+        return self.iterations
 
     def step(self, iteration: int) -> dict[str, float]:
         """Iteration number `iteration`, from 1: synthesise, compare, learn. Returns metrics."""
@@ -62,10 +73,14 @@ class PaperLearner:
             self._next_stage()
         observed = self.observed()
         synthesised = self.chains.advance(self._gradient(observed.device), observed)
-        gradients = likelihood_gradient(self.model, observed, synthesised)
+        gradients = likelihood_gradient(self.model, observed, synthesised, self.ranks)
         areas = [h * w for h, w in self.model.map_sizes(*observed.shape[-2:])]
         ascend(self.model, self.optimiser, normalise(gradients, areas, self.config.gradient_cap))
-        return {"stage": float(self.stage + 1), **self._measure(observed, synthesised)}
+        measured = self._measure(observed, synthesised)
+        if measured["contrast"] > RUNAWAY:
+            told = f"the pixels of a chain ran away to {measured['contrast']:.3g} times the data's"
+            raise DivergedError(f"iteration {iteration}: {told}")
+        return {"stage": float(self.stage + 1), **measured}
 
     def verdicts(self, history: Sequence[Metrics]) -> list[str]:
         """None: f_obs - f_syn swings around 0 and tells nothing."""
@@ -83,6 +98,15 @@ class PaperLearner:
         """Nothing is changed; see `length_for`."""
         raise ValueError(f"a published course is not cut to {iterations} iterations")
 
+    @property
+    def was_extended(self) -> bool:
+        """Whether iterations were added to those of the stages."""
+        return self.extended > 0
+
+    def extend(self, iterations: int) -> None:
+        """So many more of the last stage."""
+        self.extended += iterations
+
     def preview(self) -> Tensor:
         """The synthesised images as they are, (N, C, H, W)."""
         return self.chains.images
@@ -93,12 +117,14 @@ class PaperLearner:
         own |= {f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()}
         own |= {f"chains.{k}": v for k, v in self.chains.state().items()}
         own["batches"] = self.observed.generator.get_state()
-        return {**own, "stage": torch.tensor(self.stage)}
+        counts = {"stage": self.stage, "extended": self.extended}
+        return {**own, **{name: torch.tensor(count) for name, count in counts.items()}}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
         while self.stage < int(state["stage"]):
             self._next_stage()
+        self.extended = int(state.get("extended", 0))
         self.model.load_state_dict(below(state, "model."))
         load_optimiser_state(self.optimiser, below(state, "optimiser."))
         self.chains.load_state(below(state, "chains."))
@@ -135,9 +161,17 @@ class PaperLearner:
 
     @torch.no_grad()
     def _measure(self, observed: Tensor, synthesised: Tensor) -> dict[str, float]:
-        gap = energy(self.model, synthesised).mean() - energy(self.model, observed).mean()
+        means = [self._mean_energy(images) for images in (synthesised, observed)]
+        self.ranks.sum_(means)
         return {
-            "energy_gap": float(gap) / observed[0].numel(),
+            "energy_gap": float(means[0] - means[1]) / observed[0].numel(),
             "contrast": contrast(synthesised, observed),
             **self.chains.measures(),
         }
+
+    def _mean_energy(self, images: Tensor) -> Tensor:
+        """This process's part of the mean of U over images (N, C, H, W)."""
+        mine = images[self.ranks.share(len(images))]
+        if not len(mine):
+            return images.new_zeros(())
+        return energy(self.model, mine).mean() * (len(mine) / len(images))

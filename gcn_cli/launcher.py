@@ -1,0 +1,19 @@
+"""What torchrun tells the processes that it starts; nothing here needs torch."""
+
+import os
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
+
+
+def launched() -> tuple[int, int, int] | None:
+    """Rank, count, and rank on this machine; None without torchrun."""
+    if not all(name in os.environ for name in NAMES):
+        return None
+    rank, count, local = (int(os.environ[name]) for name in NAMES[:3])
+    return rank, count, local
+
+
+def speaks() -> bool:
+    """Whether this process is the one of a job that tells people how it goes."""
+    found = launched()
+    return found is None or found[0] == 0

@@ -5,6 +5,7 @@ any other number of them, can go on from what was saved; only the evaluations ar
 they find is added up. So a training is the same for any number of processes, but for rounding.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from gcn_cli.errors import GcnError, InputError, LostProcessError
 from gcn_cli.launcher import launched
@@ -116,8 +118,12 @@ def joined(choose: Callable[[], torch.device]) -> Iterator[Ranks]:
     if found is None or found[1] == 1 or dist.is_initialized():
         yield current()
         return
-    device = choose()
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if choose().type == "cuda" else "gloo"
+    store, rank, count = next(rendezvous("env://"))
+    # After a restart the store may still hold where the processes before were listening.
+    number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    attempt = dist.PrefixStore(number, store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=count)
     try:
         yield current()
         dist.barrier()  # none leaves while another still talks to it

@@ -81,9 +81,10 @@ class Jobs:
             process.send_signal(self.stopped_by)
         assert process.stderr is not None
         last = ""
-        for line in process.stderr:
-            last = line.strip() or last
-            say(f"{name}: {line.rstrip()}")
+        with process.stderr as lines:
+            for line in lines:
+                last = line.strip() or last
+                say(f"{name}: {line.rstrip()}")
         outcome.exit_code = process.wait()
         with self.lock:
             self.running.discard(process)

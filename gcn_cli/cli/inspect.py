@@ -60,7 +60,8 @@ def command(
     if filters is not None:
         write(loaded.filters(), filters)
     if as_json and filters != "-":
-        final.show(model=str(loaded.path), **facts)
+        trained = {"seconds_trained": facts.pop("seconds")}
+        final.show(model=str(loaded.path), **facts, **trained)
     elif filters != "-":
         click.echo(_render(facts))
 

@@ -29,7 +29,7 @@ def of_training(training: Training) -> dict[str, Any]:
     last, turn = learner.iterations, learner.turn
     seconds = 0.0
     if done < turn:
-        seconds += (turn - done) * _pace(training, min(done + 1, turn))
+        seconds += (turn - done) * _pace(training, turn)
     if turn < last and done < last:
         seconds += (last - max(turn, done)) * _pace(training, last)
     return {

@@ -124,7 +124,8 @@ class _Job:
                 self.retreat.put_back(training)
                 if self.recorder is not None and training.iteration > self.recorder.saved:
                     self.recorder.rewind()
-                raise LostProcessError(f"{error}; saved, the same command goes on") from error
+                told = f"{error}; what is saved is whole, the same command goes on"
+                raise LostProcessError(told) from error
 
     def _rewind(self) -> None:
         """Have the folder say what the training does, which went back."""

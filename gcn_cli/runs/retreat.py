@@ -22,6 +22,7 @@ class Retreat:
 
     def __init__(self, training: Training) -> None:
         self.kept: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=KEPT)
+        self.newest: tuple[int, dict[str, Tensor]] = (-1, {})  # of all that were ever kept
         self.tried = 0
         self._keep(training)
 
@@ -33,24 +34,21 @@ class Retreat:
     def back(self, training: Training, error: DivergedError) -> bool:
         """Have a training that diverged stand at an earlier state, with steps half as long.
 
-        Each time at an earlier one, where there is one. False where it was tried too often: then
-        the training stands at that state, as it was.
+        That state is given up: should it lead astray again, one before it is taken. False where it
+        was tried too often: then the training stands at the newest state that was good.
         """
         self.tried += 1
-        going_on = self.tried <= TRIES
-        config = training.family.config
-        self.put_back(training, config.slower() if going_on else config)
-        if going_on:
-            log.info(
-                "%s; back to iteration %d with %s", error, training.iteration, _named(training)
-            )
-        return going_on
+        if self.tried > TRIES:
+            self.put_back(training)
+            return False
+        found = self.kept.pop() if len(self.kept) > 1 else self.kept[0]
+        _stand(training, found, training.family.config.slower())
+        log.info("%s; back to iteration %d with %s", error, training.iteration, _named(training))
+        return True
 
-    def put_back(self, training: Training, config: Config | None = None) -> None:
-        """Have a training stand at the last state kept, which is given up if there is another."""
-        iteration, state = self.kept.pop() if len(self.kept) > 1 else self.kept[0]
-        own = {name: tensor.clone() for name, tensor in state.items()}
-        training.go_back(iteration, own, config or training.family.config)
+    def put_back(self, training: Training) -> None:
+        """Have a training stand at the newest state that was good, as it was."""
+        _stand(training, self.newest, training.family.config)
 
     def given_up(self, training: Training, error: DivergedError) -> DivergedError:
         """What is to be said after the last try."""
@@ -68,6 +66,14 @@ class Retreat:
         if all(bool(tensor.isfinite().all()) for tensor in state.values()):
             own = {name: tensor.detach().clone() for name, tensor in state.items()}
             self.kept.append((training.iteration, own))
+            if training.iteration > self.newest[0]:
+                self.newest = self.kept[-1]
+
+
+def _stand(training: Training, where: tuple[int, dict[str, Tensor]], config: Config) -> None:
+    """Have a training stand at a kept state; what was kept stays as it is."""
+    iteration, state = where
+    training.go_back(iteration, {n: tensor.clone() for n, tensor in state.items()}, config)
 
 
 def _named(training: Training) -> str:

@@ -9,7 +9,10 @@ def launched() -> tuple[int, int, int] | None:
     """Rank, count, and rank on this machine; None without torchrun."""
     if not all(name in os.environ for name in NAMES):
         return None
-    rank, count, local = (int(os.environ[name]) for name in NAMES[:3])
+    try:
+        rank, count, local = (int(os.environ[name]) for name in NAMES[:3])
+    except ValueError:
+        return None
     return rank, count, local
 
 

@@ -1,10 +1,12 @@
 """The machine a run lives on: device, precision, threads, wall-clock limits, signals."""
 
 import ctypes
+import logging
 import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,9 @@ import torch
 from gcn_cli.errors import InputError, InterruptedRunError
 from gcn_cli.launcher import launched
 
+log = logging.getLogger(__name__)
+
+LEAST_GPU_MEMORY = 2**29  # bytes: less does not hold what CUDA itself loads, and a small picture
 STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 ]
@@ -32,7 +37,7 @@ def choose_device(asked: str) -> torch.device:
     device does not exist.
     """
     if asked == "auto":
-        if torch.cuda.is_available():
+        if _gpu_works():
             started = launched()
             return _settle(torch.device("cuda", 0 if started is None else _own_gpu(started[2])))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -42,6 +47,17 @@ def choose_device(asked: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {asked}: not on this machine; use auto or cpu") from error
     return _settle(device)
+
+
+def _gpu_works() -> bool:
+    """Whether a GPU can be used; where there is one that cannot, the reason is said."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        works = torch.cuda.is_available()
+    if not works:
+        for one in said:
+            log.info("no GPU is used: %s", " ".join(str(one.message).split())[:200])
+    return works
 
 
 def _own_gpu(number: int) -> int:
@@ -59,9 +75,23 @@ def _settle(device: torch.device) -> torch.device:
     """Make a GPU the current one, and have it do the same again and float32 as it says."""
     if device.type == "cuda":
         torch.cuda.set_device(device if device.index is not None else 0)
+        _check_gpu(device)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False  # torch's default rounds convolutions to 10 bits
     return device
+
+
+def _check_gpu(device: torch.device) -> None:
+    """Say which GPU it is. Raises InputError where others have left nothing of its memory."""
+    free, whole = torch.cuda.mem_get_info(device)
+    others = torch.cuda.device_count() - 1
+    more = f"; {others} more (--device cuda:N)" if others else ""
+    told = f"{free / 2**30:.1f} of {whole / 2**30:.1f} GiB free"
+    if free < LEAST_GPU_MEMORY:
+        raise InputError(
+            f"--device {device}: {told}, other processes use it{more}; choose another, or wait"
+        )
+    log.info("%s, %s%s", device_name(device), told, more)
 
 
 def choose_precision(asked: str, device: torch.device, *, smooth_gates: bool) -> torch.dtype:

@@ -41,8 +41,8 @@ def test_the_public_names() -> None:
     public = {name for name in vars(gcn.Model) if not name.startswith("_")}
     assert public == {
         "auto_encode", "complete", "config", "denoise", "describe", "device", "energy", "expect",
-        "filters", "history", "judge", "maps", "reconstruct", "repair", "samples", "save", "score",
-        "size", "split", "steps", "summary", "synthesize",
+        "filters", "gradable", "grade", "history", "judge", "maps", "reconstruct", "repair", "run",
+        "samples", "save", "score", "size", "split", "steps", "summary", "synthesize", "yardstick",
     }  # fmt: skip
 
 

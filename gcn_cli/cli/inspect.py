@@ -22,6 +22,11 @@ from gcn_cli.presets import PRESETS
     help="noise level of a ladder at which --picture is judged  [default: 1]",
 )
 @click.option("--filters", metavar="FILE", help="write the first layer's filters as a picture")
+@click.option(
+    "--report",
+    metavar="FOLDER",
+    help="write a page of the model, index.html: samples, curves, filters, maps of --picture",
+)
 @overwrite_option
 @output_options
 def command(
@@ -30,6 +35,7 @@ def command(
     picture: str | None,
     level: float | None,
     filters: str | None,
+    report: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -38,6 +44,7 @@ def command(
     \b
     gcn inspect --preset paper-object > my.toml
     gcn inspect --picture other.jpg --filters filters.png
+    gcn inspect --report page
     """
     if preset is not None:
         values = to_json(PRESETS[preset])
@@ -59,6 +66,16 @@ def command(
         facts["picture"] = loaded.judge(picture, level)
     if filters is not None:
         write(loaded.filters(), filters)
+    if report is not None:
+        from gcn_cli.report.page import write_report
+
+        page = Path(report) / "index.html"
+        refuse_existing(page, overwrite)
+        write_report(loaded, Path(report), picture)
+        if not as_json:
+            click.echo(str(page))
+            return
+        facts["report"] = str(page)
     if as_json and filters != "-":
         trained = {"seconds_trained": facts.pop("seconds")}
         final.show(model=str(loaded.path), **facts, **trained)

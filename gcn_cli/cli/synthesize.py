@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, repeat
+from itertools import groupby, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ from gcn_cli.sampling.request import Seamless
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gcn_cli.quality import Yardstick
     from gcn_cli.runs.folder import Existing, Target
     from gcn_cli.runs.library import Model
     from gcn_cli.runs.pictures import Linked
@@ -110,6 +111,16 @@ log = logging.getLogger(__name__)
     help="make large pictures in blocks of so many pixels: the same picture, less memory; auto: "
     "where memory asks for it; off. State that memory cannot hold is laid in files under TMPDIR",
 )
+@click.option(
+    "--best-of",
+    type=click.IntRange(2, 1000),
+    help="make so many of every picture and keep the one of the best quality; textures",
+)
+@click.option(
+    "--exemplar",
+    metavar="PICTURE",
+    help="measure quality by it (--best-of, --json)  [default: that of the run]",
+)
 @click.option("--sheet", metavar="FILE", help="all pictures side by side too")
 @click.option("--preview-tiled", metavar="FILE", help="the picture two by two times too")
 @click.option(
@@ -165,6 +176,8 @@ class _Asked:
     mask: str | None
     output: str | None
     tile: int | Literal["auto", "off"]
+    best_of: int | None
+    exemplar: str | None
     sheet: str | None
     preview_tiled: str | None
     skip_existing: bool
@@ -188,6 +201,8 @@ class _Asked:
         step = self.step_size
         if step is not None and not step > 0:
             raise click.BadParameter(f"{step} is not more than 0", param_hint="--step-size")
+        if self.exemplar is not None and self.best_of is None and not self.as_json:
+            raise click.UsageError("--exemplar: is for --best-of and --json; give one of them")
         if self.as_json and self.output == "-":
             raise click.UsageError("--json, -o -: both go to stdout; name a file")
         together = self.sheet or self.preview_tiled
@@ -229,27 +244,76 @@ class _Asked:
             if len(targets) < len(mine):
                 log.info("%d of %d are there already", len(mine) - len(targets), len(mine))
             about["files"] = self._make(loaded, targets)
+            about |= self._graded(about["files"])
         if self.as_json:
             final.show(**about, **machine(loaded.device, loaded.dtype))
         elif self.dry_run:
             click.echo(as_lines(about))
 
-    def _make(self, loaded: "Model", targets: "Sequence[Target]") -> list[dict[str, object]]:
+    def _graded(self, files: list[dict[str, Any]]) -> dict[str, Any]:
+        """The quality of all pictures in the median, where it was measured."""
+        from gcn_cli.runs.grading import median, rounded
+
+        grades = [one["quality"] for one in files if "quality" in one]
+        for one in files:
+            if "quality" in one:
+                one["quality"] = rounded(one["quality"])
+        return {"quality": rounded(median(grades))} if grades else {}
+
+    def _make(self, loaded: "Model", targets: "Sequence[Target]") -> list[dict[str, Any]]:
         """The pictures, written; what there is to say of every file."""
         from gcn_cli.cli.console import Progress
         from gcn_cli.cli.writing import write_all
         from gcn_cli.runtime import leaving_on_signals
 
         shown: list[Tensor] = []
+        grades: list[dict[str, float]] = []
+        by = self._yardstick(loaded)
         rest = "is written whole; the same command with --skip-existing makes what is missing"
         with leaving_on_signals(rest), Progress("synthesize") as progress:
             pictures = self._pictures(loaded, targets, progress.update)
+            if by is not None:
+                pictures = self._best(loaded, by, pictures, grades)
             if self.sheet is not None or self.preview_tiled is not None:
                 pictures = _remembered(pictures, shown)
-            records = write_all(targets, pictures, repeat(loaded.maps), as_json=self.as_json)
+            records = write_all(
+                targets,
+                pictures,
+                repeat(loaded.maps),
+                as_json=self.as_json,
+                grades=None if by is None else grades,
+            )
         if shown:
             self._write_beside(loaded, shown)
         return records
+
+    def _yardstick(self, loaded: "Model") -> "Yardstick | None":
+        """What quality is measured by, where it is asked for."""
+        from gcn_cli.errors import InputError
+        from gcn_cli.images import open_picture
+
+        if self.best_of is None and not self.as_json:
+            return None
+        try:
+            return loaded.yardstick(None if self.exemplar is None else open_picture(self.exemplar))
+        except InputError:
+            if self.best_of is not None or self.exemplar is not None:
+                raise
+            return None  # an object's model, or a file that came without its run
+
+    def _best(
+        self,
+        loaded: "Model",
+        by: "Yardstick",
+        pictures: "Iterator[Tensor]",
+        grades: list[dict[str, float]],
+    ) -> "Iterator[Tensor]":
+        """The best of every --best-of pictures; what each was graded goes to `grades`."""
+        while tried := list(islice(pictures, self.best_of or 1)):
+            graded = [by.measure(one[: loaded.maps[0].channels]) for one in tried]
+            best = min(range(len(tried)), key=lambda place: graded[place]["quality"])
+            grades.append(graded[best])
+            yield tried[best]
 
     def _pictures(
         self,
@@ -268,12 +332,13 @@ class _Asked:
         if self.blend is not None:
             other = load(self.blend, device=self.device, precision=self.precision)
         guide, mask = (None if p is None else open_picture(p) for p in (self.guide, self.mask))
-        place = 0
-        for seed, numbers in _by_seed(targets):
+        place, tries = 0, self.best_of or 1
+        for seed, wanted in _by_seed(targets):
+            numbers = [number * tries + k for number in wanted for k in range(tries)]
 
             def note(done: int, total: int, place: int = place, count: int = len(numbers)) -> None:
                 work = total // count
-                progress(place * work + done, len(targets) * work)
+                progress(place * work + done, len(targets) * tries * work)
 
             place += len(numbers)
             yield from loaded.samples(

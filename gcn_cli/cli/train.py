@@ -1,5 +1,6 @@
 """gcn train: pictures in, a run folder out."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +20,11 @@ from gcn_cli.cli.words import WordsKept
 from gcn_cli.errors import InterruptedRunError
 from gcn_cli.presets import PRESET_NOTES, PRESETS
 
+log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from gcn_cli.cli.output import Final
+    from gcn_cli.runs.model import Model
     from gcn_cli.runs.observed import Alpha
     from gcn_cli.runs.starting import Resume
 
@@ -203,10 +207,29 @@ def command(
             say(message)
             raise KeyboardInterrupt
         raise InterruptedRunError(f"{message}, the same command goes on")
+    grades = _grades(model, run) if ranks.first and model.complete else None
     if ranks.first and as_json:
-        final.show(run=run, **model.summary(), **machine(model.device, model.dtype))
+        final.show(run=run, **model.summary(), quality=grades, **machine(model.device, model.dtype))
     elif ranks.first:
         click.echo(run)
+
+
+def _grades(model: "Model", run: str) -> "dict[str, float | None] | None":
+    """How good samples of a texture are, measured once and said; None for other models."""
+    from pathlib import Path
+
+    from gcn_cli.runs.grading import in_words, rounded, save_grades, saved_grades
+
+    if not model.gradable:
+        return None
+    iteration = model.checkpoint.iteration
+    known = saved_grades(Path(run), iteration)
+    if known is None:
+        grades = model.grade(count=1)
+        save_grades(Path(run), iteration, grades)
+        known = rounded(grades)
+    log.info(in_words(known))
+    return known
 
 
 def _refuse_contradictions(

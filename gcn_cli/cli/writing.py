@@ -1,6 +1,7 @@
 """Pictures to their paths as they come, and the paths to stdout."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
 from torch import Tensor
@@ -16,14 +17,15 @@ def write_all(
     maps: Iterable[Sequence[Map]],
     *,
     as_json: bool,
-) -> list[dict[str, object]]:
+    grades: Sequence[dict[str, float]] | None = None,
+) -> list[dict[str, Any]]:
     """Every picture to its path, and the path to stdout unless --json or the picture goes there.
 
-    `maps` are those of each picture; of linked ones each has a file of its own. Returns what there
-    is to say of every file.
+    `maps` are those of each picture; of linked ones each has a file of its own. `grades` grows with
+    the pictures. Returns what there is to say of every file.
     """
-    records: list[dict[str, object]] = []
-    for target, picture, own in zip(targets, pictures, maps, strict=False):
+    records: list[dict[str, Any]] = []
+    for place, (target, picture, own) in enumerate(zip(targets, pictures, maps, strict=False)):
         across, down = quality.seams(picture)
         for one, part in zip(own, images.split(picture, own), strict=True):
             path = target.path if target.path == "-" else str(map_path(target.path, one.name))
@@ -31,9 +33,11 @@ def write_all(
             if path == "-":
                 continue
             height, width = part.shape[1:]
-            record: dict[str, object] = {"path": path, "seed": target.seed, "number": target.number}
+            record: dict[str, Any] = {"path": path, "seed": target.seed, "number": target.number}
             record |= {"map": one.name} if one.name else {}
             record |= {"width": width, "height": height, "seam_x": across, "seam_y": down}
+            if grades is not None:
+                record["quality"] = grades[place]
             records.append(record)
             if not as_json:
                 click.echo(path)

@@ -35,6 +35,22 @@ class GenerativeModel(Protocol):
 
     def activation_pattern(self, x: Tensor) -> list[Tensor]: ...
 
+    def responses(self, x: Tensor) -> list[Tensor]:
+        """Rectified filter responses, layer by layer, differentiable in x."""
+        ...
+
+    def energy_map(self, x: Tensor) -> Tensor:
+        """What every pixel counts in U(I): (N, H, W), whose sum is U."""
+        ...
+
+
+def spread(counted: Tensor, size: tuple[int, int]) -> Tensor:
+    """A coarse map (N, h, w) over the pixels of `size` (H, W); its sum stays what it is."""
+    fine = torch.nn.functional.interpolate(counted[:, None], size=size, mode="nearest")[:, 0]
+    share = counted[0].numel() / fine[0].numel()
+    rest = counted.sum(dim=(1, 2)) - share * fine.sum(dim=(1, 2))
+    return share * fine + (rest / fine[0].numel())[:, None, None]
+
 
 def squared_norm(x: Tensor) -> Tensor:
     """|I|^2 an image: (N, C, H, W) -> (N,)."""

@@ -1,6 +1,6 @@
 """A learned model in the hands of a Python program, or of a command."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,8 +15,9 @@ from gcn_cli.errors import InputError
 from gcn_cli.images import Map, split
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.spec import Lattice
+from gcn_cli.quality import SMALLEST, Yardstick
 from gcn_cli.runs import checkpoint as files
-from gcn_cli.runs import denoising, description, forecast, reconstruction, synthesis
+from gcn_cli.runs import denoising, description, forecast, grading, reconstruction, synthesis
 from gcn_cli.runs import repair as repairing
 from gcn_cli.runs.canvas import Tile
 from gcn_cli.runs.checkpoint import Checkpoint
@@ -164,6 +165,7 @@ class Model:
         mask: Picture | None = None,
         tile: Tile = "auto",
         on_step: OnEvaluation | None = None,
+        on_state: Callable[[Tensor], None] | None = None,
     ) -> Iterator[Tensor]:
         """`synthesize` one picture at a time, as tensors (C, H, W) in 0..255, not rounded.
 
@@ -176,7 +178,8 @@ class Model:
         guide: a picture whose large shapes are followed, by guide_strength 0..1. blend: a second
         model, where the picture `mask` is white.
         tile: side of the blocks that a picture is made in, "off", or "auto": as memory asks for.
-        on_step: called with the evaluations done and those of all pictures.
+        on_step: called with the evaluations done and those of all pictures. on_state: called after
+        every evaluation with the chains, (N, C, H, W) in units of the model.
         """
         chosen: Start = "noise" if start is None else "picture"
         if isinstance(start, str) and start == "chains":
@@ -205,7 +208,50 @@ class Model:
             control=control,
             tile=tile,
             on_step=on_step,
+            on_state=on_state,
         )
+
+    @property
+    def gradable(self) -> bool:
+        """Whether its samples can be measured: a texture's, fit after some steps, and large enough.
+
+        A published model's chain needs more steps from noise than it takes by default.
+        """
+        kept = self.run is not None and (self.run / grading.EXEMPLAR).exists()
+        texture = self.config.crop is not None and self.config.unit_deviation
+        return kept and texture and min(self.checkpoint.image_size) >= SMALLEST
+
+    def grade(
+        self,
+        picture: Tensor | None = None,
+        *,
+        exemplar: Linked | None = None,
+        count: int = 3,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        """How good a sample (C, H, W) in 0..255 is; None: the median of `count` new ones.
+
+        By the exemplar that the run keeps, or the one given. `quality.MEANINGS` says what each
+        measure is. Raises InputError where there is no exemplar, or the model is of no texture.
+        """
+        by = self.yardstick(exemplar)
+        if picture is not None:
+            return by.measure(self._first(picture))
+        made = self.samples(count=count, seed=seed)
+        return grading.median([by.measure(self._first(one)) for one in made])
+
+    def yardstick(self, exemplar: Linked | None = None) -> Yardstick:
+        """What samples are measured by: the exemplar that the run keeps, or the one given."""
+        return grading.yardstick(self.checkpoint, self.run, exemplar)
+
+    def _first(self, picture: Tensor) -> Tensor:
+        """The first of linked maps."""
+        return picture[: self.maps[0].channels]
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of its model file."""
+        return None if self.path is None else self.path.parent
 
     def steps(self, asked: int | None = None) -> int:
         """Evaluations that a picture takes."""

@@ -11,6 +11,7 @@ from gcn_cli import images
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs.board import Board
 from gcn_cli.runs.folder import MODEL, make_folder
+from gcn_cli.runs.grading import keep_exemplar
 
 if TYPE_CHECKING:
     from gcn_cli.runs.starting import Schedule
@@ -28,6 +29,8 @@ class Recorder:
     def __init__(self, run: Path, training: "Training", schedule: "Schedule") -> None:
         self.run, self.training, self.schedule = run, training, schedule
         make_folder(run)
+        if training.family.config.crop is not None:
+            keep_exemplar(run, training.observed, training.maps[0].channels)
         if schedule.overwrite:
             shutil.rmtree(run / "previews", ignore_errors=True)
         self.board = Board(run, training.iteration) if schedule.tensorboard else None

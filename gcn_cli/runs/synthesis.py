@@ -36,6 +36,7 @@ def samples(
     control: Control | None = None,
     tile: Tile = "auto",
     on_step: OnEvaluation | None = None,
+    on_state: Callable[[Tensor], None] | None = None,
 ) -> Iterator[Tensor]:
     """The pictures of these numbers, (C, H, W) in 0..255, each as soon as it is made.
 
@@ -65,9 +66,11 @@ def samples(
             if on_step is not None:
                 on_step(places.start * work + next(ticks) * len(places), count * work)
 
-        def evaluated(_: int, __: Tensor, note: Callable[[], None] = note) -> None:
+        def evaluated(_: int, x: Tensor, note: Callable[[], None] = note) -> None:
             if canvas.block is None:
                 note()
+            if on_state is not None:
+                on_state(x)
 
         here = None if starts is None else starts[places.start : places.stop]
         own = [numbers[place] for place in places]

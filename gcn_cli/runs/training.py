@@ -39,6 +39,7 @@ class Training:
         `digest` names the pictures; `ranks` share the work.
         """
         pictures, self.maps = observed.pictures, observed.maps
+        self.observed = pictures
         self.asked, self.device, self.count = asked, device, len(pictures)
         self.dtype, self.ranks = dtype, ranks
         self.pixels = PixelScale.fit(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gcn_cli.model.energy import spread
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import ascend, descend, prepare
 
@@ -38,6 +39,22 @@ class LadderLevel:
         up = ascend(self.net, x / self.sigma, self._log_noise(x), prepared)
         own = descend(self.net, up).slope.to(x.dtype) / (self.noise * self.sigma)
         return own + self._quadratic_slope(x)
+
+    def responses(self, x: Tensor) -> list[Tensor]:
+        """Rectified responses, layer by layer, differentiable: (N, filters, h, w)."""
+        return self.net.responses(x / self.sigma, self._log_noise(x))
+
+    @torch.no_grad()
+    def energy_map(self, x: Tensor) -> Tensor:
+        """What every pixel counts in U(I): (N, C, H, W) -> (N, H, W), whose sum is U.
+
+        A response counts where it is, evenly over the pixels it stands for.
+        """
+        own = (x.square() / self.sigma**2 - x * self._quadratic_slope(x)).sum(dim=1) / 2
+        for layer, responses in enumerate(self.responses(x)):
+            counted = (self.net.readout(layer) * responses).sum(dim=1) / self.noise
+            own -= spread(counted, (x.shape[-2], x.shape[-1]))
+        return own
 
     @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:

@@ -156,8 +156,14 @@ class LadderNet(nn.Module):
 
     def total(self, z: Tensor, log_noise: Tensor) -> Tensor:
         """F(z; s) of scaled images (N, C, H, W) at levels (N,): (N,)."""
+        responses = enumerate(self.responses(z, log_noise))
+        values = [(self.readout(layer) * own).sum(dim=(1, 2, 3)) for layer, own in responses]
+        return torch.stack(values).sum(dim=0)
+
+    def responses(self, z: Tensor, log_noise: Tensor) -> list[Tensor]:
+        """Rectified responses of scaled images at levels, layer by layer: (N, filters, h, w)."""
         features, span = self.level_features(log_noise), self.rectifier.span
-        below, values = F.pixel_unshuffle(z, self.depth), []
+        below, found = F.pixel_unshuffle(z, self.depth), []
         for layer, spec in enumerate(self.layers):
             gain, shift = self.gain_and_shift(layer, features)
             below = extend(below, self.lattice, *closing_border(spec))
@@ -165,5 +171,5 @@ class LadderNet(nn.Module):
             response = raw * gain[:, :, None, None] + shift[:, :, None, None]
             boxed = response / span + 0.5
             below = span * self.rectifier.value(boxed, self.rectifier.gate(boxed))
-            values.append((self.readout(layer) * below).sum(dim=(1, 2, 3)))
-        return torch.stack(values).sum(dim=0)
+            found.append(below)
+        return found

@@ -156,3 +156,11 @@ class FastNet:
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
         """delta(I), layer by layer, bool (N, filters, h, w)."""
         return self.net.activation_pattern(x)
+
+    def responses(self, x: Tensor) -> list[Tensor]:
+        """Rectified filter responses, layer by layer: (N, filters, h, w) each."""
+        return self.net.responses(x)
+
+    def energy_map(self, x: Tensor) -> Tensor:
+        """What every pixel counts in U(I): (N, H, W), whose sum is U."""
+        return self.net.energy_map(x)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcn_cli.model.energy import spread
 from gcn_cli.model.lattice import extend, fold_
 from gcn_cli.model.spec import Lattice, LayerSpec, border
 
@@ -154,6 +155,21 @@ class GenerativeConvNet(nn.Module):
             responses.append(F.conv2d(below, weight, bias, stride=spec.stride))
             below = F.relu(responses[-1])
         return responses
+
+    def responses(self, x: Tensor) -> list[Tensor]:
+        """Rectified filter responses, layer by layer: (N, filters, h, w) each."""
+        return [F.relu(response) for response in self.pre_activations(x)]
+
+    @torch.no_grad()
+    def energy_map(self, x: Tensor) -> Tensor:
+        """What every pixel counts in U(I): (N, H, W), whose sum is U.
+
+        A top response counts where it is, evenly over the pixels it stands for.
+        """
+        top = self.responses(x)[-1]
+        counted = (top if self.head is None else top * self.head).sum(dim=1)
+        own = x.square().sum(dim=1) / (2 * self.sigma**2)
+        return own - spread(counted, (x.shape[-2], x.shape[-1]))
 
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
         """delta(I): which ReLUs are open, layer by layer, bool (N, filters, h, w)."""

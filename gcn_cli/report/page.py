@@ -1,0 +1,166 @@
+"""The page of a run: what `inside`, `curves` and the measures show, put into a template."""
+
+import base64
+import io
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader
+from torch import Tensor
+
+from gcn_cli import images
+from gcn_cli.errors import GcnError
+from gcn_cli.images.bands import side_by_side
+from gcn_cli.quality import MEANINGS
+from gcn_cli.quality.windows import origins
+from gcn_cli.report import inside
+from gcn_cli.report.curves import MEANINGS as CURVE_MEANINGS
+from gcn_cli.report.curves import curve
+from gcn_cli.runs.grading import EXEMPLAR, in_words, rounded
+from gcn_cli.runs.model import Model
+from gcn_cli.runs.pictures import Linked
+from gcn_cli.runs.reconstruction import fitted
+from gcn_cli.version import VERSION
+
+log = logging.getLogger(__name__)
+
+LEVELS = (0.1, 0.3, 1.0, 3.0)
+LARGEST = 512  # pixels a side of the sample that is shown
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the page, with its words."""
+
+    source: str  # a data: address
+    caption: str
+    width: int
+    height: int
+
+
+def figure(pixels: Tensor, caption: str) -> Figure:
+    """A tensor (C, H, W) in 0..255 as a figure."""
+    data = io.BytesIO()
+    images.to_picture(pixels.cpu()).save(data, format="PNG")
+    address = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    return Figure(address, caption, pixels.shape[2], pixels.shape[1])
+
+
+def write_report(model: Model, folder: Path, picture: Linked | None = None) -> Path:
+    """index.html in a folder: one file, with its pictures. Returns its path.
+
+    `picture` is looked into; None takes the exemplar that the run keeps, or else a sample. What a
+    kind of model does not have is left out.
+    """
+    environment = Environment(loader=PackageLoader("gcn_cli.report", "."), autoescape=True)
+    html = environment.get_template("page.html").render(contents(model, picture))
+    images.write_bytes(folder / "index.html", html.encode())
+    return folder / "index.html"
+
+
+def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
+    """All that the template shows."""
+    described = model.describe()
+    sample = next(model.samples(seed=0))[:, :LARGEST, :LARGEST]
+    kept = model.run / EXEMPLAR if model.run is not None else None
+    exemplar = None if kept is None or not kept.exists() else images.open_picture(str(kept))
+    looked_at = picture if picture is not None else exemplar
+    pixels = (
+        sample if looked_at is None or len(model.maps) > 1 else fitted(model.checkpoint, looked_at)
+    )
+    pixels = pixels[:, : inside.LARGEST, : inside.LARGEST]
+    height, width = model.checkpoint.family.net.fitting(pixels.shape[1], pixels.shape[2])
+    pixels = pixels[:, :height, :width]
+    return {
+        "name": model.run.name if model.run is not None else "a model",
+        "version": VERSION,
+        "torch": torch.__version__,
+        "described": described,
+        "grades": _tried(lambda: _grades(model, sample)),
+        "pair": _pair(model, exemplar, sample),
+        "tiled": figure(side_by_side(sample.repeat(1, 2, 2), model.maps), "the sample, two by two"),
+        "curves": [
+            (name, CURVE_MEANINGS.get(name, ""), curve(model.history, name))
+            for name in (model.history[0] if model.history else {})
+            if name not in ("iteration", "stage")
+        ],
+        "filters": figure(model.filters(), "filters of the first layer"),
+        "painted": _tried(lambda: _painted(model, pixels)),
+        "maps": _tried(lambda: _maps(model, pixels)),
+        "walk": _tried(lambda: [figure(_first(model, one), "") for one in inside.walk(model)]),
+        "denoised": _tried(lambda: _denoised(model, pixels)),
+        "copies": _tried(lambda: _copies(model, sample)),
+    }
+
+
+def _tried(make: Callable[[], Any]) -> Any:
+    """What a part of the page shows; None where this kind of model has no such thing."""
+    try:
+        return make()
+    except (GcnError, ValueError) as error:
+        log.debug("left out of the report: %s", error)
+        return None
+
+
+def _first(model: Model, pixels: Tensor) -> Tensor:
+    """The first of linked maps."""
+    return pixels[: model.maps[0].channels]
+
+
+def _pair(model: Model, exemplar: images.Raster | None, sample: Tensor) -> list[Figure]:
+    found = []
+    if exemplar is not None:
+        found.append(figure(exemplar.to_bands(model.maps[0].bands), "the exemplar"))
+    return [*found, figure(side_by_side(sample, model.maps), "a sample, seed 0")]
+
+
+def _grades(model: Model, sample: Tensor) -> dict[str, Any]:
+    grades = rounded(model.grade(sample))
+    rows = [(name, grades[name], MEANINGS[name]) for name in MEANINGS]
+    return {"words": in_words(grades), "rows": rows}
+
+
+def _painted(model: Model, pixels: Tensor) -> list[Figure]:
+    density = model.checkpoint.family.density(None, torch.float32)
+    net, x = model.checkpoint.family.net, model.checkpoint.pixels.to_model(pixels)[None]
+    sheets = inside.painted(density, x, net.receptive_fields())
+    fields = net.receptive_fields()
+    return [
+        figure(sheet, f"layer {layer + 1}, {net.layers[layer]}: looks at {fields[layer]} pixels")
+        for layer, sheet in enumerate(sheets)
+    ]
+
+
+def _maps(model: Model, pixels: Tensor) -> list[Figure]:
+    density = model.checkpoint.family.density(None, torch.float32)
+    x = model.checkpoint.pixels.to_model(pixels)[None]
+    energy, residual = inside.energy_and_residual(density, x)
+    shown = [
+        figure(_first(model, pixels), "the picture that is looked into"),
+        figure(energy, "energy: bright is unlikely"),
+        figure(residual, "residual: where its auto-encoding is off"),
+    ]
+    gates = inside.activations(density, x)
+    return shown + [figure(one, f"open gates, layer {k + 1}") for k, one in enumerate(gates)]
+
+
+def _denoised(model: Model, pixels: Tensor) -> list[Figure]:
+    x = model.checkpoint.pixels.to_model(pixels)[None]
+    shown = []
+    for level, pair in zip(LEVELS, inside.denoised(model, x, LEVELS), strict=True):
+        both = torch.stack([_first(model, one) for one in pair])
+        shown.append(figure(images.grid(both, columns=2), f"noise of {level:g}, and D"))
+    return shown
+
+
+def _copies(model: Model, sample: Tensor) -> list[Figure]:
+    by = model.yardstick()
+    places, distances = origins(by.exemplar, _first(model, sample))
+    return [
+        figure(places, "where in the exemplar the nearest patch lies: red across, green down"),
+        figure(inside.heat(distances), "how far it is: dark is a copy"),
+    ]

@@ -1,6 +1,5 @@
 """gcn inspect: a preset, a model, or what a model makes of a picture."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from gcn_cli.presets import PRESETS
     help="noise level of a ladder at which --picture is judged  [default: 1]",
 )
 @click.option("--filters", metavar="FILE", help="write the first layer's filters as a picture")
+@click.option("--details", is_flag=True, help="all settings, layers and measures too")
 @click.option(
     "--report",
     metavar="FOLDER",
@@ -35,11 +35,12 @@ def command(
     picture: str | None,
     level: float | None,
     filters: str | None,
+    details: bool,
     report: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Show the newest run, or --model: config, layers, history.
+    """Show the newest run, or --model: what it is, how good, what to do next.
 
     \b
     gcn inspect --preset paper-object > my.toml
@@ -53,6 +54,7 @@ def command(
     if level is not None and picture is None:
         raise click.UsageError("--level: says where --picture is judged; give both")
     from gcn_cli.cli.output import Final
+    from gcn_cli.cli.summary import tables
     from gcn_cli.images import write
     from gcn_cli.runs.folder import refuse_existing
     from gcn_cli.runs.library import load
@@ -80,30 +82,23 @@ def command(
         trained = {"seconds_trained": facts.pop("seconds")}
         final.show(model=str(loaded.path), **facts, **trained)
     elif filters != "-":
-        click.echo(_render(facts))
+        from gcn_cli.runs.grading import saved_grades
+
+        assert loaded.path is not None
+        facts["written"] = loaded.path.stat().st_mtime
+        grades = saved_grades(loaded.run, facts["iteration"])
+        click.echo(_shown(facts, loaded.run or loaded.path, grades))
+        if details:
+            click.echo(tables(facts))
 
 
-def _render(facts: dict[str, Any]) -> str:
-    """The facts as tables for a person."""
-    from rich.console import Console
-    from rich.table import Table
+def _shown(facts: dict[str, Any], run: Path, grades: "dict[str, float | None] | None") -> str:
+    """The summary, and what a picture is in the model's eyes."""
+    from gcn_cli.cli.summary import summary
 
-    console = Console(file=io.StringIO(), width=100)
-    settings = Table("setting", "value", title="config")
-    for name, value in facts["config"].items():
-        settings.add_row(name, str(value))
-    console.print(settings)
-    for key in ("layers", "history"):
-        table = Table(*(facts[key][0] if facts[key] else []), title=key)
-        for row in facts[key]:
-            table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
-        console.print(table)
-    for key in ("iteration", "total_iterations", "seconds", "parameters"):
-        console.print(f"{key}: {facts[key]}")
-    for name, value in facts.get("picture", {}).items():
-        console.print(f"{name}: {value}")
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue().rstrip()
+    lines = [summary(facts, run, grades)]
+    lines += [f"  {name}: {value}" for name, value in facts.get("picture", {}).items()]
+    return "\n".join(lines)
 
 
 def _toml(values: dict[str, Any]) -> str:

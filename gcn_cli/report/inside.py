@@ -31,11 +31,19 @@ def painted(density: GenerativeModel, x: Tensor, fields: Sequence[int]) -> list[
             found = []
             for unit in chosen.indices.tolist():
                 own = responses[0, unit]
-                place = int(own.argmax())
+                place = _strongest(own.detach(), field * own.shape[-1] // (2 * x.shape[-1]))
                 (slope,) = torch.autograd.grad(own.flatten()[place], leaf, retain_graph=True)
                 found.append(_about(slope[0], min(field, LARGEST)))
         sheets.append(images.grid(torch.stack(found), columns=6))
     return sheets
+
+
+def _strongest(responses: Tensor, margin: int) -> int:
+    """The place of the largest response (h, w), away from the border where there is room."""
+    inner = torch.full_like(responses, -torch.inf)
+    edge = slice(margin, -margin or None)
+    inner[edge, edge] = responses[edge, edge]
+    return int((inner if bool(inner.isfinite().any()) else responses).argmax())
 
 
 def _about(slope: Tensor, side: int) -> Tensor:

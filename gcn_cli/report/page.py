@@ -28,7 +28,7 @@ from gcn_cli.version import VERSION
 
 log = logging.getLogger(__name__)
 
-LEVELS = (0.1, 0.3, 1.0, 3.0)
+LEVELS = (0.3, 1.0, 3.0, 10.0)
 LARGEST = 512  # pixels a side of the sample that is shown
 
 
@@ -69,9 +69,9 @@ def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
     kept = model.run / EXEMPLAR if model.run is not None else None
     exemplar = None if kept is None or not kept.exists() else images.open_picture(str(kept))
     looked_at = picture if picture is not None else exemplar
-    pixels = (
-        sample if looked_at is None or len(model.maps) > 1 else fitted(model.checkpoint, looked_at)
-    )
+    pixels = sample
+    if looked_at is not None and len(model.maps) == 1:
+        pixels = fitted(model.checkpoint, looked_at)
     pixels = pixels[:, : inside.LARGEST, : inside.LARGEST]
     height, width = model.checkpoint.family.net.fitting(pixels.shape[1], pixels.shape[2])
     pixels = pixels[:, :height, :width]

@@ -116,7 +116,10 @@ def test_inspect_describes_model_picture_and_preset(trained: Path, tmp_path: Pat
     assert len(facts["picture"]["open_gates"]) == 2
     with Image.open(tmp_path / "f.png") as filters:
         assert filters.size[0] > 20
-    assert b"receptive_field" in gcn("inspect", cwd=trained).stdout
+    short = gcn("inspect", cwd=trained).stdout.decode()
+    assert "looks at" in short
+    assert "receptive_field" not in short
+    assert b"receptive_field" in gcn("inspect", "--details", cwd=trained).stdout
 
     preset = gcn("inspect", "--preset", "paper-object", cwd=trained)
     (tmp_path / "preset.toml").write_bytes(preset.stdout)

@@ -1,4 +1,4 @@
-"""The page of a run: whole, in one file, without a network; in a real browser where there is one."""
+"""The page of a run: whole, one file, without a network; in a real browser where there is one."""
 
 import html.parser
 import json

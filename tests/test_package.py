@@ -53,7 +53,7 @@ def test_the_wheel_runs_in_a_fresh_environment(built: list[Path], tmp_path: Path
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     install = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
+    subprocess.run([*map(str, install)], check=True, capture_output=True)
     paths = {"base": str(tmp_path / "env"), "platbase": str(tmp_path / "env")}
     packages = Path(sysconfig.get_path("purelib", "venv", vars=paths))
     (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")

@@ -1,6 +1,7 @@
 """gcn train: pictures in, a run folder out."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,12 +19,15 @@ from gcn_cli.cli.options import (
 )
 from gcn_cli.cli.words import WordsKept
 from gcn_cli.errors import InterruptedRunError
+from gcn_cli.launcher import speaks
 from gcn_cli.presets import PRESET_NOTES, PRESETS
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from gcn_cli.cli.output import Final
+    from gcn_cli.learning.trainer import Metrics
+    from gcn_cli.runs.job import OnStep
     from gcn_cli.runs.model import Model
     from gcn_cli.runs.observed import Alpha
     from gcn_cli.runs.starting import Resume
@@ -93,6 +97,11 @@ _PRESET_HELP = "published settings. " + "; ".join(
     help="trainings side by side with --each; they share cores and GPUs  [default: 1]",
 )
 @click.option(
+    "--report",
+    metavar="FOLDER",
+    help="a page of the training, index.html, written anew as it runs; whole when it is complete",
+)
+@click.option(
     "--tensorboard",
     is_flag=True,
     help="event files too, in RUN/tensorboard; needs gcn-cli[tensorboard]",
@@ -120,6 +129,7 @@ def command(
     resume: "Resume",
     each: bool,
     jobs: int | None,
+    report: str | None,
     tensorboard: bool,
     overwrite: bool,
     dry_run: bool,
@@ -152,7 +162,7 @@ def command(
     from gcn_cli.runs.library import expect, train
     from gcn_cli.runtime import StopRequest, choose_device, set_threads
 
-    _refuse_contradictions(each, jobs, dry_run, overwrite, resume, extend, max_time)
+    _refuse_contradictions(each, jobs, dry_run, report, overwrite, resume, extend, max_time)
     final = Final("train")
     if each:
         if linked or mask is not None:
@@ -186,6 +196,7 @@ def command(
             click.echo(as_lines({"run": run, **expected}))
         return
     stop = StopRequest()
+    told = [_progress_page(run, report)] if report is not None and speaks() else []
     with (
         joined(lambda: choose_device(device)) as ranks,
         stop.listening(),
@@ -198,7 +209,7 @@ def command(
             preview_every=preview_every,
             save_every=save_every,
             tensorboard=tensorboard,
-            on_step=progress.update,
+            on_step=_all_told(progress.update, *told),
             should_stop=stop,
         )
     if stop.signal is not None and not model.complete:
@@ -207,6 +218,10 @@ def command(
             say(message)
             raise KeyboardInterrupt
         raise InterruptedRunError(f"{message}, the same command goes on")
+    if report is not None and ranks.first and model.complete:
+        from gcn_cli.report.page import write_report
+
+        write_report(model, Path(report))
     grades = _grades(model, run) if ranks.first and model.complete else None
     if ranks.first and as_json:
         final.show(run=run, **model.summary(), quality=grades, **machine(model.device, model.dtype))
@@ -214,10 +229,26 @@ def command(
         click.echo(run)
 
 
+def _progress_page(run: str, report: str) -> "OnStep":
+    """What writes the page of a training as it runs."""
+    from gcn_cli.report.progress import Progress
+
+    page = Progress(Path(run), Path(report))
+    return lambda iteration, last, _: page(iteration, last)
+
+
+def _all_told(*listeners: "OnStep") -> "OnStep":
+    """One listener that hands on to all."""
+
+    def tell(iteration: int, last: int, measures: "Metrics") -> None:
+        for listener in listeners:
+            listener(iteration, last, measures)
+
+    return tell
+
+
 def _grades(model: "Model", run: str) -> "dict[str, float | None] | None":
     """How good samples of a texture are, measured once and said; None for other models."""
-    from pathlib import Path
-
     from gcn_cli.runs.grading import in_words, rounded, save_grades, saved_grades
 
     if not model.gradable:
@@ -236,6 +267,7 @@ def _refuse_contradictions(
     each: bool,
     jobs: int | None,
     dry_run: bool,
+    report: str | None,
     overwrite: bool,
     resume: str,
     extend: tuple[int | None, float | None] | None,
@@ -251,6 +283,8 @@ def _refuse_contradictions(
         raise click.UsageError("--extend, --max-time: two times; give one of them")
     if jobs is not None and not each:
         raise click.UsageError("--jobs: is for --each; give both")
+    if each and report is not None:
+        raise click.UsageError("--each, --report: one page for several; gcn inspect makes each")
     if each and dry_run:
         raise click.UsageError("--each, --dry-run: try one picture without --each")
 

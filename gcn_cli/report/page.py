@@ -3,7 +3,7 @@
 import base64
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from gcn_cli import images
 from gcn_cli.errors import GcnError
 from gcn_cli.images.bands import side_by_side
+from gcn_cli.learning.trainer import Metrics
 from gcn_cli.quality import MEANINGS
 from gcn_cli.quality.windows import origins
 from gcn_cli.report import inside
@@ -56,10 +57,24 @@ def write_report(model: Model, folder: Path, picture: Linked | None = None) -> P
     `picture` is looked into; None takes the exemplar that the run keeps, or else a sample. What a
     kind of model does not have is left out.
     """
-    environment = Environment(loader=PackageLoader("gcn_cli.report", "."), autoescape=True)
-    html = environment.get_template("page.html").render(contents(model, picture))
-    images.write_bytes(folder / "index.html", html.encode())
+    images.write_bytes(folder / "index.html", render(contents(model, picture)).encode())
     return folder / "index.html"
+
+
+def render(shown: dict[str, Any]) -> str:
+    """The page, of those parts that there are."""
+    environment = Environment(loader=PackageLoader("gcn_cli.report", "."), autoescape=True)
+    about = {"version": VERSION, "torch": torch.__version__}
+    return environment.get_template("page.html").render(about | shown)
+
+
+def curves(history: Sequence[Metrics]) -> list[tuple[str, str, str]]:
+    """Name, meaning and drawing of every measure of a training."""
+    return [
+        (name, CURVE_MEANINGS.get(name, ""), curve(history, name))
+        for name in (history[0] if history else {})
+        if name not in ("iteration", "stage")
+    ]
 
 
 def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
@@ -77,17 +92,12 @@ def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
     pixels = pixels[:, :height, :width]
     return {
         "name": model.run.name if model.run is not None else "a model",
-        "version": VERSION,
-        "torch": torch.__version__,
+        "state": _state(described),
         "described": described,
         "grades": _tried(lambda: _grades(model, sample)),
         "pair": _pair(model, exemplar, sample),
         "tiled": figure(side_by_side(sample.repeat(1, 2, 2), model.maps), "the sample, two by two"),
-        "curves": [
-            (name, CURVE_MEANINGS.get(name, ""), curve(model.history, name))
-            for name in (model.history[0] if model.history else {})
-            if name not in ("iteration", "stage")
-        ],
+        "curves": curves(model.history),
         "filters": figure(model.filters(), "filters of the first layer"),
         "painted": _tried(lambda: _painted(model, pixels)),
         "maps": _tried(lambda: _maps(model, pixels)),
@@ -95,6 +105,15 @@ def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
         "denoised": _tried(lambda: _denoised(model, pixels)),
         "copies": _tried(lambda: _copies(model, sample)),
     }
+
+
+def _state(described: dict[str, Any]) -> str:
+    return (
+        f"{described['config']['learner']}, iteration {described['iteration']} of "
+        f"{described['total_iterations']}, {described['seconds']:.0f} s of training, "
+        f"{described['parameters']:,} parameters; looks at "
+        f"{described['layers'][-1]['receptive_field']} pixels"
+    )
 
 
 def _tried(make: Callable[[], Any]) -> Any:

@@ -97,6 +97,24 @@ def test_in_a_browser_all_pictures_load_and_nothing_sticks_out(here: Path, width
     assert "CONSOLE" not in done.stderr
 
 
+def test_a_training_has_a_page_while_it_runs(tmp_path: Path) -> None:
+    """The page of an interrupted one is that of a run that goes on; a complete one's is whole."""
+    with Image.open(ROOT / "examples/textures/volcanic_rock.png") as whole:
+        whole.crop((0, 0, 96, 96)).save(tmp_path / "texture.png")
+    words = ["train", "texture.png", *LADDER, "--preview-every", "1", "-o", "run"]
+    words += ["--report", "page"]
+    cut = gcn(*words, "--iterations", "30", "--max-time", "0.05s", cwd=tmp_path)
+    assert cut.returncode == 0, cut.stderr.decode()
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert 'http-equiv="refresh"' in text
+    assert re.findall(r"<h2>(.*?)</h2>", text) == ["Exemplar and sample", "Training"]
+    done = gcn(*words, "--iterations", "30", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert 'http-equiv="refresh"' not in text
+    assert "What filters see and paint" in text
+
+
 def test_a_published_model_and_an_object_have_pages_too(tmp_path: Path) -> None:
     Image.effect_noise((48, 40), 60).convert("RGB").save(tmp_path / "texture.png")
     paper = ["--learner", "mle", "--layers", "4@5/2+2,4@3+1", "--size", "32", "--iterations", "2"]

@@ -21,6 +21,12 @@ from gcn_cli.presets import PRESETS
     help="noise level of a ladder at which --picture is judged  [default: 1]",
 )
 @click.option("--filters", metavar="FILE", help="write the first layer's filters as a picture")
+@click.option(
+    "--compare",
+    metavar="RUN",
+    multiple=True,
+    help="which of these models made --picture? once for each; ladders of textures",
+)
 @click.option("--details", is_flag=True, help="all settings, layers and measures too")
 @click.option(
     "--report",
@@ -35,6 +41,7 @@ def command(
     picture: str | None,
     level: float | None,
     filters: str | None,
+    compare: tuple[str, ...],
     details: bool,
     report: str | None,
     overwrite: bool,
@@ -46,6 +53,7 @@ def command(
     gcn inspect --preset paper-object > my.toml
     gcn inspect --picture other.jpg --filters filters.png
     gcn inspect --report page
+    gcn inspect --compare runs/moss --compare runs/bark --picture crop.png
     """
     if preset is not None:
         values = to_json(PRESETS[preset])
@@ -53,6 +61,9 @@ def command(
         return
     if level is not None and picture is None:
         raise click.UsageError("--level: says where --picture is judged; give both")
+    if compare:
+        _compare(compare, picture, as_json=as_json)
+        return
     from gcn_cli.cli.output import Final
     from gcn_cli.cli.summary import tables
     from gcn_cli.images import write
@@ -90,6 +101,24 @@ def command(
         click.echo(_shown(facts, loaded.run or loaded.path, grades))
         if details:
             click.echo(tables(facts))
+
+
+def _compare(runs: tuple[str, ...], picture: str | None, *, as_json: bool) -> None:
+    """The posterior of every model, most likely first."""
+    if picture is None or len(runs) < 2:
+        raise click.UsageError("--compare: name two runs or more, and a --picture")
+    from gcn_cli.cli.output import Final
+    from gcn_cli.runs.library import compare
+
+    final = Final("inspect")
+    found = zip(runs, compare(runs, picture), strict=True)
+    verdicts = sorted(found, key=lambda one: -one[1].log_ratio)
+    if as_json:
+        rows = [{"run": run, **vars(verdict)} for run, verdict in verdicts]
+        final.show(picture=picture, compared=rows)
+        return
+    for run, verdict in verdicts:
+        click.echo(f"{run}  posterior {verdict.posterior:.4g}  log ratio {verdict.log_ratio:.1f}")
 
 
 def _shown(facts: dict[str, Any], run: Path, grades: "dict[str, float | None] | None") -> str:

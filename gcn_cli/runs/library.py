@@ -15,17 +15,18 @@ from gcn_cli.config import Config
 from gcn_cli.presets import resolve
 from gcn_cli.ranks import Ranks, current
 from gcn_cli.runs import checkpoint as files
-from gcn_cli.runs import forecast
+from gcn_cli.runs import comparison, forecast
+from gcn_cli.runs.comparison import Verdict
 from gcn_cli.runs.folder import model_path
 from gcn_cli.runs.job import OnStep, run_training
 from gcn_cli.runs.model import Model
 from gcn_cli.runs.observed import Alpha, Observed, observe
-from gcn_cli.runs.pictures import Picture, as_list
+from gcn_cli.runs.pictures import Linked, Picture, as_list, open_once
 from gcn_cli.runs.starting import Extension, Resume, Schedule, begin
 from gcn_cli.runtime import choose_device, choose_precision
 from gcn_cli.values import read_file
 
-__all__ = ["Model", "load", "train"]
+__all__ = ["Model", "compare", "load", "train"]
 
 
 def load(run: str | Path | None = None, *, device: str = "auto", precision: str = "auto") -> Model:
@@ -133,6 +134,18 @@ def expect(
     )
     begun = begin(work.observed, work.asked, work.run, schedule, work.device, work.dtype)
     return forecast.of_training(begun)
+
+
+def compare(
+    models: Sequence[Model | str | Path], picture: Linked, *, device: str = "auto"
+) -> list[Verdict]:
+    """Which of several ladders of textures made a picture: a `Verdict` for each, in their order.
+
+    All are taken for as likely before. Raises InputError for other kinds of models.
+    """
+    loaded = [one if isinstance(one, Model) else load(one, device=device) for one in models]
+    shown = open_once(picture) if isinstance(picture, str | Path) else picture
+    return comparison.compare([one.checkpoint for one in loaded], shown, torch.float32)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def painted(density: GenerativeModel, x: Tensor, fields: Sequence[int]) -> list[
                 own = responses[0, unit]
                 place = _strongest(own.detach(), field * own.shape[-1] // (2 * x.shape[-1]))
                 (slope,) = torch.autograd.grad(own.flatten()[place], leaf, retain_graph=True)
-                found.append(_about(slope[0], min(field, LARGEST)))
+                found.append(_about(slope[0].cpu(), min(field, LARGEST)))
         sheets.append(images.grid(torch.stack(found), columns=6))
     return sheets
 
@@ -65,7 +65,8 @@ def _about(slope: Tensor, side: int) -> Tensor:
 
 def heat(values: Tensor) -> Tensor:
     """A map (H, W) as colours, its lowest and highest percents cut off: (3, H, W) in 0..255."""
-    flat = values.flatten().float()
+    values = values.cpu().float()
+    flat = values.flatten()
     some = flat[:: max(1, len(flat) // 100_000)]
     low, high = torch.quantile(some, 0.01), torch.quantile(some, 0.99)
     place = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1) * (len(COLD) - 1)
@@ -105,13 +106,14 @@ def walk(model: Model, frames: int = 8) -> list[Tensor]:
 def denoised(model: Model, x: Tensor, levels: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
     """A picture (1, C, H, W) in model units with noise of every level on it, and D of that."""
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(x.shape, generator=generator)
+    drawn = torch.randn(x.shape, generator=generator).to(x)
     found = []
     for level in levels:
         density = model.checkpoint.family.density(level, torch.float32)
         noisy = x + level * drawn
         # The posterior mean of the clean picture: Tweedie's formula.
         clean = noisy + level**2 * (density.basis(noisy) - noisy / density.sigma**2)
-        pair = (model.checkpoint.pixels.to_pixels(one)[0].clamp(0, 255) for one in (noisy, clean))
+        both = (noisy.cpu(), clean.cpu())
+        pair = (model.checkpoint.pixels.to_pixels(one)[0].clamp(0, 255) for one in both)
         found.append(tuple(pair))
     return found  # type: ignore[return-value]

@@ -143,9 +143,14 @@ def _grades(model: Model, sample: Tensor) -> dict[str, Any]:
     return {"words": in_words(grades), "rows": rows}
 
 
+def _seen(model: Model, pixels: Tensor) -> Tensor:
+    """A picture (C, H, W) as the model sees it, (1, C, H, W) where the model is."""
+    return model.checkpoint.pixels.to_model(pixels)[None].to(model.device)
+
+
 def _painted(model: Model, pixels: Tensor) -> list[Figure]:
     density = model.checkpoint.family.density(None, torch.float32)
-    net, x = model.checkpoint.family.net, model.checkpoint.pixels.to_model(pixels)[None]
+    net, x = model.checkpoint.family.net, _seen(model, pixels)
     sheets = inside.painted(density, x, net.receptive_fields())
     fields = net.receptive_fields()
     return [
@@ -156,7 +161,7 @@ def _painted(model: Model, pixels: Tensor) -> list[Figure]:
 
 def _maps(model: Model, pixels: Tensor) -> list[Figure]:
     density = model.checkpoint.family.density(None, torch.float32)
-    x = model.checkpoint.pixels.to_model(pixels)[None]
+    x = _seen(model, pixels)
     energy, residual = inside.energy_and_residual(density, x)
     shown = [
         figure(_first(model, pixels), "the picture that is looked into"),
@@ -168,7 +173,7 @@ def _maps(model: Model, pixels: Tensor) -> list[Figure]:
 
 
 def _denoised(model: Model, pixels: Tensor) -> list[Figure]:
-    x = model.checkpoint.pixels.to_model(pixels)[None]
+    x = _seen(model, pixels)
     shown = []
     for level, pair in zip(LEVELS, inside.denoised(model, x, LEVELS), strict=True):
         both = torch.stack([_first(model, one) for one in pair])

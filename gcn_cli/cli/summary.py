@@ -68,7 +68,7 @@ def _next(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | No
     if (known.get("copied") or 0) > 0.05:
         return "it learned by heart: fewer --iterations, or more pictures of the texture"
     if (known.get("quality") or 0) > 1.35:
-        return "gcn train ... --extend 5m learns on; more pictures of the texture help most"
+        return "more or larger pictures of the texture; --preset default where another was taken"
     return f"gcn synthesize --model {run} --size 1024; gcn inspect --report page"
 
 

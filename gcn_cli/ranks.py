@@ -55,6 +55,16 @@ class Ranks:
             tensor.copy_(part.view_as(tensor))
             done += len(part)
 
+    def part_of_mean(self, of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """What this process adds to the mean of `of`, (N, ...) -> (N,), over images (N, ...).
+
+        It evaluates its `share`; the sum over all processes is the mean.
+        """
+        mine = images[self.share(len(images))]
+        if not len(mine):
+            return images.new_zeros(())
+        return of(mine).mean() * (len(mine) / len(images))
+
     def gathered(self, part: Tensor, total: int) -> Tensor:
         """All (total, ...) of what each process has its `share` of."""
         if self.count == 1:

@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -170,27 +170,30 @@ class StopRequest:
                 signal.raise_signal(number)
             self.signal = signal.Signals(number)
 
-        before = {s: signal.signal(s, note) for s in STOPPING}
-        try:
+        with signals_to(note):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @contextmanager
-def leaving_on_signals(rest: str) -> Iterator[None]:
+def signals_to(
+    handler: Callable[[int, object], None], which: Sequence[signal.Signals] = STOPPING
+) -> Iterator[None]:
+    """Have a handler get these signals meanwhile; what they did before, they do after."""
+    before = {one: signal.signal(one, handler) for one in which}
+    try:
+        yield
+    finally:
+        for one, earlier in before.items():
+            signal.signal(one, earlier)
+
+
+def leaving_on_signals(rest: str) -> AbstractContextManager[None]:
     """Have SIGTERM and SIGUSR1 raise InterruptedRunError at once; `rest` says what is left."""
 
     def leave(number: int, _frame: object) -> None:
         raise InterruptedRunError(f"{signal.Signals(number).name}: what was made {rest}")
 
-    before = {one: signal.signal(one, leave) for one in STOPPING if one != signal.SIGINT}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return signals_to(leave, [one for one in STOPPING if one != signal.SIGINT])
 
 
 def device_name(device: torch.device) -> str:

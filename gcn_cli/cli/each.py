@@ -10,9 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +47,9 @@ class Jobs:
 
     def run(self, outcomes: Sequence[Outcome]) -> None:
         """Train all that are not begun when a signal comes; those that are save and end."""
-        with self._listening(), ThreadPoolExecutor(self.slots.qsize()) as pool:
+        from gcn_cli.runtime import signals_to
+
+        with signals_to(self._hand_on), ThreadPoolExecutor(self.slots.qsize()) as pool:
             waiting = [pool.submit(self._train, one) for one in outcomes]
             for one in waiting:
                 one.result()
@@ -92,23 +93,11 @@ class Jobs:
         if outcome.exit_code:
             outcome.message = last.removeprefix("gcn: error: ")
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Hand signals on to the trainings."""
-
-        def hand_on(number: int, _frame: object) -> None:
-            self.stopped_by = signal.Signals(number)
-            for process in list(self.running):
-                process.send_signal(number)
-
-        from gcn_cli.runtime import STOPPING
-
-        before = {one: signal.signal(one, hand_on) for one in STOPPING}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _hand_on(self, number: int, _frame: object) -> None:
+        """Hand a signal on to the trainings."""
+        self.stopped_by = signal.Signals(number)
+        for process in list(self.running):
+            process.send_signal(number)
 
 
 def _slots(words: Sequence[str], side_by_side: int) -> list[list[str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gcn_cli.launcher import launched
 from gcn_cli.version import VERSION
 
 
@@ -21,8 +22,6 @@ class Final:
 
     def show(self, **own: Any) -> None:
         """Print what all commands say, and what is this one's `own`."""
-        from gcn_cli.launcher import launched
-
         started = launched()
         said: dict[str, Any] = {
             "command": self.command,

@@ -1,6 +1,5 @@
 """gcn train: pictures in, a run folder out."""
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,6 @@ from gcn_cli.cli.words import WordsKept
 from gcn_cli.errors import InterruptedRunError
 from gcn_cli.launcher import speaks
 from gcn_cli.presets import PRESET_NOTES, PRESETS
-
-log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from gcn_cli.runs.observed import Alpha

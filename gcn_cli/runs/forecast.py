@@ -81,5 +81,5 @@ def of_samples(
 
 def _timed(loaded: Checkpoint, request: Request, dtype: torch.dtype) -> float:
     started = time.perf_counter()
-    next(iter(samples(loaded, request, range(1), dtype)))
+    next(samples(loaded, request, range(1), dtype))
     return time.perf_counter() - started

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.model.energy import GenerativeModel, reconstruct, squared_norm
+from gcn_cli.sampling.langevin import mode_residual
 
 ENOUGH = 1e-4  # of what the slope promises, that a step must lower the energy by (Armijo's rule)
 SMALLEST = 2.0**-20  # rate: where none above lowers the energy, the image is caught at a kink
@@ -36,13 +37,14 @@ def descend(density: GenerativeModel, x: Tensor, steps: int) -> Descent:
     rate = x.new_ones(len(x))
     fallen = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     caught = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    made = 0
-    while made < steps:
-        change = reconstruct(density, x) - x
-        moving = ~caught & (_residual(x, change) > CONVERGED)
+    taken = 0
+    while taken < steps:
+        made = reconstruct(density, x)
+        change = made - x
+        moving = ~caught & (mode_residual(x, made) > CONVERGED)
         if not bool(moving.any()):
             break
-        made += 1
+        taken += 1
         here = density.energy_map(x).double()
         promised = squared_norm(change).double() / density.sigma**2
         searching, best = moving.clone(), x
@@ -60,7 +62,7 @@ def descend(density: GenerativeModel, x: Tensor, steps: int) -> Descent:
             searching &= ~lost
         x = best
         rate = (2 * rate).clamp_max(1.0)
-    return Descent(x, fallen, made, caught, kinks(density, x))
+    return Descent(x, fallen, taken, caught, kinks(density, x))
 
 
 @torch.no_grad()
@@ -70,10 +72,3 @@ def kinks(density: GenerativeModel, x: Tensor) -> Tensor:
     pairs = zip(density.activation_pattern(x), density.activation_pattern(moved), strict=True)
     flips = [(a.float() - b.float()).abs().flatten(1) for a, b in pairs]
     return torch.cat(flips, dim=1).mean(dim=1)
-
-
-def _residual(x: Tensor, change: Tensor) -> Tensor:
-    """|I - sigma^2 B(I)| / |I| an image."""
-    scale = x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-    found: Tensor = change.flatten(1).norm(dim=1) / scale
-    return found

@@ -21,18 +21,11 @@ def likelihood_gradient(
     Contrastive divergence is the same formula with images that started at the data.
     """
     names, parameters = zip(*model.named_parameters(), strict=True)
-    gap = _mean_score(model, observed, ranks) - _mean_score(model, synthesised, ranks)
+    parts = [ranks.part_of_mean(model.score, images) for images in (observed, synthesised)]
+    gap = parts[0] - parts[1]
     gradients = [one.contiguous() for one in torch.autograd.grad(gap, parameters)]
     ranks.sum_(gradients)
     return dict(zip(names, gradients, strict=True))
-
-
-def _mean_score(model: GenerativeConvNet, images: Tensor, ranks: Ranks) -> Tensor:
-    """This process's part of the mean of f over images (N, C, H, W)."""
-    mine = images[ranks.share(len(images))]
-    if not len(mine):
-        return images.new_zeros(())
-    return model.score(mine).mean() * (len(mine) / len(images))
 
 
 def normalise(gradients: dict[str, Tensor], map_areas: list[int], cap: float) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ and trains all layers together. One stage with all layers is the same code with 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -161,17 +162,11 @@ class PaperLearner:
 
     @torch.no_grad()
     def _measure(self, observed: Tensor, synthesised: Tensor) -> dict[str, float]:
-        means = [self._mean_energy(images) for images in (synthesised, observed)]
+        own = partial(energy, self.model)
+        means = [self.ranks.part_of_mean(own, images) for images in (synthesised, observed)]
         self.ranks.sum_(means)
         return {
             "energy_gap": float(means[0] - means[1]) / observed[0].numel(),
             "contrast": contrast(synthesised, observed),
             **self.chains.measures(),
         }
-
-    def _mean_energy(self, images: Tensor) -> Tensor:
-        """This process's part of the mean of U over images (N, C, H, W)."""
-        mine = images[self.ranks.share(len(images))]
-        if not len(mine):
-            return images.new_zeros(())
-        return energy(self.model, mine).mean() * (len(mine) / len(images))

@@ -5,19 +5,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
-
-from gcn_cli.config import Config
 from gcn_cli.errors import DivergedError, LostProcessError
 from gcn_cli.learning.trainer import Metrics, train
-from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.runs.course import Course
 from gcn_cli.runs.folder import make_folder
 from gcn_cli.runs.lock import locked
-from gcn_cli.runs.observed import Observed
 from gcn_cli.runs.recorder import Recorder
 from gcn_cli.runs.retreat import Retreat
-from gcn_cli.runs.starting import Schedule, begin
+from gcn_cli.runs.starting import Schedule, Work, begin
 from gcn_cli.runs.training import Training
 from gcn_cli.runtime import StopRequest, peak_memory_mib
 
@@ -28,35 +23,29 @@ OnStep = Callable[[int, int, Metrics], None]
 
 
 def run_training(
-    observed: Observed,
-    asked: Config,
-    run: Path | None,
-    schedule: Schedule,
-    device: torch.device,
-    dtype: torch.dtype,
+    work: Work,
     *,
-    ranks: Ranks = ALONE,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Training:
-    """Train what is asked on what is observed into the folder `run`, where one is named.
+    """Train what is asked on what is observed, into the run's folder where one is named.
 
     Goes on with what is there. Ends at the last iteration, after the time limit, or where
     `should_stop` says so; all that is learned by then is saved. Of `ranks` the first alone writes.
     Raises InputError for what does not fit together, DivergedError where learning left the finite
     numbers again and again, GcnError where another process was lost.
     """
-    limit = StopRequest(schedule.max_time)
-    folder = run if ranks.first else None
+    limit = StopRequest(work.schedule.max_time)
+    folder = work.run if work.ranks.first else None
     with ExitStack() as held:
-        with ranks.together():
+        with work.ranks.together():
             if folder is not None and folder.is_dir():
                 held.enter_context(locked(folder))
-            training = begin(observed, asked, run, schedule, device, dtype, ranks)
+            training = begin(work)
         if folder is not None and not folder.is_dir():
             make_folder(folder)
             held.enter_context(locked(folder))
-        return _Job(training, folder, schedule, limit, on_step, should_stop).carried_on()
+        return _Job(training, folder, work.schedule, limit, on_step, should_stop).carried_on()
 
 
 class _Job:
@@ -83,7 +72,7 @@ class _Job:
         height, width = training.learner.observed.image_size
         log.info(
             "training %s on %s from %d picture(s) at %dx%d",
-            run or "in memory", training.device, training.count, width, height,
+            run or "in memory", training.device, len(training.observed), width, height,
         )  # fmt: skip
         self.recorder = None if run is None else Recorder(run, training, self.schedule)
         self.course = None

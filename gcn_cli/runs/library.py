@@ -5,24 +5,23 @@ what goes wrong is raised from the one tree of `errors.py`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gcn_cli.config import Config
 from gcn_cli.presets import resolve
-from gcn_cli.ranks import Ranks, current
+from gcn_cli.ranks import current
 from gcn_cli.runs import checkpoint as files
 from gcn_cli.runs import comparison, forecast
 from gcn_cli.runs.comparison import Verdict
 from gcn_cli.runs.folder import model_path
 from gcn_cli.runs.job import OnStep, run_training
 from gcn_cli.runs.model import Model
-from gcn_cli.runs.observed import Alpha, Observed, observe
+from gcn_cli.runs.observed import Alpha, observe
 from gcn_cli.runs.pictures import Linked, Picture, as_list, open_once
-from gcn_cli.runs.starting import Extension, Resume, Schedule, begin
+from gcn_cli.runs.starting import Extension, Resume, Schedule, Work, begin
 from gcn_cli.runtime import choose_device, choose_precision
 from gcn_cli.values import read_file
 
@@ -73,39 +72,60 @@ def train(
     many iterations more of a finished run, extend_time: as many as take so many seconds.
     max_time, save_every: seconds. A ladder is made as long as max_time allows, whole and refined,
     unless `iterations` are given: then it ends where the time does. tensorboard: event files in
-    the run's folder. on_step(iteration, last,
-    measures) is called after every iteration, and `should_stop` asked. Raises InputError,
-    DivergedError.
+    the run's folder. on_step(iteration, last, measures) is called after every iteration, and
+    `should_stop` asked. Raises InputError, DivergedError.
     """
-    schedule = Schedule(
-        max_time if extend_time is None else extend_time,
-        preview_every=preview_every,
-        save_every=save_every,
+    work = _understood(
+        pictures,
+        linked=linked,
+        mask=mask,
+        alpha=alpha,
+        preset=preset,
+        config=config,
+        output=output,
         overwrite=overwrite,
         resume=resume,
-        extension=_extension(extend, extend_time),
+        extend=extend,
+        extend_time=extend_time,
+        device=device,
+        precision=precision,
+        **settings,
+    )
+    schedule = replace(
+        work.schedule,
+        max_time=max_time if extend_time is None else extend_time,
+        preview_every=preview_every,
+        save_every=save_every,
         tensorboard=tensorboard,
     )
-    work = _prepared(
-        pictures, linked, mask, alpha, preset, config, output, device, precision, settings
-    )
-    planned = extend_time is not None or not (work.fixed or schedule.extension)
-    training = run_training(
-        work.observed,
-        work.asked,
-        work.run,
-        replace(schedule, planned=planned),
-        work.device,
-        work.dtype,
-        ranks=work.ranks,
-        on_step=on_step,
-        should_stop=should_stop,
-    )
+    work = replace(work, schedule=schedule)
+    training = run_training(work, on_step=on_step, should_stop=should_stop)
     path = None if output is None else model_path(str(output))
     return Model(training.checkpoint(), work.dtype, path)
 
 
-def expect(
+def expect(pictures: Picture | Sequence[Picture], **words: Any) -> dict[str, Any]:
+    """What `train` with the same words would do: settled config, iterations, seconds, MiB.
+
+    `words` are those of `train` but for what it is watched and stopped with. Some iterations are
+    made and timed; nothing is written. Raises InputError as `train` does.
+    """
+    return forecast.of_training(begin(_understood(pictures, **words)))
+
+
+def compare(
+    models: Sequence[Model | str | Path], picture: Linked, *, device: str = "auto"
+) -> list[Verdict]:
+    """Which of several ladders of textures made a picture: a `Verdict` for each, in their order.
+
+    All are taken for as likely before. Raises InputError for other kinds of models.
+    """
+    loaded = [one if isinstance(one, Model) else load(one, device=device) for one in models]
+    shown = open_once(picture) if isinstance(picture, str | Path) else picture
+    return comparison.compare([one.checkpoint for one in loaded], shown, torch.float32)
+
+
+def _understood(
     pictures: Picture | Sequence[Picture],
     *,
     linked: Sequence[Picture] = (),
@@ -121,58 +141,8 @@ def expect(
     device: str = "auto",
     precision: str = "auto",
     **settings: Any,
-) -> dict[str, Any]:
-    """What `train` with the same words would do: settled config, iterations, seconds, MiB.
-
-    Some iterations are made and timed; nothing is written. Raises InputError as `train` does.
-    """
-    work = _prepared(
-        pictures, linked, mask, alpha, preset, config, output, device, precision, settings
-    )
-    schedule = Schedule(
-        overwrite=overwrite, resume=resume, extension=_extension(extend, extend_time)
-    )
-    begun = begin(work.observed, work.asked, work.run, schedule, work.device, work.dtype)
-    return forecast.of_training(begun)
-
-
-def compare(
-    models: Sequence[Model | str | Path], picture: Linked, *, device: str = "auto"
-) -> list[Verdict]:
-    """Which of several ladders of textures made a picture: a `Verdict` for each, in their order.
-
-    All are taken for as likely before. Raises InputError for other kinds of models.
-    """
-    loaded = [one if isinstance(one, Model) else load(one, device=device) for one in models]
-    shown = open_once(picture) if isinstance(picture, str | Path) else picture
-    return comparison.compare([one.checkpoint for one in loaded], shown, torch.float32)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What a training is made of, once its words are understood."""
-
-    observed: Observed
-    asked: Config
-    fixed: bool  # whether the number of iterations was given
-    run: Path | None
-    device: torch.device
-    dtype: torch.dtype
-    ranks: Ranks
-
-
-def _prepared(
-    pictures: Picture | Sequence[Picture],
-    linked: Sequence[Picture],
-    mask: Picture | None,
-    alpha: Alpha,
-    preset: str | None,
-    config: str | Path | None,
-    output: str | Path | None,
-    device: str,
-    precision: str,
-    settings: dict[str, Any],
-) -> _Work:
+) -> Work:
+    """What the words of `train` ask for, pictures read."""
     written = read_file(str(config)) if config else {}
     asked = resolve(settings, written, preset)
     chosen, ranks = choose_device(device), current()
@@ -188,16 +158,21 @@ def _prepared(
             crop=asked.crop,
             multiple=asked.stride,
         )
-    return _Work(
+    extension = None
+    if extend is not None or extend_time is not None:
+        extension = Extension(extend, extend_time)
+    fixed = "iterations" in {**settings, **written} or extension is not None
+    return Work(
         observed,
         asked,
-        "iterations" in {**settings, **written},
         None if output is None else Path(output),
+        Schedule(
+            planned=extend_time is not None or not fixed,
+            overwrite=overwrite,
+            resume=resume,
+            extension=extension,
+        ),
         chosen,
         choose_precision(precision, chosen, smooth_gates=asked.smooth_gates),
         ranks,
     )
-
-
-def _extension(iterations: int | None, seconds: float | None) -> Extension | None:
-    return None if iterations is None and seconds is None else Extension(iterations, seconds)

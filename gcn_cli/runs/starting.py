@@ -55,19 +55,25 @@ class Schedule:
     tensorboard: bool = False  # event files too
 
 
-def begin(
-    observed: Observed,
-    asked: Config,
-    run: Path | None,
-    schedule: Schedule,
-    device: torch.device,
-    dtype: torch.dtype,
-    ranks: Ranks = ALONE,
-) -> Training:
+@dataclass(frozen=True)
+class Work:
+    """What a training is to be, once the words for it are understood."""
+
+    observed: Observed
+    asked: Config
+    run: Path | None  # its folder; None for a model in memory
+    schedule: Schedule
+    device: torch.device
+    dtype: torch.dtype  # of the maps
+    ranks: Ranks = ALONE  # the processes that share it
+
+
+def begin(work: Work) -> Training:
     """A new training, or the one of the run's model file, where there is one.
 
     A saved training keeps what pictures and device settled when it began.
     """
+    run, asked, observed, schedule = work.run, work.asked, work.observed, work.schedule
     model_file = None if run is None or schedule.overwrite else run / MODEL
     found = model_file is not None and model_file.exists()
     if found and schedule.resume == "never":
@@ -80,14 +86,15 @@ def begin(
     digest = digest_of(observed.pictures)
     room = min(room_for(one, asked.crop or min(one.shape[1:])) for one in observed.pictures)
     channels = len(observed.pictures[0])
-    settled, said = asked.settled(room, channels, on_gpu=device.type != "cpu")
+    settled, said = asked.settled(room, channels, on_gpu=work.device.type != "cpu")
+    where = (work.device, work.dtype, work.ranks)
     if saved is None:
         for line in said:
             log.info(line)
-        check_memory(settled, observed, device)
-        return Training(asked, settled, observed, digest, device, dtype, ranks)
+        check_memory(settled, observed, work.device)
+        return Training(asked, settled, observed, digest, *where)
     _check_same(run, saved, asked if saved.asked else settled, digest)
-    training = Training(asked, saved.config, observed, digest, device, dtype, ranks)
+    training = Training(asked, saved.config, observed, digest, *where)
     training.go_on(saved)
     if schedule.extension is not None:
         _extend(run, training, schedule.extension)

@@ -40,8 +40,7 @@ class Training:
         """
         pictures, self.maps = observed.pictures, observed.maps
         self.observed = pictures
-        self.asked, self.device, self.count = asked, device, len(pictures)
-        self.dtype, self.ranks = dtype, ranks
+        self.asked, self.device, self.dtype, self.ranks = asked, device, dtype, ranks
         self.pixels = PixelScale.fit(
             pictures,
             config.mean_color,

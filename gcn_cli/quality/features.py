@@ -81,6 +81,30 @@ class Features:
         generator = torch.Generator().manual_seed(SEED)
         return cls([Filters.of(scale, generator) for scale in pyramid(exemplar[None])])
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        """Maps (N, FILTERS, h, w) of images (N, C, H, W): of the whole size, half, a quarter ..."""
-        return [own(scale) for scale, own in zip(pyramid(x), self.scales, strict=False)]
+    def __call__(self, x: Tensor, first: int = 0) -> list[Tensor]:
+        """Maps (N, FILTERS, h, w) of images (N, C, H, W): of the whole size, half, a quarter ...
+
+        `first` is the scale to begin with.
+        """
+        scales = list(zip(pyramid(x), self.scales, strict=False))
+        return [own(scale) for scale, own in scales[first:]]
+
+    def seen(self, picture: Tensor) -> "Seen":
+        """What windows of a picture (C, H, W) are described by."""
+        height, width = picture.shape[1:]
+        return Seen((height, width), self(picture[None], first=1))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture's size (H, W), and its maps (1, FILTERS, h, w) at strides 2, 4, 8.
+
+    The finest grain, stride 1, is left out: of samples it tells more than the eye sees.
+    """
+
+    size: tuple[int, int]
+    maps: list[Tensor]
+
+    def by_stride(self) -> list[tuple[int, Tensor]]:
+        """Pixels from one place of a map to the next, and the map."""
+        return [(2 ** (number + 1), maps) for number, maps in enumerate(self.maps)]

@@ -12,7 +12,7 @@ from gcn_cli.quality import crops
 from gcn_cli.quality.features import Features
 from gcn_cli.quality.pictures import seams
 from gcn_cli.quality.told import told
-from gcn_cli.quality.windows import copying, structure
+from gcn_cli.quality.windows import Originals, structure
 
 SMALLEST = 64  # pixels a side
 LARGEST = 512  # of what is looked at of a sample, its middle
@@ -36,12 +36,16 @@ MEANINGS = {
 class Yardstick:
     """An exemplar to measure samples by."""
 
+    @torch.no_grad()
     def __init__(self, exemplar: Tensor) -> None:
         """`exemplar` (C, H, W) in 0..255, of 64 pixels a side or more: else ValueError."""
         if min(exemplar.shape[1:]) < SMALLEST:
             raise ValueError(f"pictures under {SMALLEST} pixels a side are too small to measure by")
         self.exemplar = _middle(exemplar[:3].float().cpu(), LARGEST)
         self.features = Features.of(self.exemplar)
+        self.seen = self.features.seen(self.exemplar)
+        self.originals = Originals(self.exemplar)
+        self._own: dict[int, dict[str, list[Tensor]]] = {}  # its crops, by their side
 
     @torch.no_grad()
     def measure(self, sample: Tensor) -> dict[str, float]:
@@ -51,30 +55,39 @@ class Yardstick:
         side = crops.crop_side(self.exemplar, sample)
         if min(sample.shape[1:]) < SMALLEST:
             raise ValueError(f"samples under {SMALLEST} pixels a side are too small to measure")
-        real, made = (crops.cut(picture, side) for picture in (self.exemplar, sample))
-        statistics, variety = crops.relative(
-            *(crops.moments(self.features(one)) for one in (real, made)), evened=True
-        )
-        four = {
-            "patches": crops.relative(crops.patches(real), crops.patches(made))[0],
-            "statistics": statistics,
-            "spectrum": crops.relative(crops.spectra(real), crops.spectra(made))[0],
-            "colours": crops.relative(crops.colours(real), crops.colours(made))[0],
+        if side not in self._own:
+            self._own[side] = self._described(self.exemplar, side)
+        real, made = self._own[side], self._described(sample, side)
+        apart = {
+            name: crops.relative(own, made[name], evened=name == "statistics")
+            for name, own in real.items()
         }
-        judged = told(self.exemplar, sample, self.features)
+        seen = self.features.seen(sample)
+        judged = told(self.seen, seen)
+        four = {name: far for name, (far, _) in apart.items()}
         known = [value for value in (*four.values(), 2 * judged) if not math.isnan(value)]
-        copied, coherent = copying(self.exemplar, sample)
+        copied, coherent = self.originals.copying(sample)
         across, down = seams(whole)
         return {
             "quality": crops.mean_ratio(known),
             **four,
             "told": judged,
-            "structure": structure(self.exemplar, sample, self.features),
-            "variety": variety,
+            "structure": structure(self.seen, seen),
+            "variety": apart["statistics"][1],
             "copied": copied,
             "coherent": coherent,
             "seam_x": across,
             "seam_y": down,
+        }
+
+    def _described(self, picture: Tensor, side: int) -> dict[str, list[Tensor]]:
+        """The four descriptions of a picture's crops."""
+        cut = crops.cut(picture, side)
+        return {
+            "patches": crops.patches(cut),
+            "statistics": crops.moments(self.features(cut)),
+            "spectrum": crops.spectra(cut),
+            "colours": crops.colours(cut),
         }
 
 

@@ -9,19 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.quality.features import Features
+from gcn_cli.quality.features import Seen
 
 STEP = 16  # pixels from one window to the next
 SIDE = 64
-FINEST = 2  # stride of the maps: the finest grain of samples tells more than the eye sees
 RIDGE = 0.1  # of the mean of the kernel's diagonal
 
 
-def told(exemplar: Tensor, sample: Tensor, features: Features) -> float:
+def told(exemplar: Seen, sample: Seen) -> float:
     """The area under the curve, in the mean of four halves; NaN for pictures under 128 pixels."""
-    if min(*exemplar.shape[1:], *sample.shape[1:]) < 2 * SIDE:
+    if min(*exemplar.size, *sample.size) < 2 * SIDE:
         return float("nan")
-    real, made = (_described(picture, features) for picture in (exemplar, sample))
+    real, made = _described(exemplar), _described(sample)
     found = []
     for turned in (False, True):
         a, b = (one.transpose(0, 1) if turned else one for one in (real, made))
@@ -35,18 +34,15 @@ def told(exemplar: Tensor, sample: Tensor, features: Features) -> float:
     return max(0.5, sum(found) / len(found)) if found else float("nan")
 
 
-def _described(picture: Tensor, features: Features) -> Tensor:
+def _described(picture: Seen) -> Tensor:
     """Windows on a grid: (rows, columns, values)."""
     found = []
-    for number, maps in enumerate(features(picture[None])):
-        stride = 2**number
-        if not FINEST <= stride <= STEP:
-            continue
+    for stride, maps in picture.by_stride():
         seen = F.pad(maps, (0, STEP, 0, STEP), mode="replicate")
         size, hop = SIDE // stride, STEP // stride
         mean, square = (F.avg_pool2d(one, size, hop)[0] for one in (seen, seen.square()))
         found += [mean, (square - mean.square()).clamp_min(0).sqrt()]
-    rows, columns = ((length - SIDE) // STEP + 1 for length in picture.shape[1:])
+    rows, columns = ((length - SIDE) // STEP + 1 for length in picture.size)
     return torch.cat([one[:, :rows, :columns] for one in found]).permute(1, 2, 0)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli.quality.crops import mean_ratio, squared
-from gcn_cli.quality.features import Features, halved
+from gcn_cli.quality.features import Seen, halved
 
 CELLS = 4  # a side, of a window's description
 STEP = 8  # pixels from one window of the exemplar to the next
@@ -15,7 +15,7 @@ NEAR = 0.35  # of the usual distance to the nearest: from here a patch is a copy
 MOST = 600  # patches that are looked for
 
 
-def structure(exemplar: Tensor, sample: Tensor, features: Features) -> float:
+def structure(exemplar: Seen, sample: Seen) -> float:
     """Distance of windows of a sample to the nearest of the exemplar, layout and all, over its own.
 
     Its own are windows of the exemplar and the nearest that do not overlap them. 1 is as whole as
@@ -23,21 +23,18 @@ def structure(exemplar: Tensor, sample: Tensor, features: Features) -> float:
     """
     found = []
     for side in SIDES:
-        if min(*exemplar.shape[1:], *sample.shape[1:]) < 2 * side:
+        if min(*exemplar.size, *sample.size) < 2 * side:
             continue
-        real, made = (_described(picture, side, features) for picture in (exemplar, sample))
+        real, made = _described(exemplar, side), _described(sample, side)
         found += [_fidelity(a, b, side) for a, b in zip(real, made, strict=True)]
     return mean_ratio(found) if found else float("nan")
 
 
-def _described(picture: Tensor, side: int, features: Features) -> list[Tensor]:
+def _described(picture: Seen, side: int) -> list[Tensor]:
     """Windows on a grid, (rows, columns, values) a map: its means in CELLS x CELLS parts."""
     found = []
-    tops, lefts = (range(0, length - side + 1, STEP) for length in picture.shape[1:])
-    for number, maps in enumerate(features(picture[None])):
-        stride = 2**number
-        if not 2 <= stride <= STEP:
-            continue
+    tops, lefts = (range(0, length - side + 1, STEP) for length in picture.size)
+    for stride, maps in picture.by_stride():
         cell = max(1, side // CELLS // stride)
         pooled = F.avg_pool2d(maps, cell, 1)[0]
         reach = min(side // stride, min(maps.shape[2:]) - 1) - cell
@@ -71,38 +68,53 @@ def _fidelity(real: Tensor, made: Tensor, side: int) -> float:
     return float(theirs.mean() / own.mean())
 
 
-def copying(exemplar: Tensor, sample: Tensor) -> tuple[float, float]:
-    """Share of patches that are copies, and of neighbours that come from the same place.
+class Originals:
+    """An exemplar's patches, which a sample's may be copies of."""
 
-    Both over what the exemplar itself shows of other parts of it, subtracted: 0 is nothing copied.
-    """
-    real, made = (halved(picture[None])[0] for picture in (exemplar, sample))
-    own, own_from, shape = _nearest(real, real, apart=PATCH)
-    theirs, from_where, other = _nearest(made, real, apart=0)
-    usual = own.median().clamp_min(1e-6)
-    shares = [float((one < NEAR * usual).float().mean()) for one in (theirs, own)]
-    together = [_coherent(from_where, other), _coherent(own_from, shape)]
-    return max(0.0, shares[0] - shares[1]), max(0.0, together[0] - together[1])
+    def __init__(self, exemplar: Tensor) -> None:
+        """`exemplar` is (C, H, W); how like its own parts are is found once."""
+        self.real = _half(exemplar)
+        own, moves, shape = _nearest(self.real, self.real, apart=PATCH)
+        self.near = NEAR * own.median().clamp_min(1e-6)
+        self.repeated = float((own < self.near).float().mean())
+        self.coherent = _coherent(moves, shape)
+
+    def copying(self, sample: Tensor) -> tuple[float, float]:
+        """Share of patches that are copies, and of neighbours that come from the same place.
+
+        Both over what the exemplar itself shows of other parts of it, subtracted: 0 is nothing
+        copied.
+        """
+        distances, moves, shape = _nearest(_half(sample), self.real, apart=0)
+        copied = float((distances < self.near).float().mean())
+        coherent = _coherent(moves, shape)
+        return max(0.0, copied - self.repeated), max(0.0, coherent - self.coherent)
+
+    def origins(self, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the nearest patch lies, as colours (3, H, W) in 0..255; how far it is, (H, W).
+
+        Of every patch on a grid, enlarged to the sample's size; distances in grey levels.
+        """
+        made = _half(sample)
+        distances, moves, shape = _nearest(made, self.real, apart=0)
+        steps = [torch.linspace(0, 1, count) for count in shape]
+        at = torch.stack(torch.meshgrid(*steps, indexing="ij"), -1)
+        there = at * _room(made) + moves.view(*shape, 2)
+        share = there / _room(self.real).clamp_min(1)
+        middle = torch.full(shape, 0.5)
+        colours = torch.stack([share[..., 1], share[..., 0], middle]).clamp(0, 1) * 255
+        both = torch.cat([colours, distances.view(1, *shape) / PATCH])
+        large = F.interpolate(both[None], size=sample.shape[1:], mode="nearest")[0]
+        return large[:3], large[3]
 
 
-def origins(exemplar: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the nearest patch of the exemplar lies, as colours (3, H, W) in 0..255; how far it is.
+def _half(picture: Tensor) -> Tensor:
+    return halved(picture[None])[0]
 
-    Of every patch on a grid, enlarged to the sample's size; distances (H, W) in grey levels.
-    """
-    real, made = (halved(picture[None])[0] for picture in (exemplar, sample))
-    distances, moves, shape = _nearest(made, real, apart=0)
-    down, over = shape
-    at = torch.stack(
-        torch.meshgrid(torch.linspace(0, 1, down), torch.linspace(0, 1, over), indexing="ij"), -1
-    )
-    spans = torch.tensor([made.shape[1] - PATCH, made.shape[2] - PATCH])
-    there = at * spans + moves.view(down, over, 2)
-    share = there / torch.tensor([max(1, side - PATCH) for side in real.shape[1:]])
-    colours = torch.stack([share[..., 1], share[..., 0], torch.full(shape, 0.5)]).clamp(0, 1) * 255
-    both = torch.cat([colours, distances.view(1, down, over) / PATCH])
-    large = F.interpolate(both[None], size=sample.shape[1:], mode="nearest")[0]
-    return large[:3], large[3]
+
+def _room(picture: Tensor) -> Tensor:
+    """Places of a patch down and across a picture (C, H, W), less one."""
+    return torch.tensor([side - PATCH for side in picture.shape[1:]])
 
 
 def _nearest(

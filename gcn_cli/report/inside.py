@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from gcn_cli import images
 from gcn_cli.model.energy import GenerativeModel, reconstruct
 from gcn_cli.runs.model import Model
+from gcn_cli.sampling.canvas import Canvas
+from gcn_cli.sampling.request import Request
 
 UNITS = 12  # of a layer that are shown
 LARGEST = 256  # pixels a side of what a unit paints, and of a picture that is looked into
@@ -23,10 +25,9 @@ def painted(density: GenerativeModel, x: Tensor, fields: Sequence[int]) -> list[
     that it adds on the way down. `fields` are the receptive fields of the layers.
     """
     sheets = []
-    for layer, field in enumerate(fields):
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            responses = density.responses(leaf)[layer]
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        for responses, field in zip(density.responses(leaf), fields, strict=True):
             chosen = responses.detach().mean(dim=(0, 2, 3)).topk(min(UNITS, responses.shape[1]))
             found = []
             for unit in chosen.indices.tolist():
@@ -34,7 +35,7 @@ def painted(density: GenerativeModel, x: Tensor, fields: Sequence[int]) -> list[
                 place = _strongest(own.detach(), field * own.shape[-1] // (2 * x.shape[-1]))
                 (slope,) = torch.autograd.grad(own.flatten()[place], leaf, retain_graph=True)
                 found.append(_about(slope[0].cpu(), min(field, LARGEST)))
-        sheets.append(images.grid(torch.stack(found), columns=6))
+            sheets.append(images.grid(torch.stack(found), columns=6))
     return sheets
 
 
@@ -93,13 +94,13 @@ def energy_and_residual(density: GenerativeModel, x: Tensor) -> tuple[Tensor, Te
     return heat(density.energy_map(x)[0]), heat(off)
 
 
-def walk(model: Model, frames: int = 8) -> list[Tensor]:
-    """A chain on its way from noise to a sample, (C, H, W) in 0..255 each."""
+def walk(model: Model, frames: int = 8) -> tuple[list[Tensor], Tensor]:
+    """A chain on its way from noise to the sample of seed 0, and that: (C, H, W) in 0..255."""
     seen: list[Tensor] = []
     final = next(model.samples(on_state=lambda x: seen.append(x[0].cpu().clone())))
     places = torch.linspace(0, len(seen) - 1, min(frames, len(seen))).round().long().tolist()
     pixels = [model.checkpoint.pixels.to_pixels(seen[place][None])[0] for place in places[:-1]]
-    return [*(one.clamp(0, 255) for one in pixels), final]
+    return [*(one.clamp(0, 255) for one in pixels), final], final
 
 
 @torch.no_grad()
@@ -107,13 +108,15 @@ def denoised(model: Model, x: Tensor, levels: Sequence[float]) -> list[tuple[Ten
     """A picture (1, C, H, W) in model units with noise of every level on it, and D of that."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(x.shape, generator=generator).to(x)
+    loaded = model.checkpoint
+    canvas = Canvas((x.shape[-2], x.shape[-1]))
+    denoise = loaded.family.denoiser(Request(lattice=model.config.lattice), canvas, torch.float32)
     found = []
     for level in levels:
-        density = model.checkpoint.family.density(level, torch.float32)
         noisy = x + level * drawn
-        # The posterior mean of the clean picture: Tweedie's formula.
-        clean = noisy + level**2 * (density.basis(noisy) - noisy / density.sigma**2)
-        both = (noisy.cpu(), clean.cpu())
-        pair = (model.checkpoint.pixels.to_pixels(one)[0].clamp(0, 255) for one in both)
-        found.append(tuple(pair))
-    return found  # type: ignore[return-value]
+        pair = [
+            loaded.pixels.to_pixels(one.cpu())[0].clamp(0, 255)
+            for one in (noisy, denoise(noisy, level))
+        ]
+        found.append((pair[0], pair[1]))
+    return found

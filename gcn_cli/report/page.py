@@ -16,8 +16,7 @@ from gcn_cli import images
 from gcn_cli.errors import GcnError
 from gcn_cli.images.bands import side_by_side
 from gcn_cli.learning.trainer import Metrics
-from gcn_cli.quality import MEANINGS
-from gcn_cli.quality.windows import origins
+from gcn_cli.quality import MEANINGS, Yardstick
 from gcn_cli.report import inside
 from gcn_cli.report.curves import MEANINGS as CURVE_MEANINGS
 from gcn_cli.report.curves import curve
@@ -80,7 +79,9 @@ def curves(history: Sequence[Metrics]) -> list[tuple[str, str, str]]:
 def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
     """All that the template shows."""
     described = model.describe()
-    sample = next(model.samples(seed=0))[:, :LARGEST, :LARGEST]
+    frames, made = inside.walk(model)
+    sample = made[:, :LARGEST, :LARGEST]
+    by = _tried(model.yardstick)
     kept = model.run / EXEMPLAR if model.run is not None else None
     exemplar = None if kept is None or not kept.exists() else images.open_picture(str(kept))
     looked_at = picture if picture is not None else exemplar
@@ -94,16 +95,18 @@ def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
         "name": model.run.name if model.run is not None else "a model",
         "state": _state(described),
         "described": described,
-        "grades": _tried(lambda: _grades(model, sample)),
+        "grades": None
+        if by is None
+        else _tried(lambda: _grades(by.measure(_first(model, sample)))),
         "pair": _pair(model, exemplar, sample),
         "tiled": figure(side_by_side(sample.repeat(1, 2, 2), model.maps), "the sample, two by two"),
         "curves": curves(model.history),
         "filters": figure(model.filters(), "filters of the first layer"),
         "painted": _tried(lambda: _painted(model, pixels)),
         "maps": _tried(lambda: _maps(model, pixels)),
-        "walk": _tried(lambda: [figure(_first(model, one), "") for one in inside.walk(model)]),
+        "walk": [figure(_first(model, one), "") for one in frames],
         "denoised": _tried(lambda: _denoised(model, pixels)),
-        "copies": _tried(lambda: _copies(model, sample)),
+        "copies": None if by is None else _copies(by, _first(model, sample)),
     }
 
 
@@ -137,8 +140,8 @@ def _pair(model: Model, exemplar: images.Raster | None, sample: Tensor) -> list[
     return [*found, figure(side_by_side(sample, model.maps), "a sample, seed 0")]
 
 
-def _grades(model: Model, sample: Tensor) -> dict[str, Any]:
-    grades = rounded(model.grade(sample))
+def _grades(measures: dict[str, float]) -> dict[str, Any]:
+    grades = rounded(measures)
     rows = [(name, grades[name], MEANINGS[name]) for name in MEANINGS]
     return {"words": in_words(grades), "rows": rows}
 
@@ -181,9 +184,8 @@ def _denoised(model: Model, pixels: Tensor) -> list[Figure]:
     return shown
 
 
-def _copies(model: Model, sample: Tensor) -> list[Figure]:
-    by = model.yardstick()
-    places, distances = origins(by.exemplar, _first(model, sample))
+def _copies(by: Yardstick, sample: Tensor) -> list[Figure]:
+    places, distances = by.originals.origins(sample)
     return [
         figure(places, "where in the exemplar the nearest patch lies: red across, green down"),
         figure(inside.heat(distances), "how far it is: dark is a copy"),

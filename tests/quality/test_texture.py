@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gcn_cli.images import open_picture
 from gcn_cli.quality import MEANINGS, Yardstick
-from gcn_cli.quality.windows import copying
+from gcn_cli.quality.windows import Originals
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -89,7 +89,7 @@ def test_copied_is_beyond_what_the_exemplar_repeats() -> None:
     """A pattern that repeats itself exactly is no copy of itself."""
     tile = 255 * torch.rand(3, 32, 32, generator=generator())
     wall = tile.repeat(1, 4, 4)
-    assert copying(wall, wall.roll((5, 9), (1, 2)))[0] == 0
+    assert Originals(wall).copying(wall.roll((5, 9), (1, 2)))[0] == 0
 
 
 def test_grey_pictures_and_other_sizes_are_measured(texture: Tensor) -> None:

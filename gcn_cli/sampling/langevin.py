@@ -40,28 +40,6 @@ def run_chain(
     return x
 
 
-@torch.no_grad()
-def find_mode(
-    x: Tensor,
-    reconstruction: Gradient,
-    *,
-    steps: int,
-    rate: float = 1.0,
-    callback: Callback | None = None,
-) -> Tensor:
-    """Repeated auto-encoding: I <- I + rate (sigma^2 B(I) - I).
-
-    It is noise-free Langevin descent with rate = eps^2 / (2 sigma^2); rate 1 replaces the image
-    by its reconstruction. A mode strictly inside a cell satisfies I = sigma^2 B(I); with several
-    layers the descent can stall on the edge of a cell, so read `mode_residual`.
-    """
-    for number in range(1, steps + 1):
-        x = x + rate * (reconstruction(x) - x)
-        if callback is not None:
-            callback(number, x)
-    return x
-
-
 def mode_residual(x: Tensor, reconstruction: Tensor) -> Tensor:
     """|I - sigma^2 B(I)| / |I| an image, 0 at a Hopfield mode: (N, C, H, W) twice -> (N,)."""
     scale = x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)

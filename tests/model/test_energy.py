@@ -12,7 +12,8 @@ from gcn_cli.model.energy import (
     reconstruct,
 )
 from gcn_cli.model.paper.pieces import gaussian_piece
-from gcn_cli.sampling.langevin import find_mode, mode_residual
+from gcn_cli.sampling.langevin import mode_residual
+from gcn_cli.sampling.modes import descend
 from tests.conftest import MakeModel
 
 
@@ -64,5 +65,5 @@ def test_a_mode_of_one_layer_reconstructs_itself(
     def reconstruction(x: torch.Tensor) -> torch.Tensor:
         return reconstruct(model, x).detach()
 
-    mode = find_mode(images(3, 3, 10, 10), reconstruction, steps=400, rate=0.5)
+    mode = descend(model, images(3, 3, 10, 10), 400).images
     assert float(mode_residual(mode, reconstruction(mode)).max()) < 1e-9

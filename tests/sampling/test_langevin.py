@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gcn_cli.model.energy import autograd_gradient
-from gcn_cli.sampling.langevin import find_mode, langevin_step, run_chain
+from gcn_cli.sampling.langevin import langevin_step, run_chain
 from gcn_cli.sampling.noise import ImageNoise
 
 MEAN, DEVIATION = 2.0, 0.5
@@ -47,11 +47,6 @@ def test_without_noise_the_chain_descends_to_the_mode() -> None:
     )
     torch.testing.assert_close(x, torch.full_like(x, MEAN))
     assert seen == list(range(1, 301))
-
-
-def test_mode_finding_at_rate_one_repeats_the_reconstruction() -> None:
-    x = find_mode(torch.ones(1, 1, 1, 1), lambda y: y / 2, steps=3)
-    assert float(x) == 0.125
 
 
 def test_an_image_has_the_same_noise_in_every_batch() -> None:

@@ -57,3 +57,29 @@ def test_at_a_mode_nothing_moves(make_model: MakeModel) -> None:
     assert found.steps == 0
     assert float(found.falls) == 0
     assert float(found.at_kink) == 0
+
+
+class Halving:
+    """A density whose auto-encoder halves images: U(I) = |I|^2 / 4, sigma 1."""
+
+    sigma = 1.0
+
+    def score(self, x: torch.Tensor) -> torch.Tensor:
+        return x.square().sum(dim=(1, 2, 3)) / 4
+
+    def basis(self, x: torch.Tensor) -> torch.Tensor:
+        return x / 2
+
+    def activation_pattern(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.ones_like(x, dtype=torch.bool)]
+
+    def responses(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x]
+
+    def energy_map(self, x: torch.Tensor) -> torch.Tensor:
+        return x.square().sum(dim=1) / 4
+
+
+def test_mode_finding_at_rate_one_repeats_the_reconstruction() -> None:
+    x = descend(Halving(), torch.ones(1, 1, 1, 1), 3).images
+    assert float(x) == 0.125

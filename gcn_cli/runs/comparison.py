@@ -41,7 +41,9 @@ def compare(models: Sequence[Checkpoint], picture: Linked, dtype: torch.dtype) -
             "--compare: models of grey and of colour have no densities of the same thing; train "
             "them alike (--channels)"
         )
-    told = [_evidence(model, picture, dtype) for model in models]
+    # The same pixels for all, or their densities are not of the same thing.
+    stride = math.lcm(*(model.family.net.total_stride for model in models))
+    told = [_evidence(model, picture, stride, dtype) for model in models]
     best = max(told)
     weights = [math.exp(one - best) for one in told]
     return [
@@ -50,13 +52,12 @@ def compare(models: Sequence[Checkpoint], picture: Linked, dtype: torch.dtype) -
     ]
 
 
-def _evidence(loaded: Checkpoint, picture: Linked, dtype: torch.dtype) -> float:
-    """log p(I) in pixels, up to what all models share."""
+def _evidence(loaded: Checkpoint, picture: Linked, stride: int, dtype: torch.dtype) -> float:
+    """log p(I) in pixels, up to what all models share, of whole multiples of `stride` pixels."""
     config, family, scale = loaded.config, loaded.family, set(loaded.pixels.scale)
     if config.crop is None or len(scale) > 1 or not config.unit_deviation:
         raise InputError("--compare: is for ladders of textures, of one picture each")
     pixels = to_pixels(picture, loaded.maps)
-    stride = family.net.total_stride
     height, width = (side // stride * stride for side in pixels.shape[1:])
     if not min(height, width):
         raise InputError(f"a picture under {stride} pixels a side is too small to compare")

@@ -49,6 +49,17 @@ def test_crops_it_never_saw_are_the_right_model_s(here: Path, made_by: str) -> N
     assert shown[0].startswith(f"{made_by}  posterior 1")
 
 
+def test_models_of_other_strides_are_shown_the_same_pixels(here: Path) -> None:
+    """Of 50x60 pixels a stride of 4 would see 48x60, one of 16 only 48x48: more is less likely."""
+    deep = [*SMALL, "--layers", "8@5,8@3/2,8@3/2,8@3/2", "-o", "deep"]
+    assert gcn("train", "noise.png", *deep, cwd=here).returncode == 0
+    words = ["inspect", "--compare", "noise", "--compare", "deep", "--json"]
+    done = gcn(*words, "--picture", "noise-crop.png", cwd=here)
+    assert done.returncode == 0, done.stderr.decode()
+    _, second = json.loads(done.stdout)["compared"]
+    assert second["log_ratio"] > -500  # nats; 576 pixels more would be some thousands
+
+
 def test_what_cannot_be_compared_is_refused(here: Path) -> None:
     lone = gcn("inspect", "--compare", "noise", "--picture", "noise.png", cwd=here)
     assert lone.returncode == 2

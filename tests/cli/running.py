@@ -16,6 +16,12 @@ from unittest import mock
 
 from gcn_cli.cli.app import main
 
+TEXTURE = [
+    "--layers", "8@5,8@3/2", "--crop", "32", "--margin", "4", "--iterations", "20",
+    "--preview-every", "0", "--device", "cpu",
+]  # fmt: skip
+"""Options of a ladder that learns a texture, a little, in a second; later ones win."""
+
 Done = subprocess.CompletedProcess[bytes]
 
 

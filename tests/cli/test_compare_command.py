@@ -11,12 +11,9 @@ from PIL import Image
 import gcn_cli as gcn_api
 from gcn_cli.images import to_picture
 from gcn_cli.runs.library import compare
-from tests.cli.running import gcn
+from tests.cli.running import TEXTURE, gcn
 
-SMALL = [
-    "--layers", "8@5,8@3/2", "--crop", "32", "--margin", "4", "--iterations", "30",
-    "--preview-every", "0", "--device", "cpu",
-]  # fmt: skip
+SMALL = [*TEXTURE, "--iterations", "30"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +67,7 @@ def test_what_cannot_be_compared_is_refused(here: Path) -> None:
     paper = gcn_api.train(picture, device="cpu", **settings)
     with pytest.raises(gcn_api.InputError, match="is for ladders of textures"):
         compare([here / "noise", paper], picture)
-    grey = gcn("train", "noise.png", *SMALL[:-4], "--channels", "1", "-o", "grey", cwd=here)
+    grey = gcn("train", "noise.png", *SMALL, "--channels", "1", "-o", "grey", cwd=here)
     assert grey.returncode == 0
     words = ["inspect", "--compare", "grey", "--compare", "noise", "--picture", "noise.png"]
     mixed = gcn(*words, cwd=here)

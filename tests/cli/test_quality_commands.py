@@ -6,13 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.running import gcn
+from tests.cli.running import TEXTURE, gcn
 
 ROOT = Path(__file__).parent.parent.parent
-SMALL = [
-    "--layers", "8@5,8@3/2", "--crop", "32", "--margin", "4", "--iterations", "20",
-    "--preview-every", "0", "--device", "cpu",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +21,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(here: Path) -> dict[str, float]:
-    done = gcn("train", "texture.png", *SMALL, "-o", "run", "--json", cwd=here)
+    done = gcn("train", "texture.png", *TEXTURE, "-o", "run", "--json", cwd=here)
     assert done.returncode == 0, done.stderr.decode()
     assert b"quality " in done.stderr
     quality: dict[str, float] = json.loads(done.stdout)["quality"]
@@ -37,9 +33,9 @@ def test_a_training_ends_with_its_quality(here: Path, trained: dict[str, float])
     assert saved == {"iteration": 20, **trained}
     with Image.open(here / "run" / "exemplar.png") as kept:
         assert kept.size == (96, 96)
-    again = gcn("train", "texture.png", *SMALL, "-o", "run", "--json", cwd=here)
+    again = gcn("train", "texture.png", *TEXTURE, "-o", "run", "--json", cwd=here)
     assert json.loads(again.stdout)["quality"] == trained
-    longer = gcn("train", "texture.png", *SMALL, "-o", "run", "--extend", "5", "--json", cwd=here)
+    longer = gcn("train", "texture.png", *TEXTURE, "-o", "run", "--extend", "5", "--json", cwd=here)
     assert json.loads(longer.stdout)["quality"] != trained
 
 

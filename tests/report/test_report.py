@@ -15,13 +15,9 @@ from PIL import Image
 import gcn_cli as gcn_api
 from gcn_cli.report import inside
 from gcn_cli.report.curves import curve
-from tests.cli.running import gcn
+from tests.cli.running import TEXTURE, gcn
 
 ROOT = Path(__file__).parent.parent.parent
-LADDER = [
-    "--layers", "8@5,8@3/2", "--crop", "32", "--margin", "4", "--iterations", "20",
-    "--preview-every", "0", "--device", "cpu",
-]  # fmt: skip
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 PROBE = """<script>addEventListener("load", () => { document.title = JSON.stringify({
   pictures: document.images.length,
@@ -49,7 +45,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Image.open(ROOT / "examples/textures/volcanic_rock.png") as whole:
         whole.crop((0, 0, 128, 128)).save(folder / "texture.png")
     run = "a <b> & 'run'"
-    assert gcn("train", "texture.png", *LADDER, "-o", run, cwd=folder).returncode == 0
+    assert gcn("train", "texture.png", *TEXTURE, "-o", run, cwd=folder).returncode == 0
     done = gcn("inspect", "--model", run, "--report", "page", cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b"page/index.html\n"
@@ -101,7 +97,7 @@ def test_a_training_has_a_page_while_it_runs(tmp_path: Path) -> None:
     """The page of an interrupted one is that of a run that goes on; a complete one's is whole."""
     with Image.open(ROOT / "examples/textures/volcanic_rock.png") as whole:
         whole.crop((0, 0, 96, 96)).save(tmp_path / "texture.png")
-    words = ["train", "texture.png", *LADDER, "--preview-every", "1", "-o", "run"]
+    words = ["train", "texture.png", *TEXTURE, "--preview-every", "1", "-o", "run"]
     words += ["--report", "page"]
     cut = gcn(*words, "--iterations", "30", "--max-time", "0.05s", cwd=tmp_path)
     assert cut.returncode == 0, cut.stderr.decode()

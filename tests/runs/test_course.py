@@ -1,27 +1,13 @@
 """Trainings planned to fit into a time, against a clock that the test turns."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 import gcn_cli as gcn
 from gcn_cli.runs import course, training
 from gcn_cli.runs.checkpoint import load
-
-SMALL: dict[str, Any] = {
-    "layers": "4@5,4@3/2",
-    "crop": 16,
-    "margin": 2,
-    "device": "cpu",
-    "precision": "float32",
-    "preview_every": 0,
-}
-
-
-def picture() -> torch.Tensor:
-    return 255 * torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(0))
+from tests.runs.small import LADDER, picture
 
 
 class Clock:
@@ -40,7 +26,7 @@ def test_a_training_fits_into_its_time_and_is_whole(
 ) -> None:
     clock = Clock(monkeypatch, 0.1, 0.22)
     model = gcn.train(
-        picture(), output=tmp_path / "run", max_time=20.0, on_step=clock.note, **SMALL
+        picture(), output=tmp_path / "run", max_time=20.0, on_step=clock.note, **LADDER
     )
     assert model.complete
     assert 17.5 < clock.now - 1000 <= 20.0
@@ -51,7 +37,7 @@ def test_a_training_fits_into_its_time_and_is_whole(
     assert saved.config.iterations == saved.total_iterations == len(model.history) < 1000
     assert saved.asked is not None
     assert saved.asked.iterations == 1000
-    again = gcn.train(picture(), output=tmp_path / "run", max_time=20.0, **SMALL)
+    again = gcn.train(picture(), output=tmp_path / "run", max_time=20.0, **LADDER)
     assert len(again.history) == len(model.history)
 
 
@@ -63,7 +49,7 @@ def test_a_machine_that_slows_down_gets_a_shorter_course(monkeypatch: pytest.Mon
         if iteration == 40:
             clock.costs = (0.15, 0.33)
 
-    model = gcn.train(picture(), max_time=20.0, on_step=note, **SMALL)
+    model = gcn.train(picture(), max_time=20.0, on_step=note, **LADDER)
     assert model.complete
     assert clock.now - 1000 <= 20.0
     assert len(model.history) < 140
@@ -72,7 +58,7 @@ def test_a_machine_that_slows_down_gets_a_shorter_course(monkeypatch: pytest.Mon
 def test_no_more_iterations_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, 0.001, 0.002)
     monkeypatch.setattr(training, "periods_of", lambda _: (None, None))
-    config = {**SMALL, "preset": "quick", "max_time": 3600.0, "seed": 1}
+    config = {**LADDER, "preset": "quick", "max_time": 3600.0, "seed": 1}
     stop = iter(range(30))
     model = gcn.train(picture(), on_step=clock.note, should_stop=lambda: next(stop) == 29, **config)
     assert model.config.iterations == 1000
@@ -81,6 +67,6 @@ def test_no_more_iterations_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_given_iterations_are_not_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, 1.0, 2.0)
-    model = gcn.train(picture(), max_time=20.0, iterations=300, on_step=clock.note, **SMALL)
+    model = gcn.train(picture(), max_time=20.0, iterations=300, on_step=clock.note, **LADDER)
     assert model.config.iterations == 300
     assert 20 <= len(model.history) <= 21

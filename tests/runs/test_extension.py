@@ -9,7 +9,7 @@ import torch
 import gcn_cli as gcn
 from gcn_cli.runs import starting
 from gcn_cli.runs.checkpoint import load
-from tests.runs.test_retreat import LADDER, PAPER, picture
+from tests.runs.small import LADDER, PAPER, picture
 
 
 def trained(run: Path, settings: dict[str, Any], **more: Any) -> gcn.Model:

@@ -3,7 +3,6 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,26 +11,7 @@ import gcn_cli as gcn
 from gcn_cli.learning.ladder.learner import LadderLearner
 from gcn_cli.runs import retreat
 from gcn_cli.runs.checkpoint import load
-
-LADDER: dict[str, Any] = {
-    "layers": "4@5,4@3/2",
-    "crop": 16,
-    "margin": 2,
-    "device": "cpu",
-    "precision": "float32",
-    "preview_every": 0,
-}
-PAPER: dict[str, Any] = {
-    "learner": "mle",
-    "size": 24,
-    "layers": "4@5/2+2",
-    "device": "cpu",
-    "preview_every": 0,
-}
-
-
-def picture() -> torch.Tensor:
-    return 255 * torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(0))
+from tests.runs.small import LADDER, PAPER, picture
 
 
 def diverging_at(monkeypatch: pytest.MonkeyPatch, iteration: int, times: int) -> None:

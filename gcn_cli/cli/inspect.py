@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gcn_cli.cli.options import model_option, output_options, overwrite_option
 from gcn_cli.config import to_json
 from gcn_cli.presets import PRESETS
+
+if TYPE_CHECKING:
+    from gcn_cli.cli.output import Final
+    from gcn_cli.runs.library import Model
 
 
 @click.command("inspect")
@@ -65,13 +69,14 @@ def command(
         _compare(compare, picture, as_json=as_json)
         return
     from gcn_cli.cli.output import Final
-    from gcn_cli.cli.summary import tables
     from gcn_cli.images import write
     from gcn_cli.runs.folder import refuse_existing
     from gcn_cli.runs.library import load
 
-    if filters is not None and filters != "-":
-        refuse_existing(Path(filters), overwrite)
+    page = None if report is None else Path(report) / "index.html"
+    for path in (page, None if filters in (None, "-") else Path(str(filters))):
+        if path is not None:
+            refuse_existing(path, overwrite)
     final = Final("inspect")
     loaded = load(model, device="cpu")
     facts = loaded.describe()
@@ -79,26 +84,25 @@ def command(
         facts["picture"] = loaded.judge(picture, level)
     if filters is not None:
         write(loaded.filters(), filters)
-    if report is not None:
+    if page is not None:
         from gcn_cli.report.page import write_report
 
-        page = Path(report) / "index.html"
-        refuse_existing(page, overwrite)
-        write_report(loaded, Path(report), picture)
-        if not as_json:
-            click.echo(str(page))
-            return
-        facts["report"] = str(page)
-    if as_json and filters != "-":
+        facts["report"] = str(write_report(loaded, page.parent, picture))
+    if filters != "-":
+        _tell(loaded, facts, final if as_json else None, details=details)
+
+
+def _tell(loaded: "Model", facts: dict[str, Any], final: "Final | None", *, details: bool) -> None:
+    """What there is to say, on stdout: as one object, the page's path, or for a person."""
+    from gcn_cli.cli.summary import tables
+
+    if final is not None:
         trained = {"seconds_trained": facts.pop("seconds")}
         final.show(model=str(loaded.path), **facts, **trained)
-    elif filters != "-":
-        from gcn_cli.runs.grading import saved_grades
-
-        assert loaded.path is not None
-        facts["written"] = loaded.path.stat().st_mtime
-        grades = saved_grades(loaded.run, facts["iteration"])
-        click.echo(_shown(facts, loaded.run or loaded.path, grades))
+    elif "report" in facts:
+        click.echo(facts["report"])
+    else:
+        click.echo(_shown(loaded, facts))
         if details:
             click.echo(tables(facts))
 
@@ -121,11 +125,15 @@ def _compare(runs: tuple[str, ...], picture: str | None, *, as_json: bool) -> No
         click.echo(f"{run}  posterior {verdict.posterior:.4g}  log ratio {verdict.log_ratio:.1f}")
 
 
-def _shown(facts: dict[str, Any], run: Path, grades: "dict[str, float | None] | None") -> str:
+def _shown(loaded: "Model", facts: dict[str, Any]) -> str:
     """The summary, and what a picture is in the model's eyes."""
     from gcn_cli.cli.summary import summary
+    from gcn_cli.runs.grading import saved_grades
 
-    lines = [summary(facts, run, grades)]
+    assert loaded.path is not None
+    assert loaded.run is not None
+    written = {"written": loaded.path.stat().st_mtime}
+    lines = [summary(facts | written, loaded.run, saved_grades(loaded.run, facts["iteration"]))]
     lines += [f"  {name}: {value}" for name, value in facts.get("picture", {}).items()]
     return "\n".join(lines)
 

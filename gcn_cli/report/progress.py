@@ -6,19 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from gcn_cli import images
+from gcn_cli.errors import InputError
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.report.page import curves, figure, render
 from gcn_cli.runs.grading import EXEMPLAR
 
 REFRESHED = 20  # seconds after which a browser loads it again
 EVERY = 20.0  # seconds between two pages
+MARK = b'<meta name="generator" content="gcn">'
 
 
 class Progress:
     """Writes the page of a run's folder now and then."""
 
     def __init__(self, run: Path, folder: Path) -> None:
-        """The page goes to index.html in `folder`."""
+        """The page goes to index.html in `folder`.
+
+        Raises InputError where there is a page of someone else's.
+        """
+        page = folder / "index.html"
+        if page.exists() and MARK not in page.read_bytes():
+            raise InputError(f"--report {folder}: holds a page that is not gcn's; name another")
         self.run, self.folder, self.next = run, folder, 0.0
 
     def __call__(self, iteration: int, last: int) -> None:

@@ -111,6 +111,23 @@ def test_a_training_has_a_page_while_it_runs(tmp_path: Path) -> None:
     assert "What filters see and paint" in text
 
 
+def test_a_page_of_someone_else_s_is_left_alone(here: Path) -> None:
+    (here / "site").mkdir()
+    (here / "site" / "index.html").write_text("<h1>Mine</h1>")
+    words = ["train", "texture.png", *TEXTURE, "-o", "untouched", "--report", "site"]
+    done = gcn(*words, cwd=here)
+    assert done.returncode == 2
+    assert b"--report site: holds a page that is not gcn's" in done.stderr
+    assert (here / "site" / "index.html").read_text() == "<h1>Mine</h1>"
+    assert not (here / "untouched").exists()
+
+
+def test_a_page_that_is_in_the_way_stops_the_filters_too(here: Path) -> None:
+    words = ["inspect", "--model", "a <b> & 'run'", "--report", "page", "--filters", "f.png"]
+    assert gcn(*words, cwd=here).returncode == 2
+    assert not (here / "f.png").exists()
+
+
 def test_a_published_model_and_an_object_have_pages_too(tmp_path: Path) -> None:
     Image.effect_noise((48, 40), 60).convert("RGB").save(tmp_path / "texture.png")
     paper = ["--learner", "mle", "--layers", "4@5/2+2,4@3+1", "--size", "32", "--iterations", "2"]

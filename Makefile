@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo docs test clean
 
 $(BIN)/gcn: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,5 +24,8 @@ test: $(VENV)/tested
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+docs: $(VENV)/tested
+	$(BIN)/sphinx-build -W -q -b html docs docs/built
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build docs/built *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -42,7 +42,8 @@ def test_the_public_names() -> None:
     assert public == {
         "auto_encode", "complete", "config", "denoise", "describe", "device", "energy", "expect",
         "filters", "gradable", "grade", "history", "judge", "maps", "reconstruct", "repair", "run",
-        "samples", "save", "score", "size", "split", "steps", "summary", "synthesize", "yardstick",
+        "samples", "save", "score", "size", "split", "steps", "summary", "synthesize", "unusual",
+        "yardstick",
     }  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from gcn_cli.config import to_json
 from gcn_cli.presets import PRESETS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gcn_cli.cli.output import Final
     from gcn_cli.runs.library import Model
 
@@ -25,6 +27,19 @@ if TYPE_CHECKING:
     help="noise level of a ladder at which --picture is judged  [default: 1]",
 )
 @click.option("--filters", metavar="FILE", help="write the first layer's filters as a picture")
+@click.option(
+    "--at",
+    metavar="X,Y",
+    help="a pixel of --picture: --filters are then those of all layers, as the gates there make "
+    "them, strongest first",
+)
+@click.option(
+    "--map",
+    "map_",
+    metavar="FILE",
+    help="write where --picture is unlike what was learned, as a picture: dark is usual, bright is "
+    "8 deviations of the exemplar's own energy or more",
+)
 @click.option(
     "--compare",
     metavar="RUN",
@@ -45,6 +60,8 @@ def command(
     picture: str | None,
     level: float | None,
     filters: str | None,
+    at: str | None,
+    map_: str | None,
     compare: tuple[str, ...],
     details: bool,
     report: str | None,
@@ -56,6 +73,8 @@ def command(
     \b
     gcn inspect --preset paper-object > my.toml
     gcn inspect --picture other.jpg --filters filters.png
+    gcn inspect --picture other.jpg --map unusual.png
+    gcn inspect --picture other.jpg --at 120,80 --filters there.png
     gcn inspect --report page
     gcn inspect --compare runs/moss --compare runs/bark --picture crop.png
     """
@@ -65,6 +84,11 @@ def command(
         return
     if level is not None and picture is None:
         raise click.UsageError("--level: says where --picture is judged; give both")
+    if map_ is not None and picture is None:
+        raise click.UsageError("--map: is of a --picture; give both")
+    if at is not None and (picture is None or filters is None):
+        raise click.UsageError("--at: is a pixel of a --picture whose --filters are written")
+    place = None if at is None else _pixel(at)
     if compare:
         _compare(compare, picture, as_json=as_json)
         return
@@ -74,21 +98,23 @@ def command(
     from gcn_cli.runs.library import load
 
     page = None if report is None else Path(report) / "index.html"
-    for path in (page, None if filters in (None, "-") else Path(str(filters))):
-        if path is not None:
-            refuse_existing(path, overwrite)
+    written = [Path(one) for one in (filters, map_) if one not in (None, "-")]
+    for path in (*written, *([] if page is None else [page])):
+        refuse_existing(path, overwrite)
     final = Final("inspect")
     loaded = load(model, device="cpu")
     facts = loaded.describe()
     if picture is not None:
         facts["picture"] = loaded.judge(picture, level)
+        if map_ is not None:
+            facts["picture"] |= _unusual(loaded, picture, level, map_)
     if filters is not None:
-        write(loaded.filters(), filters)
+        write(_filters(loaded, picture, level, place), filters)
     if page is not None:
         from gcn_cli.report.page import write_report
 
         facts["report"] = str(write_report(loaded, page.parent, picture))
-    if filters != "-":
+    if "-" not in (filters, map_):
         _tell(loaded, facts, final if as_json else None, details=details)
 
 
@@ -105,6 +131,39 @@ def _tell(loaded: "Model", facts: dict[str, Any], final: "Final | None", *, deta
         click.echo(_shown(loaded, facts))
         if details:
             click.echo(tables(facts))
+
+
+def _pixel(at: str) -> tuple[int, int]:
+    """X,Y as numbers."""
+    parts = at.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise click.UsageError(f"--at {at}: must be X,Y in pixels from the upper left, as 120,80")
+    return int(parts[0]), int(parts[1])
+
+
+def _filters(
+    loaded: "Model", picture: str | None, level: float | None, place: tuple[int, int] | None
+) -> "Tensor":
+    """The first layer's filters; with a place, those that all layers are there."""
+    if picture is None or place is None:
+        return loaded.filters()
+    from gcn_cli.report.inside import filters_at
+
+    return filters_at(loaded, picture, place, level)
+
+
+def _unusual(loaded: "Model", picture: str, level: float | None, path: str) -> dict[str, Any]:
+    """Write the map; what there is to say of it."""
+    from gcn_cli.images import write
+    from gcn_cli.report.inside import heat
+
+    found = loaded.unusual(picture, level)
+    write(heat(found.deviations, (0.0, 8.0)), path)
+    return {
+        "unusual_share": round(found.share, 4),
+        "most_unusual": round(found.most, 2),
+        "most_unusual_at": list(found.place),
+    }
 
 
 def _compare(runs: tuple[str, ...], picture: str | None, *, as_json: bool) -> None:

@@ -7,36 +7,79 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli import images
+from gcn_cli.errors import InputError
 from gcn_cli.model.energy import GenerativeModel, reconstruct
 from gcn_cli.runs.model import Model
+from gcn_cli.runs.pictures import Linked
+from gcn_cli.runs.reconstruction import fitted
 from gcn_cli.sampling.canvas import Canvas
+from gcn_cli.sampling.modes import descend
 from gcn_cli.sampling.request import Request
 
+DESCENT = 40  # steps towards a mode
 UNITS = 12  # of a layer that are shown
 LARGEST = 256  # pixels a side of what a unit paints, and of a picture that is looked into
 COLD = torch.tensor([[0.05, 0.05, 0.20], [0.35, 0.10, 0.50], [0.85, 0.30, 0.35], [1.0, 0.95, 0.70]])
 
 
-def painted(density: GenerativeModel, x: Tensor, fields: Sequence[int]) -> list[Tensor]:
+def painted(
+    density: GenerativeModel,
+    x: Tensor,
+    fields: Sequence[int],
+    at: tuple[int, int] | None = None,
+) -> list[Tensor]:
     """What the strongest units of every layer paint: (C, rows, columns) in 0..255 a layer.
 
     dr/dI of a response r at the place in x (1, C, H, W) where it is strongest: with the gates as
     they are there, the filter that the unit is in the picture below, and at once the basis function
-    that it adds on the way down. `fields` are the receptive fields of the layers.
+    that it adds on the way down. `fields` are the receptive fields of the layers. `at` is a pixel
+    (x, y): the units strongest there, and the linear filters that they are there.
     """
     sheets = []
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         for responses, field in zip(density.responses(leaf), fields, strict=True):
-            chosen = responses.detach().mean(dim=(0, 2, 3)).topk(min(UNITS, responses.shape[1]))
+            here = None if at is None else _above(at, x, responses)
+            told = responses.detach()[0].flatten(1)
+            strength = told.mean(dim=1) if here is None else told[:, here]
+            chosen = strength.topk(min(UNITS, len(strength)))
             found = []
             for unit in chosen.indices.tolist():
                 own = responses[0, unit]
-                place = _strongest(own.detach(), field * own.shape[-1] // (2 * x.shape[-1]))
+                margin = field * own.shape[-1] // (2 * x.shape[-1])
+                place = _strongest(own.detach(), margin) if here is None else here
                 (slope,) = torch.autograd.grad(own.flatten()[place], leaf, retain_graph=True)
                 found.append(_about(slope[0].cpu(), min(field, LARGEST)))
             sheets.append(images.grid(torch.stack(found), columns=6))
     return sheets
+
+
+def filters_at(
+    model: Model, picture: Linked, at: tuple[int, int], level: float | None = None
+) -> Tensor:
+    """The linear filters of all layers at a pixel (x, y) of a picture, a sheet: (C, rows, columns).
+
+    From the first layer down the sheet to the last, strongest first. Raises InputError for a pixel
+    that the picture, as the model sees it, does not have.
+    """
+    pixels, loaded = fitted(model.checkpoint, picture), model.checkpoint
+    height, width = pixels.shape[1:]
+    if not (0 <= at[0] < width and 0 <= at[1] < height):
+        raise InputError(
+            f"--at {at[0]},{at[1]}: the picture, as the model sees it, has {width}x{height} pixels"
+        )
+    density, net = loaded.family.density(level, torch.float32), loaded.family.net
+    x = loaded.pixels.to_model(pixels)[None].to(model.device)
+    sheets = painted(density, x, net.receptive_fields(), at)
+    widest = max(sheet.shape[2] for sheet in sheets)
+    laid = [F.pad(sheet, (0, widest - sheet.shape[2], 0, 8), value=127.5) for sheet in sheets]
+    return torch.cat(laid, dim=1)
+
+
+def _above(at: tuple[int, int], x: Tensor, responses: Tensor) -> int:
+    """The place in maps (1, filters, h, w) that stands for a pixel (x, y) of x (1, C, H, W)."""
+    (height, width), (rows, columns) = x.shape[-2:], responses.shape[-2:]
+    return at[1] * rows // height * columns + at[0] * columns // width
 
 
 def _strongest(responses: Tensor, margin: int) -> int:
@@ -64,12 +107,18 @@ def _about(slope: Tensor, side: int) -> Tensor:
     return shown.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
 
 
-def heat(values: Tensor) -> Tensor:
-    """A map (H, W) as colours, its lowest and highest percents cut off: (3, H, W) in 0..255."""
+def heat(values: Tensor, ends: tuple[float, float] | None = None) -> Tensor:
+    """A map (H, W) as colours from dark to bright: (3, H, W) in 0..255.
+
+    `ends` are the values of the darkest and the brightest; by default the lowest and the highest
+    percent are cut off.
+    """
     values = values.cpu().float()
     flat = values.flatten()
     some = flat[:: max(1, len(flat) // 100_000)]
-    low, high = torch.quantile(some, 0.01), torch.quantile(some, 0.99)
+    low, high = torch.quantile(some, torch.tensor([0.01, 0.99])) if ends is None else (
+        torch.tensor(ends)
+    )  # fmt: skip
     place = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1) * (len(COLD) - 1)
     lower = place.floor().long().clamp_max(len(COLD) - 2)
     mixed = torch.lerp(COLD[lower], COLD[lower + 1], (place - lower)[..., None])
@@ -88,10 +137,15 @@ def activations(density: GenerativeModel, x: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-def energy_and_residual(density: GenerativeModel, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What every pixel counts in the energy, and how far its auto-encoding is off, as colours."""
-    off = (reconstruct(density, x) - x)[0].square().mean(dim=0).sqrt()
-    return heat(density.energy_map(x)[0]), heat(off)
+def piece(density: GenerativeModel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of the Gaussian piece that x (1, C, H, W) lies on, in units of the model (C, H, W).
+
+    It is what the auto-encoder makes of x. Then, as colours, what every pixel counts in the energy,
+    and how far it is off that mean.
+    """
+    mean = reconstruct(density, x)[0]
+    off = (mean - x[0]).square().mean(dim=0).sqrt()
+    return mean, heat(density.energy_map(x)[0]), heat(off)
 
 
 def walk(model: Model, frames: int = 8) -> tuple[list[Tensor], Tensor]:
@@ -101,6 +155,24 @@ def walk(model: Model, frames: int = 8) -> tuple[list[Tensor], Tensor]:
     places = torch.linspace(0, len(seen) - 1, min(frames, len(seen))).round().long().tolist()
     pixels = [model.checkpoint.pixels.to_pixels(seen[place][None])[0] for place in places[:-1]]
     return [*(one.clamp(0, 255) for one in pixels), final], final
+
+
+def basin(model: Model, pixels: Tensor) -> tuple[list[Tensor], float]:
+    """A picture (C, H, W), the same with its middle lost, the modes that both run to.
+
+    And how far the modes are apart where it was lost, in grey levels: 0 where both pictures lie in
+    one basin of attraction, so that what was lost is remembered.
+    """
+    damaged = pixels.clone()
+    lost = tuple(slice(side * 3 // 8, side * 5 // 8) for side in pixels.shape[1:])
+    damaged[:, lost[0], lost[1]] = pixels.mean(dim=(1, 2))[:, None, None]
+    scale = model.checkpoint.pixels
+    density = model.checkpoint.family.density(None, torch.float32)
+    starts = torch.stack([scale.to_model(one) for one in (pixels, damaged)]).to(model.device)
+    found = descend(density, starts, DESCENT).images.cpu()
+    modes = [one.clamp(0, 255) for one in scale.to_pixels(found)]
+    apart = (modes[0] - modes[1])[:, lost[0], lost[1]]
+    return [pixels, damaged, *modes], float(apart.square().mean().sqrt())
 
 
 @torch.no_grad()

@@ -29,6 +29,8 @@ from gcn_cli.version import VERSION
 log = logging.getLogger(__name__)
 
 LEVELS = (0.3, 1.0, 3.0, 10.0)
+FRAME, REST = 250, 2500  # milliseconds of a frame of the walk, and of its end
+BASIN = 96  # pixels a side of a picture that is damaged
 LARGEST = 512  # pixels a side of the sample that is shown
 
 
@@ -46,8 +48,12 @@ def figure(pixels: Tensor, caption: str) -> Figure:
     """A tensor (C, H, W) in 0..255 as a figure."""
     data = io.BytesIO()
     images.to_picture(pixels.cpu()).save(data, format="PNG")
-    address = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
-    return Figure(address, caption, pixels.shape[2], pixels.shape[1])
+    return _figure(data, "png", caption, pixels.shape[2], pixels.shape[1])
+
+
+def _figure(data: io.BytesIO, kind: str, caption: str, width: int, height: int) -> Figure:
+    address = f"data:image/{kind};base64," + base64.b64encode(data.getvalue()).decode()
+    return Figure(address, caption, width, height)
 
 
 def write_report(model: Model, folder: Path, picture: Linked | None = None) -> Path:
@@ -105,6 +111,8 @@ def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
         "painted": _tried(lambda: _painted(model, pixels)),
         "maps": _tried(lambda: _maps(model, pixels)),
         "walk": [figure(_first(model, one), "") for one in frames],
+        "film": _film([_first(model, one) for one in frames]),
+        "basin": _tried(lambda: _basin(model, pixels)),
         "denoised": _tried(lambda: _denoised(model, pixels)),
         "copies": None if by is None else _copies(by, _first(model, sample)),
     }
@@ -165,14 +173,45 @@ def _painted(model: Model, pixels: Tensor) -> list[Figure]:
 def _maps(model: Model, pixels: Tensor) -> list[Figure]:
     density = model.checkpoint.family.density(None, torch.float32)
     x = _seen(model, pixels)
-    energy, residual = inside.energy_and_residual(density, x)
+    mean, energy, residual = inside.piece(density, x)
+    mean = model.checkpoint.pixels.to_pixels(mean[None].cpu())[0].clamp(0, 255)
     shown = [
         figure(_first(model, pixels), "the picture that is looked into"),
+        figure(_first(model, mean), "the mean of its Gaussian piece: its auto-encoding"),
         figure(energy, "energy: bright is unlikely"),
         figure(residual, "residual: where its auto-encoding is off"),
     ]
     gates = inside.activations(density, x)
     return shown + [figure(one, f"open gates, layer {k + 1}") for k, one in enumerate(gates)]
+
+
+def _film(frames: Sequence[Tensor]) -> Figure:
+    """The walk, moving: an animated WebP that rests on its last frame."""
+    pictures = [images.to_picture(one.cpu()).convert("RGB") for one in frames]
+    # A pattern of whole periods is stretched at its end.
+    pictures = [one.resize(pictures[-1].size) for one in pictures]
+    data = io.BytesIO()
+    pictures[0].save(
+        data,
+        format="WEBP",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=[FRAME] * (len(pictures) - 1) + [REST],
+        loop=0,
+    )
+    return _figure(data, "webp", "the same, moving", pictures[0].width, pictures[0].height)
+
+
+def _basin(model: Model, pixels: Tensor) -> dict[str, Any]:
+    """A picture with its middle lost, run to its mode, beside the mode of the whole."""
+    if not model.config.head:
+        side = model.checkpoint.family.net.total_stride
+        side *= max(1, BASIN // side)
+        pixels = pixels[:, :side, :side]
+    shown, apart = inside.basin(model, pixels)
+    words = ("a picture", "its middle lost", "the mode of the picture", "the mode of the rest")
+    both = [figure(_first(model, one), word) for one, word in zip(shown, words, strict=True)]
+    return {"pictures": both, "apart": f"{apart:.1f}"}
 
 
 def _denoised(model: Model, pixels: Tensor) -> list[Figure]:

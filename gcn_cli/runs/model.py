@@ -35,6 +35,7 @@ from gcn_cli.runs.pictures import (
 )
 from gcn_cli.runs.shown import Shown
 from gcn_cli.runs.synthesis import OnEvaluation
+from gcn_cli.runs.unusual import Unusual, unusual
 from gcn_cli.sampling.request import Request, Seamless, Start
 
 ROUNDS = 2  # of every level in repairs: one shows its border, four overdo what they make
@@ -368,6 +369,11 @@ class Model:
         density = self.checkpoint.family.density(level, torch.float32)
         pixels = reconstruction.fitted(self.checkpoint, picture)
         return description.judge(self.checkpoint, density, pixels)
+
+    def unusual(self, picture: Linked, level: float | None = None) -> Unusual:
+        """Where a picture is unlike what was learned: its energy beside the exemplar's own."""
+        density = self.checkpoint.family.density(level, torch.float32)
+        return unusual(self.checkpoint, self.run, density, picture)
 
     def describe(self) -> dict[str, Any]:
         """Config, layers and history as plain values."""

@@ -60,8 +60,8 @@ def test_the_page_is_one_file_and_shows_everything(here: Path) -> None:
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
         "Exemplar and sample", "How good it is", "Training", "From noise to picture",
-        "What filters see and paint", "A picture in its eyes", "Reconstruction at levels of noise",
-        "Is it copied?", "Settings",
+        "What filters see and paint", "A picture in its eyes", "What is lost is remembered",
+        "Reconstruction at levels of noise", "Is it copied?", "Settings",
     ]  # fmt: skip
     assert "<h1>a &lt;b&gt; &amp; &#39;run&#39;</h1>" in text
     assert [path.name for path in (here / "page").iterdir()] == ["index.html"]

@@ -66,8 +66,8 @@ def main() -> None:
     parser.add_argument("--preset", default="default")
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs/table"))
-    parser.add_argument("train", nargs="*", help="more options for gcn train, after --")
-    options = parser.parse_args()
+    own, _, train = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
+    options = parser.parse_args(shlex.split(own), argparse.Namespace(train=shlex.split(train)))
     found = sorted(p for p in options.pictures.iterdir() if p.suffix.lower() in PICTURES)
     if not found:
         sys.exit(f"{options.pictures}: no pictures ({', '.join(PICTURES)})")

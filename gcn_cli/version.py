@@ -1,3 +1,3 @@
 """The version, apart from the package so that all its rooms may read it."""
 
-VERSION = "0.2.0.dev0"
+VERSION = "0.2.0"

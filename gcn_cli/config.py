@@ -120,6 +120,11 @@ class LadderConfig(_Checked):
         return not self.exact_gates
 
     @property
+    def finds_patterns(self) -> bool:
+        """Whether samples follow a regular pattern of the pictures: those of textures."""
+        return self.crop is not None
+
+    @property
     def space_to_depth(self) -> int:
         """The side of the blocks of pixels that filters see as one."""
         return self.depth
@@ -199,6 +204,7 @@ class PaperConfig(_Checked):
     unit_deviation = False  # pixels stay in grey levels
     steps_lowered = ("learning_rate", "step_size")
     smooth_gates = False
+    finds_patterns = False
     stride = 1  # images may have any side
     space_to_depth = 1
 

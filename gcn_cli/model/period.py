@@ -12,6 +12,9 @@ multiple is none. On a torus whose side is no multiple of p the pattern has to b
 import torch
 from torch import Tensor
 
+Periods = tuple[float | None, float | None]
+"""Pixels from one repetition to the next, down and across; None where there is no regular one."""
+
 SHORTEST = 6.0  # pixels
 LONGEST_LAG = 0.7  # of the side: beyond, little of the picture lies over itself
 CONTRAST = 0.3  # of a comb of MANY teeth, from which on a bend would be seen

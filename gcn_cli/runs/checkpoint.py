@@ -23,14 +23,14 @@ from gcn_cli.images import Map, PixelScale, write_bytes
 from gcn_cli.learning.family import Family
 from gcn_cli.learning.setup import build
 from gcn_cli.learning.state import below
+from gcn_cli.model.pattern import Pattern, basis
+from gcn_cli.model.period import Periods
 from gcn_cli.model.spec import parse_layers
 from gcn_cli.version import VERSION
 
-Periods = tuple[float | None, float | None]
-"""Pixels from one repetition to the next, down and across; None where there is no regular one."""
-
-FORMAT = 6
-READABLE = (4, 5, 6)  # 4 lacks what was asked for, where that was cut down; 5 lacks maps
+FORMAT = 7
+# 4 lacks what was asked for, where that was cut down; 5 lacks maps; 6 lacks patterns
+READABLE = (4, 5, 6, 7)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Checkpoint:
     asked: Config | None = None  # before pictures and device settled what was left open
     maps: tuple[Map, ...] = (Map(),)  # what pictures the channels are
     periods: Periods = (None, None)  # down and across, where the pattern is regular
+    pattern: Pattern | None = None  # what repeats itself exactly, in units of the model
 
     @property
     def config(self) -> Config:
@@ -69,6 +70,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "layers": ",".join(map(str, net.layers)),
         "image_size": checkpoint.image_size,
         "periods": checkpoint.periods,
+        "pattern": None if checkpoint.pattern is None else checkpoint.pattern.periods,
         "iteration": checkpoint.iteration,
         "total_iterations": checkpoint.total_iterations,
         "seconds": checkpoint.seconds,
@@ -79,6 +81,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     # A learner's state has the model in it too; it is stored once.
     own = {n: t for n, t in checkpoint.learner_state.items() if not n.startswith("model.")}
     tensors |= {f"learner.{name}": tensor for name, tensor in own.items()}
+    if checkpoint.pattern is not None:
+        tensors["pattern"] = checkpoint.pattern.cell
     rows = [list(row.values()) for row in checkpoint.history]
     tensors["history"] = torch.tensor(rows, dtype=torch.float64)
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -151,6 +155,7 @@ def _assemble(
         },
         asked=None if asked is None else from_json(asked),
         periods=_periods(description.get("periods", (None, None))),
+        pattern=_pattern(description.get("pattern"), tensors, family.config.bands),
     )
 
 
@@ -176,6 +181,18 @@ def _maps(described: list[dict[str, Any]] | None, channels: int) -> tuple[Map, .
 def _periods(written: Sequence[float | None]) -> Periods:
     down, across = (None if one is None else float(one) for one in written)
     return down, across
+
+
+def _pattern(
+    periods: Sequence[float | None] | None, tensors: dict[str, Tensor], channels: int
+) -> Pattern | None:
+    if periods is None:
+        return None
+    known, cell = _periods(periods), tensors["pattern"]
+    waves = [len(basis(known, axis, torch.zeros(1))) for axis in (0, 1)]
+    if tuple(cell.shape) != (channels, *waves) or not bool(cell.isfinite().all()):
+        raise ValueError("a pattern of another shape than its periods have")
+    return Pattern(known, cell)
 
 
 def _scales(written: float | list[float], channels: int) -> tuple[float, ...]:

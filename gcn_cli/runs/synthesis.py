@@ -17,6 +17,8 @@ from gcn_cli.runs.canvas import Tile, planned
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.control import Control
 from gcn_cli.runs.pictures import Linked, open_once, several, to_pixels
+from gcn_cli.sampling.noise import named_generator
+from gcn_cli.sampling.pattern import Held, fits
 from gcn_cli.sampling.request import Request
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ def samples(
     count = len(numbers)
     batch = count if device.type != "cpu" else 1
     bent = None if control is None else control.bending(loaded, request, canvas, dtype)
+    pattern = loaded.pattern if bent is None and request.start == "noise" else None
     work, done = family.steps(request) * canvas.blocks, 0
     while done < count:
         places = range(done, min(done + batch, count))
@@ -75,6 +78,9 @@ def samples(
         here = None if starts is None else starts[places.start : places.stop]
         own = [numbers[place] for place in places]
         laid = replace(canvas, on_block=note)
+        if pattern is not None and fits(pattern, size):
+            # Nothing else bends these chains.
+            bent = Held(pattern, size, _moves(request, own).to(device)).holding
         try:
             made = family.sample(request, own, here, laid, dtype, evaluated, bent=bent)
         except torch.OutOfMemoryError:
@@ -86,6 +92,12 @@ def samples(
         for one in made_pixels(loaded, made)[:, :, : whole[0], : whole[1]]:
             yield one if whole == asked else finished(stretched(one, asked), loaded.maps)
         done = places.stop
+
+
+def _moves(request: Request, numbers: Sequence[int]) -> Tensor:
+    """By which share of its cell the pattern is moved, image by image, (N, 2)."""
+    drawn = [torch.rand(2, generator=named_generator(request.seed, "pattern", k)) for k in numbers]
+    return torch.stack(drawn)
 
 
 def made_pixels(loaded: Checkpoint, made: Tensor) -> Tensor:
@@ -126,12 +138,14 @@ def _whole_periods(loaded: Checkpoint, request: Request, asked: tuple[int, int])
     if request.start != "noise" or loaded.periods == (None, None):
         return asked
     closed = loaded.family.closed(request)
+    held = loaded.pattern is not None and fits(loaded.pattern, asked)
     found, bent = list(asked), []
     for axis, (side, repeats, seam) in enumerate(zip(asked, loaded.periods, closed, strict=True)):
         if not seam or repeats is None:
             continue
-        found[axis], fits = fitting_side(side, repeats)
-        if not fits:
+        near_enough, whole = fitting_side(side, repeats)
+        found[axis] = side if held else near_enough
+        if not whole:
             near = [round(count * repeats) for count in (side // repeats, side // repeats + 1)]
             sides = " or ".join(str(one) for one in near if one)
             bent.append(f"{('down', 'across')[axis]} (every {repeats:g} pixels; {sides} fits)")

@@ -13,9 +13,10 @@ from gcn_cli.images import PixelScale
 from gcn_cli.images.bands import side_by_side
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.learning.trainer import Metrics
-from gcn_cli.model.period import period
+from gcn_cli.model.pattern import find_pattern
+from gcn_cli.model.period import Periods, period
 from gcn_cli.ranks import ALONE, Ranks
-from gcn_cli.runs.checkpoint import Checkpoint, Periods
+from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.observed import Observed
 
 PERIODS_AGREE = 1.02  # largest over smallest
@@ -49,7 +50,12 @@ class Training:
         )
         self.in_units = [self.pixels.to_model(picture) for picture in pictures]
         self._make(config)
-        self.periods = periods_of(pictures) if not config.head else (None, None)
+        self.pattern = find_pattern(self.in_units) if config.finds_patterns else None
+        self.periods: Periods = (None, None)
+        if self.pattern is not None:
+            self.periods = self.pattern.periods
+        elif not config.head:
+            self.periods = periods_of(pictures)
         self.digest = digest
         self.iteration = 0
         self.history: list[Metrics] = []
@@ -122,6 +128,7 @@ class Training:
             asked=self.asked,
             maps=self.maps,
             periods=self.periods,
+            pattern=self.pattern,
         )
 
 

@@ -1,0 +1,68 @@
+"""Waves of a pattern are held above a level, and nothing else is touched."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcn_cli.model.pattern import Pattern, basis
+from gcn_cli.sampling.pattern import LAYOUT, Held, fits
+
+
+def pattern(down: float | None = 12.0, across: float | None = 16.0) -> Pattern:
+    waves = [len(basis((down, across), axis, torch.zeros(1))) for axis in (0, 1)]
+    cell = torch.randn(3, *waves, generator=torch.Generator().manual_seed(0)).double()
+    cell[:, 0, 0] = 0
+    return Pattern((down, across), cell)
+
+
+def images(size: tuple[int, int], seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, *size, generator=generator, dtype=torch.float64)
+
+
+def laid(one: Pattern, size: tuple[int, int], move: tuple[float, float]) -> Tensor:
+    """The pattern itself on a torus of whole periods, moved by shares of its cell."""
+    waves = []
+    for axis, (side, share) in enumerate(zip(size, move, strict=True)):
+        repeats = one.periods[axis] or 1.0
+        waves.append(basis(one.periods, axis, torch.arange(side).double() + share * repeats))
+    return waves[0].T @ one.cell @ waves[1]
+
+
+@pytest.mark.parametrize("periods", [(12.0, 16.0), (12.0, None), (None, 16.0)])
+def test_held_waves_are_those_of_the_pattern_and_the_rest_is_ds(
+    periods: tuple[float | None, float | None],
+) -> None:
+    size, one = (48, 64), pattern(*periods)
+    moves = torch.tensor([[0.0, 0.0], [0.25, 0.5]], dtype=torch.float64)
+    mean = images(size, 1)
+    held = Held(one, size, moves).holding(lambda x, noise: mean.clone())
+    made = held(images(size, 2), 2 * LAYOUT)
+    for image, before, move in zip(made, mean, moves.tolist(), strict=True):
+        m = laid(one, size, (move[0], move[1]))
+        # P image = m, but for the mean colour, which stays D's; image - D lies in P.
+        up, along = (
+            basis(one.periods, axis, torch.arange(side).double()) / math.sqrt(side)
+            for axis, side in enumerate(size)
+        )
+        own = up.T @ (up @ image @ along.T) @ along
+        torch.testing.assert_close(own - before.mean(dim=(1, 2), keepdim=True), m)
+        changed = image - before
+        torch.testing.assert_close(up.T @ (up @ changed @ along.T) @ along, changed)
+    assert torch.equal(held(images(size, 2), LAYOUT), mean)
+
+
+def test_whole_periods_are_taken_where_they_are_near() -> None:
+    one = pattern()
+    assert fits(one, (48, 64))
+    assert fits(one, (50, 62))
+    assert not fits(one, (18, 64))  # one and a half
+    assert not fits(one, (8, 64))
+    assert fits(pattern(None, None), (5, 5))
+    with pytest.raises(ValueError, match="no whole number of periods"):
+        Held(one, (18, 64), torch.zeros(1, 2))
+    squeezed = Held(one, (50, 62), torch.zeros(1, 2, dtype=torch.float64))
+    up = squeezed.up[0]
+    torch.testing.assert_close(up @ up.T, torch.eye(len(up), dtype=torch.float64))

@@ -35,10 +35,15 @@ AS_GOOD = 0.95  # of the power that the best cell holds
 
 @dataclass(frozen=True)
 class Pattern:
-    """A cell (C, I, J), its mean 0, and its periods; one is None where nothing changes that way."""
+    """A cell, its mean 0, and its periods; one is None where nothing changes that way.
+
+    `spread` is the power of what differs from one repetition to the next: the variance of an
+    orthonormal wave of the pattern about what the cell says. Both are (C, I, J).
+    """
 
     periods: Periods
     cell: Tensor
+    spread: Tensor
 
 
 def find_pattern(pictures: Sequence[Tensor]) -> Pattern | None:
@@ -60,9 +65,13 @@ def basis(periods: Periods, axis: int, places: Tensor) -> Tensor:
     if repeats is None:
         return torch.ones_like(places)[None]
     waves = torch.arange(1, max(1, int(repeats / SHORTEST_WAVE)) + 1).to(places)
-    angles = 2 * math.pi / repeats * waves[:, None] * places
-    both = torch.stack([angles.cos(), angles.sin()], dim=1).flatten(0, 1)
-    return torch.cat([torch.ones_like(places)[None], math.sqrt(2) * both])
+    return torch.cat([torch.ones_like(places)[None], _turning(waves / repeats, places)])
+
+
+def _turning(waves: Tensor, places: Tensor) -> Tensor:
+    """sqrt(2) cos and sin of waves (n,) in cycles a pixel at places, in turns: (2 n, places)."""
+    angles = 2 * math.pi * waves[:, None] * places
+    return math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=1).flatten(0, 1)
 
 
 def _without_holes(picture: Tensor) -> Tensor:
@@ -109,7 +118,33 @@ def _cell(picture: Tensor, periods: Periods) -> Pattern:
     up, along = (basis(periods, k, torch.arange(n).to(part)) / n for k, n in enumerate(used))
     cell = up @ part @ along.T
     cell[:, 0, 0] = 0
-    return Pattern(periods, cell)
+    return Pattern(periods, cell, _spread(part, periods))
+
+
+def _spread(part: Tensor, periods: Periods) -> Tensor:
+    """Power at the waves of a cell but for the pattern, from waves half way between its own."""
+    between = []
+    for axis, repeats in enumerate(periods):
+        side = part.shape[axis + 1]
+        places = torch.arange(side).to(part)
+        if repeats is None:
+            between.append(torch.ones_like(places)[None] / math.sqrt(side))
+        else:
+            count = (len(basis(periods, axis, places[:1])) + 1) // 2
+            waves = (torch.arange(count).to(part) + 0.5) / repeats
+            between.append(_turning(waves, places) / math.sqrt(side))
+    power = (between[0] @ part @ between[1].T).square()
+    for axis, repeats in enumerate(periods):
+        if repeats is not None:
+            power = _of_neighbours(power.transpose(axis + 1, 0)).transpose(axis + 1, 0)
+    return power
+
+
+def _of_neighbours(power: Tensor) -> Tensor:
+    """From pairs at waves 1/2, 3/2 ... to 0 and pairs at 1, 2 ...: along the first axis."""
+    halves = (power[0::2] + power[1::2]) / 2
+    pairs = ((halves[1:] + halves[:-1]) / 2).repeat_interleave(2, dim=0)
+    return torch.cat([halves[:1], pairs])
 
 
 def _lines(picture: Tensor) -> tuple[Tensor, float]:

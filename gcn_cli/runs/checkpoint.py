@@ -82,7 +82,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     own = {n: t for n, t in checkpoint.learner_state.items() if not n.startswith("model.")}
     tensors |= {f"learner.{name}": tensor for name, tensor in own.items()}
     if checkpoint.pattern is not None:
-        tensors["pattern"] = checkpoint.pattern.cell
+        tensors["pattern.cell"] = checkpoint.pattern.cell
+        tensors["pattern.spread"] = checkpoint.pattern.spread
     rows = [list(row.values()) for row in checkpoint.history]
     tensors["history"] = torch.tensor(rows, dtype=torch.float64)
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -188,11 +189,12 @@ def _pattern(
 ) -> Pattern | None:
     if periods is None:
         return None
-    known, cell = _periods(periods), tensors["pattern"]
-    waves = [len(basis(known, axis, torch.zeros(1))) for axis in (0, 1)]
-    if tuple(cell.shape) != (channels, *waves) or not bool(cell.isfinite().all()):
-        raise ValueError("a pattern of another shape than its periods have")
-    return Pattern(known, cell)
+    known, found = _periods(periods), below(tensors, "pattern.")
+    shape = (channels, *(len(basis(known, axis, torch.zeros(1))) for axis in (0, 1)))
+    for tensor in (found["cell"], found["spread"]):
+        if tuple(tensor.shape) != shape or not bool(tensor.isfinite().all()):
+            raise ValueError("a pattern of another shape than its periods have")
+    return Pattern(known, found["cell"], found["spread"])
 
 
 def _scales(written: float | list[float], channels: int) -> tuple[float, ...]:

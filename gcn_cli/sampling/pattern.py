@@ -1,11 +1,13 @@
 """Chains that are told where a regular pattern lies: its waves are held while layout is settled.
 
-At levels above LAYOUT the part of D that lies in the waves of the pattern is what the pattern says,
+At high levels a wave of the pattern has for its mean, given a noisy image x, what it would have if
+it were drawn about the pattern m with the variance R of what differs between repetitions,
 
-    D + P (m - D),   P the projection on the waves of its periods, m the pattern, moved at random,
+    m + K (x - m),   K = R / (R + s^2),   in place of what D says,
 
-so that a chain there is what the pattern is plus noise of the level, as data would be, and courses
-are straight and close on a torus however large it is. Below, the model decides alone.
+so that courses are straight and close on a torus however large it is. Waves of no pattern are left
+to the model, and all of them below the level where the noise no longer hides R: there the model
+sees, and decides, how one repetition differs from the next.
 """
 
 import math
@@ -17,7 +19,7 @@ from torch import Tensor
 from gcn_cli.model.pattern import Pattern, basis
 from gcn_cli.sampling.annealed import Denoiser
 
-LAYOUT = 10.0  # noise deviation: below, a pattern is seen, and what is not in it is decided
+HIDDEN = 2.0  # times the deviation of what differs between repetitions: noise that hides it
 MOST_BENT = 0.1  # of a period that it may be made shorter or longer, so that whole ones fit
 
 
@@ -32,22 +34,35 @@ class Held:
             _waves(pattern, axis, side, moves[:, axis]) for axis, side in enumerate(size)
         )
         self.wanted = pattern.cell.to(moves.device) * math.sqrt(size[0] * size[1])
+        self.spread = pattern.spread.to(moves.device)
+        self.level = lowest_level(pattern)
 
     def holding(self, denoise: Denoiser) -> Denoiser:
-        """D with the waves of the pattern held above LAYOUT."""
+        """D with the waves of the pattern held above `level`."""
 
         def held(x: Tensor, noise: float) -> Tensor:
             mean = denoise(x, noise)
-            if noise <= LAYOUT:
+            if noise <= self.level:
                 return mean
-            for image, up, along in zip(mean, self.up, self.along, strict=True):
-                missing = self.wanted - up @ image @ along.T
+            kept = self.spread / (self.spread + noise**2)
+            for noisy, image, up, along in zip(x, mean, self.up, self.along, strict=True):
+                own = torch.lerp(self.wanted, up @ noisy @ along.T, kept)
+                missing = own - up @ image @ along.T
                 missing[:, 0, 0] = 0  # the mean colour is not the pattern's
-                for channel, own in zip(image, missing, strict=True):
-                    channel.addmm_(up.T, own @ along)
+                for channel, waves in zip(image, missing, strict=True):
+                    channel.addmm_(up.T, waves @ along)
             return mean
 
         return held
+
+
+def lowest_level(pattern: Pattern) -> float:
+    """The noise deviation down to which a pattern is held.
+
+    HIDDEN times the root of the spread, in the mean over waves weighted by the pattern's own power.
+    """
+    power, spread = pattern.cell.square().sum(dim=0), pattern.spread.sum(dim=0)
+    return HIDDEN * math.sqrt(float((power * spread).sum() / power.sum()))
 
 
 def fits(pattern: Pattern, size: Sequence[int]) -> bool:

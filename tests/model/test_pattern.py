@@ -91,3 +91,13 @@ def test_holes_are_left_out_of_what_is_found() -> None:
     found = find_pattern([picture])
     assert isinstance(found, Pattern)
     assert bool(found.cell.isfinite().all())
+
+
+def test_the_spread_is_the_power_of_the_grain() -> None:
+    """Of white grain of deviation d in the picture, d^2 at every wave."""
+    grain = torch.randn(1, 256, 256, generator=torch.Generator().manual_seed(0))
+    picture = grid(16, 16) * 3 + 0.5 * grain
+    found = find_pattern([picture - picture.mean()])
+    assert found is not None
+    assert found.spread.shape == found.cell.shape
+    assert float(found.spread.mean()) == pytest.approx(0.25, rel=0.15)

@@ -12,7 +12,7 @@ import gcn_cli as gcn
 from gcn_cli.errors import InputError
 from gcn_cli.runs.synthesis import _moves
 from gcn_cli.sampling.annealed import noise_levels
-from gcn_cli.sampling.pattern import LAYOUT, Held
+from gcn_cli.sampling.pattern import Held, lowest_level
 from gcn_cli.sampling.request import Request
 from tests.runs.small import LADDER
 
@@ -53,12 +53,14 @@ def test_chains_are_the_pattern_and_noise_where_layout_is_settled(model: gcn.Mod
     """Each moved by a share of its own, whatever the batch."""
     size, pattern, levels = (64, 48), model.checkpoint.pattern, noise_levels(25, 100.0, 0.03)
     assert pattern is not None
-    settled = next(number for number, level in enumerate(levels) if level <= LAYOUT)
+    settled = next(number for number, level in enumerate(levels) if level <= lowest_level(pattern))
     seen: list[torch.Tensor] = []
     (made,) = model.samples(
         size=(48, 64), numbers=[2], on_state=lambda x: seen.append(x[0].clone())
     )
-    chain = seen[settled - 1]  # after the step that ends at the first level not above LAYOUT
+    chain = seen[
+        settled - 1
+    ]  # after the step that ends at the first level at which the model decides
     moves = [_moves(Request(), [number]) for number in (2, 3)]
     off = []
     for move in moves:
@@ -84,11 +86,11 @@ def test_a_damaged_pattern_is_refused(model: gcn.Model, tmp_path: Path) -> None:
     with safe_open(tmp_path / "m.safetensors", "pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    cell = tensors["pattern"]
+    cell = tensors["pattern.cell"]
     for damaged in (cell[:, :-1], cell * torch.nan, None):
-        changed = {name: tensor for name, tensor in tensors.items() if name != "pattern"}
+        changed = {name: tensor for name, tensor in tensors.items() if name != "pattern.cell"}
         if damaged is not None:
-            changed["pattern"] = damaged.contiguous()
+            changed["pattern.cell"] = damaged.contiguous()
         save_file(changed, tmp_path / "bad.safetensors", metadata=metadata)
         with pytest.raises(InputError, match="incomplete or inconsistent"):
             gcn.load(tmp_path / "bad.safetensors")

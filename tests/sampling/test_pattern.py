@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from gcn_cli.model.pattern import Pattern, basis
-from gcn_cli.sampling.pattern import LAYOUT, Held, fits
+from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.noise import ImageNoise
+from gcn_cli.sampling.pattern import HIDDEN, Held, fits, lowest_level
 
 
-def pattern(down: float | None = 12.0, across: float | None = 16.0) -> Pattern:
+def pattern(down: float | None = 12.0, across: float | None = 16.0, spread: float = 0.0) -> Pattern:
     waves = [len(basis((down, across), axis, torch.zeros(1))) for axis in (0, 1)]
     cell = torch.randn(3, *waves, generator=torch.Generator().manual_seed(0)).double()
     cell[:, 0, 0] = 0
-    return Pattern((down, across), cell)
+    return Pattern((down, across), cell, torch.full_like(cell, spread))
 
 
 def images(size: tuple[int, int], seed: int) -> Tensor:
@@ -39,7 +41,7 @@ def test_held_waves_are_those_of_the_pattern_and_the_rest_is_ds(
     moves = torch.tensor([[0.0, 0.0], [0.25, 0.5]], dtype=torch.float64)
     mean = images(size, 1)
     held = Held(one, size, moves).holding(lambda x, noise: mean.clone())
-    made = held(images(size, 2), 2 * LAYOUT)
+    made = held(images(size, 2), 5.0)
     for image, before, move in zip(made, mean, moves.tolist(), strict=True):
         m = laid(one, size, (move[0], move[1]))
         # P image = m, but for the mean colour, which stays D's; image - D lies in P.
@@ -51,7 +53,6 @@ def test_held_waves_are_those_of_the_pattern_and_the_rest_is_ds(
         torch.testing.assert_close(own - before.mean(dim=(1, 2), keepdim=True), m)
         changed = image - before
         torch.testing.assert_close(up.T @ (up @ changed @ along.T) @ along, changed)
-    assert torch.equal(held(images(size, 2), LAYOUT), mean)
 
 
 def test_whole_periods_are_taken_where_they_are_near() -> None:
@@ -66,3 +67,30 @@ def test_whole_periods_are_taken_where_they_are_near() -> None:
     squeezed = Held(one, (50, 62), torch.zeros(1, 2, dtype=torch.float64))
     up = squeezed.up[0]
     torch.testing.assert_close(up @ up.T, torch.eye(len(up), dtype=torch.float64))
+
+
+def test_what_differs_between_repetitions_is_drawn_about_the_pattern() -> None:
+    """Annealed with no other D than that, waves are N(m, R)."""
+    size, spread, count = (24, 32), 4.0, 200
+    one = pattern(spread=spread)
+    held = Held(one, size, torch.zeros(count, 2, dtype=torch.float64))
+    noise = ImageNoise(0, "chain", range(count))
+    levels = noise_levels(40, 100.0, 1.001 * lowest_level(one))
+    start = levels[0] * ImageNoise(0, "start", range(count))((count, 3, *size)).double()
+    denoise = held.holding(lambda x, _: torch.zeros_like(x))
+    seen: list[Tensor] = []
+    anneal(start, denoise, levels, noise, lambda _, x: seen.append(x.clone()))
+    waves = held.up @ seen[-2][:, 0] @ held.along.transpose(1, 2) - held.wanted[0]
+    waves[:, 0, 0] = 0
+    expected = spread + levels[-1] ** 2
+    assert float(waves.square().mean()) == pytest.approx(expected, rel=0.1)
+
+
+def test_a_pattern_is_held_while_noise_hides_what_differs() -> None:
+    one, size = pattern(spread=4.0), (48, 64)
+    level = lowest_level(one)
+    assert level == pytest.approx(HIDDEN * math.sqrt(3 * 4.0))  # of three channels together
+    held, mean = Held(one, size, torch.zeros(2, 2, dtype=torch.float64)), images(size, 1)
+    denoise = held.holding(lambda x, noise: mean.clone())
+    assert torch.equal(denoise(images(size, 2), level), mean)
+    assert not torch.equal(denoise(images(size, 2), 1.01 * level), mean)

@@ -19,7 +19,7 @@ from torch import Tensor
 from gcn_cli.model.pattern import Pattern, basis
 from gcn_cli.sampling.annealed import Denoiser
 
-HIDDEN = 2.0  # times the deviation of what differs between repetitions: noise that hides it
+HIDDEN = 1.4  # times the deviation of what differs between repetitions: noise that hides it
 MOST_BENT = 0.1  # of a period that it may be made shorter or longer, so that whole ones fit
 
 

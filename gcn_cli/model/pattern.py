@@ -28,6 +28,8 @@ LONGEST = 4  # waves in the picture, which have too few about them to be told
 ABOUT = 13  # waves a side of which the median is taken
 LEAST_SHARE = 0.05  # of the power, in lines
 LEAST_HELD = 0.5  # of the lines' power that repeats itself exactly, or courses bend in the exemplar
+LARGEST = 1024  # pixels a side that are looked at: enough for any pattern that a model can follow
+STRIP = 2**15  # waves whose surroundings are laid out at a time: 22 MB
 SHORTEST_WAVE = 4.0  # pixels: shorter ones are left to the model
 MULTIPLES = (1, 2, 3)  # of the first period that are tried: courses are moved by half a brick
 AS_GOOD = 0.95  # of the power that the best cell holds
@@ -80,7 +82,10 @@ def _without_holes(picture: Tensor) -> Tensor:
 
 
 def _pattern(picture: Tensor) -> Pattern | None:
-    """Of one picture (C, H, W) of mean 0."""
+    """Of one picture (C, H, W) of mean 0, its first LARGEST pixels down and across."""
+    picture = picture[:, :LARGEST, :LARGEST]
+    if min(picture.shape[1:]) < ABOUT:
+        return None
     lines, share = _lines(picture)
     if share < LEAST_SHARE:
         return None
@@ -147,14 +152,24 @@ def _of_neighbours(power: Tensor) -> Tensor:
     return torch.cat([halves[:1], pairs])
 
 
+def _median_about(power: Tensor) -> Tensor:
+    """Median over ABOUT x ABOUT waves of a power spectrum (H, W), some rows at a time."""
+    half = ABOUT // 2
+    about = F.pad(power[None, None], (half,) * 4, mode="circular")[0, 0]
+    few = max(1, STRIP // power.shape[1])
+    found = []
+    for top in range(0, len(power), few):
+        rows = about[top : min(top + few, len(power)) + 2 * half]
+        found.append(rows.unfold(0, ABOUT, 1).unfold(1, ABOUT, 1).flatten(2).median(dim=-1).values)
+    return torch.cat(found)
+
+
 def _lines(picture: Tensor) -> tuple[Tensor, float]:
     """What the lines alone make of a picture (C, H, W) of mean 0, and their share of its power."""
     height, width = picture.shape[1:]
     window = torch.outer(*(torch.hann_window(n, periodic=False) for n in (height, width)))
     power = torch.fft.fft2(picture * window.to(picture)).abs().square().sum(dim=0)
-    half = ABOUT // 2
-    about = F.pad(power[None, None], (half,) * 4, mode="circular")[0, 0]
-    median = about.unfold(0, ABOUT, 1).unfold(1, ABOUT, 1).flatten(2).median(dim=-1).values
+    median = _median_about(power)
     up, along = (torch.fft.fftfreq(n).to(picture) * n for n in (height, width))
     told = torch.hypot(up[:, None], along) >= LONGEST
     above = power / median.clamp_min(1e-12 * float(power.max()))

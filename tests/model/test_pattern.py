@@ -101,3 +101,9 @@ def test_the_spread_is_the_power_of_the_grain() -> None:
     assert found is not None
     assert found.spread.shape == found.cell.shape
     assert float(found.spread.mean()) == pytest.approx(0.25, rel=0.15)
+
+
+def test_small_and_plain_pictures_have_none() -> None:
+    assert find_pattern([noise(side=8)]) is None
+    assert find_pattern([torch.zeros(3, 64, 64)]) is None
+    assert find_pattern([scaled(grid(3.0, 3.0)[:, :24, :24])]) is None

@@ -119,8 +119,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pictures", type=Path, help="folder of pictures")
     parser.add_argument("--output", type=Path, default=Path("gallery"))
-    own, _, train = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
-    options = parser.parse_args(shlex.split(own), argparse.Namespace(train=shlex.split(train)))
+    words = sys.argv[1:]
+    own = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:own], argparse.Namespace(train=words[own + 1 :]))
     found = sorted(p for p in options.pictures.iterdir() if p.suffix.lower() in PICTURES)
     if not found:
         sys.exit(f"{options.pictures}: no pictures ({', '.join(PICTURES)})")

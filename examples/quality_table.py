@@ -66,8 +66,9 @@ def main() -> None:
     parser.add_argument("--preset", default="default")
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs/table"))
-    own, _, train = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
-    options = parser.parse_args(shlex.split(own), argparse.Namespace(train=shlex.split(train)))
+    words = sys.argv[1:]
+    own = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:own], argparse.Namespace(train=words[own + 1 :]))
     found = sorted(p for p in options.pictures.iterdir() if p.suffix.lower() in PICTURES)
     if not found:
         sys.exit(f"{options.pictures}: no pictures ({', '.join(PICTURES)})")

@@ -120,8 +120,8 @@ class LadderConfig(_Checked):
         return not self.exact_gates
 
     @property
-    def finds_patterns(self) -> bool:
-        """Whether samples follow a regular pattern of the pictures: those of textures."""
+    def texture_ladder(self) -> bool:
+        """Whether a texture is learned, from crops, at all levels of noise."""
         return self.crop is not None
 
     @property
@@ -204,7 +204,7 @@ class PaperConfig(_Checked):
     unit_deviation = False  # pixels stay in grey levels
     steps_lowered = ("learning_rate", "step_size")
     smooth_gates = False
-    finds_patterns = False
+    texture_ladder = False
     stride = 1  # images may have any side
     space_to_depth = 1
 

@@ -98,9 +98,9 @@ def command(
     from gcn_cli.runs.library import load
 
     page = None if report is None else Path(report) / "index.html"
-    written = [Path(one) for one in (filters, map_) if one not in (None, "-")]
-    for path in (*written, *([] if page is None else [page])):
-        refuse_existing(path, overwrite)
+    for path in (filters, map_, page):
+        if path not in (None, "-"):
+            refuse_existing(Path(path), overwrite)
     final = Final("inspect")
     loaded = load(model, device="cpu")
     facts = loaded.describe()

@@ -69,8 +69,7 @@ def filters_at(
             f"--at {at[0]},{at[1]}: the picture, as the model sees it, has {width}x{height} pixels"
         )
     density, net = loaded.family.density(level, torch.float32), loaded.family.net
-    x = loaded.pixels.to_model(pixels)[None].to(model.device)
-    sheets = painted(density, x, net.receptive_fields(), at)
+    sheets = painted(density, loaded.seen(pixels), net.receptive_fields(), at)
     widest = max(sheet.shape[2] for sheet in sheets)
     laid = [F.pad(sheet, (0, widest - sheet.shape[2], 0, 8), value=127.5) for sheet in sheets]
     return torch.cat(laid, dim=1)
@@ -116,9 +115,10 @@ def heat(values: Tensor, ends: tuple[float, float] | None = None) -> Tensor:
     values = values.cpu().float()
     flat = values.flatten()
     some = flat[:: max(1, len(flat) // 100_000)]
-    low, high = torch.quantile(some, torch.tensor([0.01, 0.99])) if ends is None else (
-        torch.tensor(ends)
-    )  # fmt: skip
+    if ends is None:
+        low, high = torch.quantile(some, torch.tensor([0.01, 0.99]))
+    else:
+        low, high = torch.tensor(ends)
     place = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1) * (len(COLD) - 1)
     lower = place.floor().long().clamp_max(len(COLD) - 2)
     mixed = torch.lerp(COLD[lower], COLD[lower + 1], (place - lower)[..., None])

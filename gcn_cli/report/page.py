@@ -20,7 +20,7 @@ from gcn_cli.quality import MEANINGS, Yardstick
 from gcn_cli.report import inside
 from gcn_cli.report.curves import MEANINGS as CURVE_MEANINGS
 from gcn_cli.report.curves import curve
-from gcn_cli.runs.grading import EXEMPLAR, in_words, rounded
+from gcn_cli.runs.grading import in_words, kept_exemplar, rounded
 from gcn_cli.runs.model import Model
 from gcn_cli.runs.pictures import Linked
 from gcn_cli.runs.reconstruction import fitted
@@ -88,8 +88,8 @@ def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
     frames, made = inside.walk(model)
     sample = made[:, :LARGEST, :LARGEST]
     by = _tried(model.yardstick)
-    kept = model.run / EXEMPLAR if model.run is not None else None
-    exemplar = None if kept is None or not kept.exists() else images.open_picture(str(kept))
+    kept = kept_exemplar(model.run)
+    exemplar = None if kept is None else images.open_picture(kept)
     looked_at = picture if picture is not None else exemplar
     pixels = sample
     if looked_at is not None and len(model.maps) == 1:
@@ -154,14 +154,9 @@ def _grades(measures: dict[str, float]) -> dict[str, Any]:
     return {"words": in_words(grades), "rows": rows}
 
 
-def _seen(model: Model, pixels: Tensor) -> Tensor:
-    """A picture (C, H, W) as the model sees it, (1, C, H, W) where the model is."""
-    return model.checkpoint.pixels.to_model(pixels)[None].to(model.device)
-
-
 def _painted(model: Model, pixels: Tensor) -> list[Figure]:
     density = model.checkpoint.family.density(None, torch.float32)
-    net, x = model.checkpoint.family.net, _seen(model, pixels)
+    net, x = model.checkpoint.family.net, model.checkpoint.seen(pixels)
     sheets = inside.painted(density, x, net.receptive_fields())
     fields = net.receptive_fields()
     return [
@@ -172,7 +167,7 @@ def _painted(model: Model, pixels: Tensor) -> list[Figure]:
 
 def _maps(model: Model, pixels: Tensor) -> list[Figure]:
     density = model.checkpoint.family.density(None, torch.float32)
-    x = _seen(model, pixels)
+    x = model.checkpoint.seen(pixels)
     mean, energy, residual = inside.piece(density, x)
     mean = model.checkpoint.pixels.to_pixels(mean[None].cpu())[0].clamp(0, 255)
     shown = [
@@ -215,7 +210,7 @@ def _basin(model: Model, pixels: Tensor) -> dict[str, Any]:
 
 
 def _denoised(model: Model, pixels: Tensor) -> list[Figure]:
-    x = _seen(model, pixels)
+    x = model.checkpoint.seen(pixels)
     shown = []
     for level, pair in zip(LEVELS, inside.denoised(model, x, LEVELS), strict=True):
         both = torch.stack([_first(model, one) for one in pair])

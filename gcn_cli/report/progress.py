@@ -9,7 +9,7 @@ from gcn_cli import images
 from gcn_cli.errors import InputError
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.report.page import curves, figure, render
-from gcn_cli.runs.grading import EXEMPLAR
+from gcn_cli.runs.grading import kept_exemplar
 
 REFRESHED = 20  # seconds after which a browser loads it again
 EVERY = 20.0  # seconds between two pages
@@ -44,8 +44,9 @@ class Progress:
             "curves": curves(self._history()),
         }
         pair = []
-        if (self.run / EXEMPLAR).exists():
-            exemplar = images.open_picture(str(self.run / EXEMPLAR))
+        kept = kept_exemplar(self.run)
+        if kept is not None:
+            exemplar = images.open_picture(kept)
             pair.append(figure(exemplar.values, "the exemplar"))
         previews = sorted((self.run / "previews").glob("*.png"))
         if previews:

@@ -56,6 +56,10 @@ class Checkpoint:
         """What it was trained with."""
         return self.family.config
 
+    def seen(self, pixels: Tensor) -> Tensor:
+        """A picture (C, H, W) in 0..255 as the model sees it, (1, C, H, W) where the model is."""
+        return self.pixels.to_model(pixels)[None].to(self.family.net.weights[0].device)
+
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint; an older file at `path` stays whole until the new one is."""

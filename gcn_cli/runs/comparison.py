@@ -55,7 +55,7 @@ def compare(models: Sequence[Checkpoint], picture: Linked, dtype: torch.dtype) -
 def _evidence(loaded: Checkpoint, picture: Linked, stride: int, dtype: torch.dtype) -> float:
     """log p(I) in pixels, up to what all models share, of whole multiples of `stride` pixels."""
     config, family, scale = loaded.config, loaded.family, set(loaded.pixels.scale)
-    if config.crop is None or len(scale) > 1 or not config.unit_deviation:
+    if not config.texture_ladder or len(scale) > 1:
         raise InputError("--compare: is for ladders of textures, of one picture each")
     pixels = to_pixels(picture, loaded.maps)
     height, width = (side // stride * stride for side in pixels.shape[1:])

@@ -43,7 +43,7 @@ def denoise(
     size = (height + wider[0], width + wider[1])
     canvas = planned(family, request, size, dtype, "off")
     run = family.denoiser(request, canvas, dtype)
-    x = loaded.pixels.to_model(pixels)[None].to(family.net.weights[0].device)
+    x = loaded.seen(pixels)
     x = F.pad(x, (0, wider[1], 0, wider[0]), mode="reflect")
     if sigma is None:
         level = estimated_level(x, run, HIGHEST)

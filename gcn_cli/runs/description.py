@@ -59,7 +59,7 @@ def judge(loaded: Checkpoint, density: GenerativeModel, pixels: Tensor) -> dict[
 
     A smooth gate counts by how far it is open.
     """
-    x = loaded.pixels.to_model(pixels)[None].to(loaded.family.net.weights[0].device)
+    x = loaded.seen(pixels)
     gates = density.activation_pattern(x)
     whole = float(energy(density, x))
     return {

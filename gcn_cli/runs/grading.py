@@ -28,6 +28,12 @@ def keep_exemplar(run: Path, pictures: Sequence[Tensor], channels: int) -> None:
     images.write(torch.where(picture.isnan(), mean, picture), str(run / EXEMPLAR))
 
 
+def kept_exemplar(run: Path | None) -> str | None:
+    """The file of the exemplar that a run keeps; None where it keeps none."""
+    kept = None if run is None else run / EXEMPLAR
+    return None if kept is None or not kept.exists() else str(kept)
+
+
 def yardstick(loaded: Checkpoint, run: Path | None, exemplar: Linked | None) -> Yardstick:
     """The exemplar to measure by: that of the run, or the one given, shrunk as for training.
 
@@ -36,10 +42,9 @@ def yardstick(loaded: Checkpoint, run: Path | None, exemplar: Linked | None) -> 
     if loaded.config.crop is None:
         raise InputError("measures of quality are for textures, learned from crops")
     if exemplar is None:
-        kept = None if run is None else run / EXEMPLAR
-        if kept is None or not kept.exists():
-            raise InputError("the run keeps no exemplar to measure by; give it (--exemplar)")
-        exemplar = str(kept)
+        exemplar = kept_exemplar(run)
+    if exemplar is None:
+        raise InputError("the run keeps no exemplar to measure by; give it (--exemplar)")
     try:
         return Yardstick(to_pixels(exemplar, loaded.maps[:1], None, loaded.config.shrink))
     except ValueError as error:

@@ -218,9 +218,9 @@ class Model:
 
         A published model's chain needs more steps from noise than it takes by default.
         """
-        kept = self.run is not None and (self.run / grading.EXEMPLAR).exists()
-        texture = self.config.crop is not None and self.config.unit_deviation
-        return kept and texture and min(self.checkpoint.image_size) >= SMALLEST
+        kept = grading.kept_exemplar(self.run) is not None
+        large = min(self.checkpoint.image_size) >= SMALLEST
+        return kept and self.config.texture_ladder and large
 
     def grade(
         self,

@@ -43,8 +43,7 @@ def auto_encode(
     energy: `energy_fall` in all, `caught` where no step lowers it further, `at_kink` the share of
     gates that a small step flips.
     """
-    device = loaded.family.net.weights[0].device
-    start = loaded.pixels.to_model(pixels)[None].to(device)
+    start = loaded.seen(pixels)
     more: dict[str, float] = {}
     if steps == 1:
         result = reconstruct(density, start)

@@ -50,7 +50,7 @@ class Training:
         )
         self.in_units = [self.pixels.to_model(picture) for picture in pictures]
         self._make(config)
-        self.pattern = find_pattern(self.in_units) if config.finds_patterns else None
+        self.pattern = find_pattern(self.in_units) if config.texture_ladder else None
         self.periods: Periods = (None, None)
         if self.pattern is not None:
             self.periods = self.pattern.periods

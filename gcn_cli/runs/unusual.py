@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from gcn_cli.errors import InputError
 from gcn_cli.model.energy import GenerativeModel
 from gcn_cli.runs.checkpoint import Checkpoint
-from gcn_cli.runs.grading import EXEMPLAR
+from gcn_cli.runs.grading import kept_exemplar
 from gcn_cli.runs.pictures import Linked
 from gcn_cli.runs.reconstruction import fitted
 
@@ -40,12 +40,12 @@ def unusual(
     Raises InputError where the run keeps no exemplar, or one that is only a part of what was
     learned.
     """
-    kept = None if run is None else run / EXEMPLAR
-    if kept is None or not kept.exists():
+    kept = kept_exemplar(run)
+    if kept is None:
         raise InputError("--map: the run keeps no exemplar to compare with; train it again")
     if len(loaded.maps) > 1:
         raise InputError("--map: of linked maps the run keeps the first only; one map is needed")
-    own = _energies(loaded, density, str(kept))
+    own = _energies(loaded, density, kept)
     deviations = (_energies(loaded, density, picture) - own.mean()) / own.std()
     most = int(deviations.argmax())
     width = deviations.shape[1]
@@ -55,8 +55,7 @@ def unusual(
 
 def _energies(loaded: Checkpoint, density: GenerativeModel, picture: Linked) -> Tensor:
     """Energy of every pixel in the mean over its surroundings, (H, W)."""
-    x = loaded.pixels.to_model(fitted(loaded, picture))[None]
-    found = density.energy_map(x.to(loaded.family.net.weights[0].device))
+    found = density.energy_map(loaded.seen(fitted(loaded, picture)))
     side = min(ABOUT, *(2 * length - 1 for length in found.shape[1:]))
     edges = (side // 2,) * 4
     return F.avg_pool2d(F.pad(found[:, None], edges, mode="reflect"), side, stride=1)[0, 0].cpu()

@@ -1,6 +1,7 @@
 """gcn inspect: a preset, a model, or what a model makes of a picture."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,10 @@ def command(
         raise click.UsageError("--at: is a pixel of a --picture whose --filters are written")
     place = None if at is None else _pixel(at)
     if compare:
+        _refuse_beside_compare(
+            {"--model": model, "--level": level, "--filters": filters, "--map": map_}
+            | {"--details": details or None, "--report": report}
+        )
         _compare(compare, picture, as_json=as_json)
         return
     from gcn_cli.cli.output import Final
@@ -164,6 +169,13 @@ def _unusual(loaded: "Model", picture: str, level: float | None, path: str) -> d
         "most_unusual": round(found.most, 2),
         "most_unusual_at": list(found.place),
     }
+
+
+def _refuse_beside_compare(options: Mapping[str, object]) -> None:
+    """What is not None of them is of one model."""
+    for name, value in options.items():
+        if value is not None:
+            raise click.UsageError(f"{name}: is of one model, --compare of several; leave it out")
 
 
 def _compare(runs: tuple[str, ...], picture: str | None, *, as_json: bool) -> None:

@@ -73,3 +73,12 @@ def test_what_cannot_be_compared_is_refused(here: Path) -> None:
     mixed = gcn(*words, cwd=here)
     assert mixed.returncode == 2
     assert b"models of grey and of colour" in mixed.stderr
+
+
+@pytest.mark.parametrize("words", [["--map", "map.png"], ["--details"], ["--level", "2"]])
+def test_what_is_of_one_model_is_refused_beside_several(here: Path, words: list[str]) -> None:
+    both = ["--compare", "noise", "--compare", "stripes", "--picture", "noise.png"]
+    done = gcn("inspect", *both, *words, cwd=here)
+    assert done.returncode == 2
+    assert f"{words[0]}: is of one model, --compare of several".encode() in done.stderr
+    assert not (here / "map.png").exists()

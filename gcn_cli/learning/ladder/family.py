@@ -24,7 +24,8 @@ from gcn_cli.sampling.langevin import Callback
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 from gcn_cli.sampling.request import Request, check_positive, refused_size
 
-STEPS = 25  # where quality hardly rises with evaluations any more
+STEPS = 25  # where the quality of textures hardly rises with evaluations any more
+OBJECT_STEPS = 60  # the same of aligned objects, which have to agree from end to end
 STRIPS = 400 * 2**20  # bytes: what is worked on at a time, and the program
 MAPS_A_GATE = 2.8  # memory of an evaluation over that of all gates, measured
 FREE_BORDER = 64  # pixels that are cut off where a picture is to end freely
@@ -122,8 +123,13 @@ class LadderFamily:
 
     def steps(self, request: Request) -> int:
         """Evaluations of D, one a level; every level but the last several times in `rounds`."""
-        levels = STEPS if request.steps is None else request.steps
+        levels = self._levels(request)
         return levels if request.rounds is None else (levels - 1) * request.rounds + 1
+
+    def _levels(self, request: Request) -> int:
+        """How many levels of noise a chain meets."""
+        usual = OBJECT_STEPS if self.config.head else STEPS
+        return usual if request.steps is None else request.steps
 
     def block(self, request: Request, side: int) -> tuple[int, int] | None:
         """Whole strides and their margins, on a torus; a head has the places of a whole image."""
@@ -153,7 +159,7 @@ class LadderFamily:
         bent: Callable[[Denoiser], Denoiser] | None = None,
     ) -> Tensor:
         """Annealed Langevin dynamics, from white noise or from a picture with noise put on."""
-        config, steps = self.config, STEPS if request.steps is None else request.steps
+        config, steps = self.config, self._levels(request)
         device = self.net.weights[0].device
         noise = ImageNoise(request.seed, "chain", numbers, device).at(request.temperature)
         highest = config.noise_max

@@ -23,7 +23,8 @@ from gcn_cli.model.spec import Lattice
 @click.option(
     "--steps",
     type=click.IntRange(min=0),
-    help="Langevin evaluations of every picture  [default: 25 for a ladder, 60 for one of objects, else 100]",
+    help="Langevin evaluations of every picture  [default: 25 for a ladder, 60 where it is of "
+    "objects, else 100]",
 )
 @click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="pictures")
 @click.option("--size", type=Size(), help="512 or WIDTHxHEIGHT  [default: that of training]")

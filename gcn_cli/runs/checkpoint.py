@@ -28,9 +28,12 @@ from gcn_cli.model.period import Periods
 from gcn_cli.model.spec import parse_layers
 from gcn_cli.version import VERSION
 
-FORMAT = 7
-# 4 lacks what was asked for, where that was cut down; 5 lacks maps; 6 lacks patterns
-READABLE = (4, 5, 6, 7)
+FORMAT = 8
+# 4 lacks what was asked for, where that was cut down; 5 lacks maps; 6 lacks patterns; 7 lacks the
+# mean of aligned pictures
+READABLE = (4, 5, 6, 7, 8)
+
+MEAN = "spectrum.middle"  # of aligned pictures, in a ladder's state
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,13 @@ def _assemble(
 ) -> Checkpoint:
     config = from_json(description["config"])
     height, width = description["image_size"]
-    layers, found = parse_layers(description["layers"]), below(tensors, "model.")
+    layers = parse_layers(description["layers"])
     with torch.device("meta"):  # before memory is taken for what a damaged file asks for
         expected = build(config, (height, width), layers).net.state_dict()
+    if description["format"] < 8 and MEAN in expected:
+        for prefix in ("model.", "learner.net."):
+            tensors[prefix + MEAN] = torch.zeros(expected[MEAN].shape)
+    found = below(tensors, "model.")
     if {n: t.shape for n, t in expected.items()} != {n: t.shape for n, t in found.items()}:
         raise ValueError("weights of other shapes than its layers have")
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):

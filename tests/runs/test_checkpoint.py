@@ -3,9 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import gcn_cli
@@ -76,6 +78,29 @@ def test_bad_files_are_one_clear_line(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="incomplete"):
         checkpoint.load(path)
+
+
+def test_a_file_of_format_7_has_no_mean_of_aligned_pictures(tmp_path: Path) -> None:
+    """It loads as what it was, about 0, and its training goes on."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = [255 * torch.rand(3, 16, 16, generator=generator) for _ in range(3)]
+    settings: dict[str, Any] = {
+        "preset": "object", "layers": "4@3", "batch_size": 2, "iterations": 4, "device": "cpu"
+    }  # fmt: skip
+    gcn_cli.train(pictures, output=tmp_path, should_stop=lambda: True, **settings)
+    path = tmp_path / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["gcn"]) | {"format": 7}
+        kept = {
+            name: file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118
+            if not name.endswith("spectrum.middle")
+        }
+        assert len(kept) == len(list(file.keys())) - 2
+    save_file(kept, path, metadata={"gcn": json.dumps(description)})
+    net = checkpoint.load(path).family.net
+    assert float(net.state_dict()["spectrum.middle"].abs().max()) == 0
+    assert gcn_cli.train(pictures, output=tmp_path, **settings).complete
 
 
 OLD = Path(__file__).parent.parent / "data" / "format4"

@@ -64,7 +64,10 @@ class LadderFamily:
     ) -> LadderLearner:
         """First filters drawn, the spectrum measured, from here on the learner's."""
         self.net.initialise(named_generator(self.config.seed, "layer", 0))
-        if not self.config.head:
+        if self.config.head:
+            turned = [one.flip(-1) for one in observed.pictures] if self.config.flips else []
+            self.net.spectrum.fit_aligned([*observed.pictures, *turned])
+        else:
             # Half a picture at most, so that there are several windows to take the mean of.
             half = min(roomiest(picture) for picture in observed.pictures) // 2
             self.net.spectrum.fit(observed.pictures, min(half, *observed.image_size))

@@ -1,6 +1,7 @@
 """One level of a ladder, with the names of the paper's model: p_s, its score, B and gates."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from gcn_cli.model.energy import spread
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import ascend, descend, prepare
+from gcn_cli.model.spec import Lattice
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class LadderLevel:
     def score(self, x: Tensor) -> Tensor:
         """f(I; w, s): (N, C, H, W) -> (N,)."""
         own = self.net.total(x / self.sigma, self._log_noise(x)) / self.noise
-        return own + (x * self._quadratic_slope(x)).sum(dim=(1, 2, 3)) / 2
+        return own + self._gaussian(self.net.spectrum.score_map, x).sum(dim=(1, 2, 3))
 
     @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
@@ -38,7 +40,7 @@ class LadderLevel:
         prepared = prepare(self.net, self.dtype)
         up = ascend(self.net, x / self.sigma, self._log_noise(x), prepared)
         own = descend(self.net, up).slope.to(x.dtype) / (self.noise * self.sigma)
-        return own + self._quadratic_slope(x)
+        return own + self._gaussian(self.net.spectrum.slope, x)
 
     def responses(self, x: Tensor) -> list[Tensor]:
         """Rectified responses, layer by layer, differentiable: (N, filters, h, w)."""
@@ -50,7 +52,8 @@ class LadderLevel:
 
         A response counts where it is, evenly over the pixels it stands for.
         """
-        own = (x.square() / self.sigma**2 - x * self._quadratic_slope(x)).sum(dim=1) / 2
+        gaussian = self._gaussian(self.net.spectrum.score_map, x)
+        own = (x.square() / (2 * self.sigma**2) - gaussian).sum(dim=1)
         for layer, responses in enumerate(self.responses(x)):
             counted = (self.net.readout(layer) * responses).sum(dim=1) / self.noise
             own -= spread(counted, (x.shape[-2], x.shape[-1]))
@@ -62,10 +65,9 @@ class LadderLevel:
         prepared = prepare(self.net, self.dtype)
         return ascend(self.net, x / self.sigma, self._log_noise(x), prepared).gates
 
-    def _quadratic_slope(self, x: Tensor) -> Tensor:
-        """Q_s I."""
-        noise = x.new_full((len(x),), self.noise)
-        return self.net.spectrum.slope(x, noise, self.net.lattice)
+    def _gaussian(self, part: Callable[[Tensor, Tensor, Lattice], Tensor], x: Tensor) -> Tensor:
+        """What the spectrum alone says, at this level."""
+        return part(x, x.new_full((len(x),), self.noise), self.net.lattice)
 
     def _log_noise(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), math.log(self.noise))

@@ -7,9 +7,9 @@ q_s = N(0, (s^2 + 1) Id), with one set of filters for all levels:
     F(z; s) = sum over layers l, filters k, places x of  r_k^l stride_l F_k^l(x; z, s).
 
 Every layer reads out into the score; the level enters through a gain and a bias per filter; Q_s is
-fixed by the data's power spectrum (`spectrum.py`). This is F as it is written, for automatic
-differentiation; `passes.py` computes it and its gradient rearranged to what hardware likes,
-`level.py` has p_s with the names of the paper's model.
+fixed by the data's power spectrum, about the mean image where images are aligned (`spectrum.py`).
+This is F as it is written, for automatic differentiation; `passes.py` computes it and its gradient
+rearranged to what hardware likes, `level.py` has p_s with the names of the paper's model.
 """
 
 import itertools
@@ -53,7 +53,7 @@ class LadderNet(nn.Module):
         self.channels, self.depth, self.rectifier = channels, depth, rectifier
         self.lattice = Lattice(lattice)
         self.image_size = head_for
-        self.spectrum = Spectrum(channels)
+        self.spectrum = Spectrum(channels, head_for)
         sizes = self.map_sizes(*head_for) if head_for else [(1, 1)] * len(self.layers)
         below = [channels * depth**2, *(layer.filters for layer in self.layers)]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()

@@ -14,6 +14,9 @@ given the noisy one becomes, with Wiener's filter K_s,
 
 C is diagonal in colour axes and in waves: those of a torus, or else cosines, for an image that is
 mirrored at its border. Power is kept for waves up and across alike, without their direction.
+
+Aligned images have a mean image m too, which a texture has not: the Gaussian is then N(m, C),
+D(I) = m + K_s (I - m) without filters, and f has <I, (C + s^2 Id)^-1 m> besides.
 """
 
 import math
@@ -35,14 +38,19 @@ STEPS = 8  # power is measured in up to STEPS + 1 windows along each side
 class Spectrum(nn.Module):
     """Power by colour axis and wave. `axes` (C, C), a row an axis; `power` (C, 129, 129).
 
-    Until `fit` it is that of white noise of variance 1, for which Q_s is 0.
+    `middle` is the mean (C, H, W) of aligned images, None of textures. Until `fit` it is all that
+    of white noise of variance 1 about 0, for which Q_s is 0.
     """
 
     axes: Tensor
     power: Tensor
+    middle: Tensor | None
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, aligned: tuple[int, int] | None = None) -> None:
+        """`aligned` is the size (H, W) of aligned images, None for textures."""
         super().__init__()
+        middle = None if aligned is None else torch.zeros(channels, *aligned)
+        self.register_buffer("middle", middle)
         self.register_buffer("axes", torch.eye(channels))
         self.register_buffer("power", torch.ones(channels, WAVES + 1, WAVES + 1))
         self._tables: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
@@ -66,20 +74,47 @@ class Spectrum(nn.Module):
         self.power.copy_(_smoothed(_between(found / count, place, place)))
         self._tables.clear()
 
+    @torch.no_grad()
+    def fit_aligned(self, pictures: Sequence[Tensor]) -> None:
+        """Measure the mean of aligned pictures (C, H, W), and the power of the rest of each."""
+        stack = torch.stack(list(pictures))
+        middle = stack.mean(dim=0)
+        self.fit(list(stack - middle), min(middle.shape[1:]))
+        self.middle = middle.to(self.power)
+
     def mean(self, x: Tensor, noise: Tensor, lattice: Lattice, room: Room | None = None) -> Tensor:
-        """K_s I, the mean of clean images given noisy ones: (N, C, H, W), levels (N,).
+        """m + K_s (I - m), the mean of clean images given noisy ones: (N, C, H, W), levels (N,).
 
         `room` is where it is laid, and what the waves of a large torus need on the way.
         """
         squared = noise.square()[:, None, None, None]
-        return self._filtered(x, lattice, lambda power: power / (power + squared), room)
+        seen = x if self.middle is None else x - self.middle
+        made = self._filtered(seen, lattice, lambda power: power / (power + squared), room)
+        return made if self.middle is None else made.add_(self.middle)
 
     def slope(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
-        """Q_s I, the gradient of <I, Q_s I> / 2: (N, C, H, W), levels (N,)."""
+        """Q_s I + (C + s^2 Id)^-1 m, the gradient of this part of f: (N, C, H, W), levels (N,)."""
+        return self._quadratic(x, noise, lattice) + self._pull(x, noise, lattice)
+
+    def score_map(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
+        """What every value counts in this part of f: (N, C, H, W), levels (N,)."""
+        pull = self._pull(x, noise, lattice)
+        return x * (self._quadratic(x, noise, lattice) / 2 + pull)
+
+    def _quadratic(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
+        """Q_s I."""
         squared = noise.square()[:, None, None, None]
         return self._filtered(
             x, lattice, lambda power: (power - 1) / ((squared + 1) * (power + squared))
         )
+
+    def _pull(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
+        """(C + s^2 Id)^-1 m, for each of the levels; 0 of textures."""
+        if self.middle is None:
+            return x.new_zeros(())
+        squared = noise.square()[:, None, None, None]
+        middle = self.middle.to(x).expand(len(x), -1, -1, -1)
+        return self._filtered(middle, lattice, lambda power: 1 / (power + squared))
 
     def _filtered(
         self,

@@ -34,6 +34,8 @@ def ladder(
         readout.data.add_(0.1 * torch.randn(readout.shape, generator=generator))
     waves = torch.arange(float(len(net.spectrum.power[0])))
     net.spectrum.power.copy_(4 / (1 + (waves[:, None] / 20) ** 2 + (waves / 40) ** 2))
+    if net.spectrum.middle is not None:
+        net.spectrum.middle.copy_(torch.randn(3, 16, 24, generator=generator))
     return net.double()
 
 
@@ -49,11 +51,12 @@ def test_basis_is_the_gradient_of_the_score(
     torch.testing.assert_close(level.basis(x), slope)
 
 
+@pytest.mark.parametrize("head", [False, True])
 def test_denoising_is_tweedie_in_terms_of_the_reconstruction(
-    images: Callable[..., torch.Tensor],
+    head: bool, images: Callable[..., torch.Tensor]
 ) -> None:
-    level = LadderLevel(ladder(), 0.7, torch.float64)
-    x = images(2, 3, 16, 16)
+    level = LadderLevel(ladder(head=head), 0.7, torch.float64)
+    x = images(2, 3, 16, 24)
     log_density_slope = -energy_gradient(level.sigma, level.basis)(x)
     mean = fast_denoiser(level.net, torch.float64)(x, level.noise)
     torch.testing.assert_close(mean, x + level.noise**2 * log_density_slope)

@@ -14,9 +14,12 @@ from gcn_cli.sampling.noise import ImageNoise
 LATTICES = [Lattice.CIRCULAR, Lattice.REFLECT]
 
 
-def coloured() -> Spectrum:
+def coloured(aligned: tuple[int, int] | None = None) -> Spectrum:
     """Power that falls with the wave number, other up than across, by turned colour axes."""
-    spectrum = Spectrum(3).double()
+    spectrum = Spectrum(3, aligned).double()
+    if spectrum.middle is not None:
+        drawn = torch.randn(spectrum.middle.shape, generator=torch.Generator().manual_seed(1))
+        spectrum.middle.copy_(drawn)
     waves = torch.arange(WAVES + 1.0, dtype=torch.float64)
     slow = 1 / (1 + (waves[:, None] / 20) ** 2 + (waves / 40) ** 2)
     spectrum.power.copy_(torch.stack([0.1 * slow, 3 * slow, 40 * slow]))
@@ -53,19 +56,47 @@ def test_the_mean_is_wieners_filter_of_one_covariance(
         torch.testing.assert_close(filter_at(noise), expected)
 
 
+def test_of_aligned_images_it_is_the_mean_of_a_gaussian_about_theirs(
+    images: Callable[..., Tensor],
+) -> None:
+    """N(m, C) and noise: m + C (C + s^2)^-1 (I - m)."""
+    spectrum, x = coloured((6, 8)), images(2, 3, 6, 8)
+    noise = torch.tensor([0.3, 4.0], dtype=torch.float64)
+    assert spectrum.middle is not None
+    about = coloured().mean(x - spectrum.middle, noise, Lattice.REFLECT)
+    torch.testing.assert_close(spectrum.mean(x, noise, Lattice.REFLECT), spectrum.middle + about)
+
+
+def test_aligned_images_are_measured_about_their_mean(images: Callable[..., Tensor]) -> None:
+    """Of a mean and white noise about it both are found, and the mean is not taken for power."""
+    waves = torch.arange(32.0) / 4
+    middle = 5 * torch.sin(waves)[:, None] * torch.cos(waves).expand(2, 32, 32)
+    pictures = middle + 0.5 * images(200, 2, 32, 32).float()
+    spectrum = Spectrum(2, (32, 32))
+    spectrum.fit_aligned(list(pictures))
+    assert spectrum.middle is not None
+    torch.testing.assert_close(spectrum.middle, middle, rtol=0, atol=0.2)
+    torch.testing.assert_close(
+        spectrum.power, torch.full_like(spectrum.power, 0.25), rtol=0, atol=0.12
+    )
+
+
+@pytest.mark.parametrize("aligned", [None, (8, 6)])
 @pytest.mark.parametrize("lattice", LATTICES)
 def test_the_slope_closes_the_gap_between_white_noise_and_the_spectrum(
-    lattice: Lattice, images: Callable[..., Tensor]
+    lattice: Lattice, aligned: tuple[int, int] | None, images: Callable[..., Tensor]
 ) -> None:
-    """D of the white reference plus s^2 Q_s I is the mean; Q_s is symmetric."""
-    spectrum, x = coloured(), images(2, 3, 8, 6)
+    """D of the white reference plus s^2 times the slope is the mean; Q_s is symmetric."""
+    spectrum, x = coloured(aligned), images(2, 3, 8, 6)
     noise = torch.tensor([0.3, 2.0], dtype=torch.float64)
     squared = noise.square()[:, None, None, None]
     slope = spectrum.slope(x, noise, lattice)
     mean = x / (squared + 1) + squared * slope
     torch.testing.assert_close(mean, spectrum.mean(x, noise, lattice))
     y = images(2, 3, 8, 6, seed=1)
-    there, back = (y * slope).sum(), (x * spectrum.slope(y, noise, lattice)).sum()
+    at_0 = spectrum.slope(torch.zeros_like(x), noise, lattice)  # what is not linear in I
+    there = (y * (slope - at_0)).sum()
+    back = (x * (spectrum.slope(y, noise, lattice) - at_0)).sum()
     torch.testing.assert_close(there, back)
     assert float(Spectrum(3).slope(x.float(), noise.float(), lattice).abs().max()) < 1e-5
 

@@ -43,11 +43,21 @@ class LadderChains:
 
     def levels(self) -> Tensor:
         """The noise deviation each chain is at, (N,); of a waiting one, where it would be."""
-        places = [
+        return torch.tensor([self.highest * self.ratio**p for p in self._way()]).to(self.images)
+
+    def bands(self, count: int) -> list[int | None]:
+        """In which of `count` equal parts of the way each chain is, from 0; None: it waits."""
+        return [
+            None if taken < 0 else min(count - 1, int(count * place / self.steps))
+            for taken, place in zip(self.taken, self._way(), strict=True)
+        ]
+
+    def _way(self) -> list[float]:
+        """Steps from the highest level to where each chain is."""
+        return [
             taken % self.steps + offset
             for taken, offset in zip(self.taken, self.offsets, strict=True)
         ]
-        return torch.tensor([self.highest * self.ratio**p for p in places]).to(self.images)
 
     def walking(self) -> Tensor:
         """1 for chains that have begun, 0 for those that wait: (N,)."""

@@ -7,6 +7,7 @@ maximum likelihood too (`refinement`).
 
 import copy
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.loss import denoising_loss
 from gcn_cli.learning.ladder.muon import Muon
-from gcn_cli.learning.ladder.refinement import LARGEST_GAP, Refinement
+from gcn_cli.learning.ladder.refinement import BANDS, Refinement
 from gcn_cli.learning.ladder.verdict import apart, verdict
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
 from gcn_cli.learning.trainer import Metrics
@@ -42,6 +43,7 @@ REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
 LONGEST_MEMORY = 0.999  # of the running average
 REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
 PREVIEW_STEPS = 16
+APART = 0.06  # a gap between data and chains that is no chance
 RUNAWAY = 20.0  # a loss: that of a Gaussian is 1 at most
 SPREAD = (0.02, 20.0)  # of a chain's deviation to that of noisy data: a collapsed one, a runaway
 REFINING_COST = 2.2  # of an iteration with likelihood, in those of denoising alone, measured
@@ -115,32 +117,35 @@ class LadderLearner:
         mine = self.ranks.share(len(clean))
         counted = _counted(mask, len(clean), mine, self.config.margin)
         compared: tuple[Tensor, ...] = ()
+        bands: list[int | None] = []
         weight = 0.0
         if refinement:
-            counts, weight = refinement.counts(level), refinement.weight * refinement.say
+            counts, bands = refinement.counts(level), refinement.chains.bands(BANDS)
+            weight = refinement.weight * statistics.fmean(refinement.say())
             crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
             shares = refinement.shares(level) / counted
-            compared = (counts[mine], shares[mine], crops[mine], images[mine])
+            compared = (shares[mine], crops[mine], images[mine])
         seen = known if mask is None else known[mine]
-        loss, gap, gradients, means = self._evaluate(
+        loss, apart, gradients, means = self._evaluate(
             clean[mine], drawn[mine], level[mine], seen, *compared
         )
-        loss = self._added_up(loss, gap, gradients, counted)
-        spread = loss.new_ones(1)
+        loss = self._added_up(loss, gradients, counted)
+        spread, gap = loss.new_ones(1), loss.new_zeros(())
         if refinement and means is not None:
+            apart = self.ranks.gathered(apart, len(clean))
+            gap = (counts * apart).sum()
             refinement.chains.advance(self.ranks.gathered(means, len(clean)))
             spread = refinement.chains.spread()
         self._descend(gradients, iteration)
-        told = torch.stack([loss, gap, spread.min(), spread.max()]).tolist()
-        _check_course(iteration, *told)
+        told = torch.stack([loss, gap, spread.min(), spread.max()])
+        numbers = torch.cat([told, apart.to(told)]).tolist()  # at once: each waits for the device
+        _check_course(iteration, *numbers[:4])
         if refinement:
-            refinement.note(told[1])
-        return {"loss": told[0], "gap": told[1], "likelihood": weight}
+            refinement.note(bands, numbers[4:])
+        return {"loss": numbers[0], "gap": numbers[1], "likelihood": weight}
 
-    def _added_up(
-        self, loss: Tensor, gap: Tensor, gradients: dict[str, Tensor], counted: Tensor
-    ) -> Tensor:
-        """The loss of all ranks; gap and gradients are added up in place.
+    def _added_up(self, loss: Tensor, gradients: dict[str, Tensor], counted: Tensor) -> Tensor:
+        """The loss of all ranks; gradients are added up in place.
 
         Loss and gradients are of this rank's images, which are so much of all that count.
         """
@@ -149,16 +154,17 @@ class LadderLearner:
         whole = loss * counted
         for gradient in gradients.values():
             gradient.mul_(counted)
-        self.ranks.sum_([whole, gap, *gradients.values()])
+        self.ranks.sum_([whole, *gradients.values()])
         return whole
 
     def _evaluated(
         self, clean: Tensor, drawn: Tensor, level: Tensor, known: Tensor, *compared: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
-        """Loss, gap, gradients of both, and D of the chains: all that a step reads of the net.
+        """The loss, by how much F of each noisy image is above that of its chain (N,), gradients of
+        both, and D of the chains: all that a step reads of the net.
 
-        `known`: which pixels are, one number where all are. `compared`: what F counts in the gap
-        and in the loss (N,), crops of the chains, the chains.
+        `known`: which pixels are, one number where all are. `compared`: what F counts in the loss
+        (N,), crops of the chains, the chains.
         """
         net, prepared = self.net, prepare(self.net, self.dtype)
         mask = known if known.ndim > 1 else None
@@ -166,8 +172,8 @@ class LadderLearner:
         margin = self.config.margin
         if self.refinement is None or not compared:
             loss, _, gradients = learn(margin=margin, prepared=prepared)
-            return loss, torch.zeros_like(loss), gradients, None
-        counts, shares, crops, images = compared
+            return loss, loss.new_zeros(len(clean)), gradients, None
+        shares, crops, images = compared
         loss, scores, gradients = learn(-shares, margin=margin, prepared=prepared)
         assert scores is not None
         scores_there, gradients_there, means = self.refinement.synthesised(
@@ -175,7 +181,7 @@ class LadderLearner:
         )
         for name, gradient in gradients_there.items():
             gradients[name] += gradient
-        return loss, (counts * (scores - scores_there)).sum(), gradients, means
+        return loss, scores - scores_there, gradients, means
 
     @property
     def turn(self) -> int:
@@ -224,7 +230,7 @@ class LadderLearner:
         turn = next((k for k, row in enumerate(history) if row["likelihood"]), len(history))
         said = (
             verdict([row["loss"] for row in history[:turn]]),
-            apart([row["gap"] for row in history[turn:]], 1.5 * LARGEST_GAP),
+            apart([row["gap"] for row in history[turn:]], APART),
         )
         return [sentence for sentence in said if sentence is not None]
 

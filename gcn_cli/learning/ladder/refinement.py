@@ -8,10 +8,12 @@ Algorithm 1, at all levels at once, with chains that walk down the ladder:
 
 F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
 errors of all levels above and, with one step a level, has no time left to mend them. Where chains
-cannot follow, F would learn to tell them from data ever better and samples would break. So what is
-maximised is not the gap between the two means but gap - gap^3 / (3 LARGEST_GAP^2).
+cannot follow, F would learn to tell them from data ever better, and denoising and samples would
+break. So what is maximised is not the gap of the two means but gap - gap^3 / (3 LARGEST_GAP^2),
+in each band of levels by itself: under a bound on the mean of all a single band could run away.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -26,8 +28,9 @@ from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
-LARGEST_GAP = 0.04  # in F a value: that of chains which follow F stays well under it
-GAP_MEMORY = 0.95  # of its running mean
+BANDS = 8  # parts of the way down the levels
+LARGEST_GAP = 0.02  # in F a value of all chains: where these follow F it stays well under that
+GAP_MEMORY = 0.8  # of a band's running mean, from one chain in it to the next
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
 
 
@@ -54,7 +57,7 @@ class Refinement:
         around = SURROUNDINGS if net.image_size is None else 0
         canvas = [-(-(side + around) // stride) * stride for side in size]
         self.weight, self.values = weight, count * net.channels * size[0] * size[1]
-        self.gap = 0.0  # running mean
+        self.gaps = [0.0] * BANDS  # running means, the highest levels first
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),
@@ -65,15 +68,23 @@ class Refinement:
             device=device,
         )
 
-    def note(self, gap: float) -> None:
-        """Take down the gap of an iteration; one that leaps counts as 1.4 times the largest."""
-        bounded = min(max(gap, 0.0), 2**0.5 * LARGEST_GAP)
-        self.gap = GAP_MEMORY * self.gap + (1 - GAP_MEMORY) * bounded
+    def note(self, bands: Sequence[int | None], apart: Sequence[float]) -> None:
+        """Take down by how much F of each noisy image was above that of its chain.
 
-    @property
-    def say(self) -> float:
-        """What the likelihood gradient is multiplied by, in -1..1: the slope of the objective."""
-        return 1 - (self.gap / LARGEST_GAP) ** 2
+        `bands` are those of the chains at that time. What leaps counts as 1.4 times the largest.
+        """
+        for band, difference in zip(bands, apart, strict=True):
+            if band is not None:
+                bounded = min(max(difference / self.values, 0.0), 2**0.5 * LARGEST_GAP)
+                self.gaps[band] += (1 - GAP_MEMORY) * (bounded - self.gaps[band])
+
+    def say(self) -> list[float]:
+        """What each chain's gradient is multiplied by, in -1..1: the slope of the objective.
+
+        0 of chains that wait.
+        """
+        bands = self.chains.bands(BANDS)
+        return [0.0 if k is None else 1 - (self.gaps[k] / LARGEST_GAP) ** 2 for k in bands]
 
     def counts(self, level: Tensor) -> Tensor:
         """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""
@@ -83,7 +94,7 @@ class Refinement:
 
     def shares(self, level: Tensor) -> Tensor:
         """What F of a chain, and minus F of a noisy image, counts in the loss at levels (N,)."""
-        return self.weight * self.say * self.counts(level)
+        return self.weight * level.new_tensor(self.say()) * self.counts(level)
 
     def synthesised(
         self, prepared: Prepared, crops: Tensor, level: Tensor, shares: Tensor, images: Tensor
@@ -103,9 +114,10 @@ class Refinement:
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""
-        return {**self.chains.state(), "gap": torch.tensor(self.gap, dtype=torch.float64)}
+        return {**self.chains.state(), "gap": torch.tensor(self.gaps, dtype=torch.float64)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
         self.chains.load_state(state)
-        self.gap = float(state["gap"])
+        # Up to format 7 there was one for all.
+        self.gaps = state["gap"].expand(BANDS).tolist()

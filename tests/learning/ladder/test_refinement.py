@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gcn_cli.learning.ladder.loss import denoising_loss
-from gcn_cli.learning.ladder.refinement import LARGEST_GAP, SETTLED_LEVEL, Refinement
+from gcn_cli.learning.ladder.refinement import BANDS, LARGEST_GAP, SETTLED_LEVEL, Refinement
 from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import prepare
@@ -114,12 +114,49 @@ def test_a_chain_that_waits_counts_on_neither_side() -> None:
     assert any(bool(g.any()) for g in gradients.values())
 
 
+def walking() -> Refinement:
+    """Two chains on their way, in different bands."""
+    ours = refinement(ladder(), 1.0)
+    for _ in range(12):
+        advance(ours)
+    assert len({*ours.chains.bands(BANDS)} - {None}) == 2
+    return ours
+
+
 def test_the_gap_is_kept_from_growing() -> None:
     """Full say without a gap, none at the largest, and the reverse beyond it."""
-    ours = refinement(ladder(), 1.0)
-    full = ours.shares(ours.chains.levels())
+    ours = walking()
+    bands, full = ours.chains.bands(BANDS), ours.shares(ours.chains.levels())
     for gap, say in ((LARGEST_GAP / 2, 0.75), (LARGEST_GAP, 0.0), (50.0, -1.0), (0.0, 1.0)):
         for _ in range(300):
-            ours.note(gap)
-        assert ours.say == pytest.approx(say, abs=1e-4)
+            ours.note(bands, [gap * ours.values] * 2)
+        assert ours.say() == pytest.approx([say] * 2, abs=1e-4)
         torch.testing.assert_close(ours.shares(ours.chains.levels()), full * say, rtol=0, atol=1e-6)
+
+
+def test_a_level_that_runs_away_is_held_and_the_others_go_on() -> None:
+    ours = walking()
+    for _ in range(300):
+        ours.note(ours.chains.bands(BANDS), [LARGEST_GAP * ours.values, 0.0])
+    assert ours.say() == pytest.approx([0.0, 1.0], abs=1e-4)
+
+
+def test_the_way_down_is_in_bands_and_waiting_chains_are_in_none() -> None:
+    ours = refinement(ladder(), 1.0)
+    assert ours.chains.bands(BANDS)[1] is None
+    assert ours.say()[1] == 0
+    seen = []
+    for _ in range(ours.chains.steps):
+        seen.append(ours.chains.bands(BANDS)[0])
+        advance(ours)
+    assert seen == sorted(seen, key=lambda band: -1 if band is None else band)
+    assert {0, BANDS - 1} <= set(seen)
+    before = list(ours.gaps)
+    ours.note([None, None], [1e9, 1e9])
+    assert ours.gaps == before
+
+
+def test_a_state_of_one_gap_for_all_levels_is_taken_up() -> None:
+    ours = refinement(ladder(), 1.0)
+    ours.load_state(ours.state() | {"gap": torch.tensor(0.01, dtype=torch.float64)})
+    assert ours.gaps == [0.01] * BANDS

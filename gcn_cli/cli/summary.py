@@ -62,12 +62,14 @@ def _quality(grades: dict[str, float | None] | None) -> str:
 
 
 def _next(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | None) -> str:
+    from gcn_cli.runs.grading import ROUGH
+
     if facts["iteration"] < facts["total_iterations"]:
         return "the training command again goes on where it stopped"
     known = grades or {}
     if (known.get("copied") or 0) > 0.05:
         return "it learned by heart: fewer --iterations, or more pictures of the texture"
-    if (known.get("quality") or 0) > 1.35:
+    if (known.get("quality") or 0) >= ROUGH:
         return "more or larger pictures of the texture; --preset default where another was taken"
     return f"gcn synthesize --model {run} --size 1024; gcn inspect --report page"
 

@@ -15,6 +15,7 @@ from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.pictures import Linked, to_pixels
 
 EXEMPLAR, GRADES = "exemplar.png", "quality.json"
+ROUGH = 1.2  # a quality from which samples are not what they should be
 Grades = dict[str, float]
 
 
@@ -87,9 +88,9 @@ def in_words(grades: dict[str, float | None]) -> str:
     quality, told = grades.get("quality"), grades.get("told")
     if quality is None:
         return "quality: could not be measured"
-    word = "like another part of the exemplar" if quality < 1.15 else "near the exemplar"
-    if quality >= 1.35:
-        word = "rough" if quality < 1.8 else "far from the exemplar"
+    word = "like another part of the exemplar" if quality < 1.1 else "near the exemplar"
+    if quality >= ROUGH:
+        word = "rough" if quality < 1.5 else "far from the exemplar"
     parts = [f"quality {quality:.2f}: {word} (1 is like another part of it)"]
     for name, rule in (("structure", 1.25), ("variety", None), ("copied", 0.02)):
         value = grades.get(name)

@@ -21,7 +21,7 @@ from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.loss import denoising_loss
 from gcn_cli.learning.ladder.muon import Muon
-from gcn_cli.learning.ladder.refinement import BANDS, Refinement
+from gcn_cli.learning.ladder.refinement import Refinement
 from gcn_cli.learning.ladder.verdict import apart, verdict
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
 from gcn_cli.learning.trainer import Metrics
@@ -120,25 +120,26 @@ class LadderLearner:
         bands: list[int | None] = []
         weight = 0.0
         if refinement:
-            counts, bands = refinement.counts(level), refinement.chains.bands(BANDS)
+            counts, bands = refinement.counts(level), refinement.bands()
             weight = refinement.weight * statistics.fmean(refinement.say())
             crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
             shares = refinement.shares(level) / counted
             compared = (shares[mine], crops[mine], images[mine])
         seen = known if mask is None else known[mine]
-        loss, apart, gradients, means = self._evaluate(
+        loss, differences, gradients, means = self._evaluate(
             clean[mine], drawn[mine], level[mine], seen, *compared
         )
         loss = self._added_up(loss, gradients, counted)
         spread, gap = loss.new_ones(1), loss.new_zeros(())
         if refinement and means is not None:
-            apart = self.ranks.gathered(apart, len(clean))
-            gap = (counts * apart).sum()
+            differences = self.ranks.gathered(differences, len(clean))
+            gap = (counts * differences).sum()
             refinement.chains.advance(self.ranks.gathered(means, len(clean)))
             spread = refinement.chains.spread()
         self._descend(gradients, iteration)
         told = torch.stack([loss, gap, spread.min(), spread.max()])
-        numbers = torch.cat([told, apart.to(told)]).tolist()  # at once: each waits for the device
+        # At once: each look waits for the device.
+        numbers = torch.cat([told, differences.to(told)]).tolist()
         _check_course(iteration, *numbers[:4])
         if refinement:
             refinement.note(bands, numbers[4:])

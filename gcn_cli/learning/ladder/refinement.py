@@ -68,23 +68,26 @@ class Refinement:
             device=device,
         )
 
-    def note(self, bands: Sequence[int | None], apart: Sequence[float]) -> None:
+    def note(self, bands: Sequence[int | None], differences: Sequence[float]) -> None:
         """Take down by how much F of each noisy image was above that of its chain.
 
         `bands` are those of the chains at that time. What leaps counts as 1.4 times the largest.
         """
-        for band, difference in zip(bands, apart, strict=True):
+        for band, difference in zip(bands, differences, strict=True):
             if band is not None:
                 bounded = min(max(difference / self.values, 0.0), 2**0.5 * LARGEST_GAP)
                 self.gaps[band] += (1 - GAP_MEMORY) * (bounded - self.gaps[band])
+
+    def bands(self) -> list[int | None]:
+        """Which of BANDS each chain is in, the highest levels first; None of those that wait."""
+        return self.chains.bands(BANDS)
 
     def say(self) -> list[float]:
         """What each chain's gradient is multiplied by, in -1..1: the slope of the objective.
 
         0 of chains that wait.
         """
-        bands = self.chains.bands(BANDS)
-        return [0.0 if k is None else 1 - (self.gaps[k] / LARGEST_GAP) ** 2 for k in bands]
+        return [0.0 if k is None else 1 - (self.gaps[k] / LARGEST_GAP) ** 2 for k in self.bands()]
 
     def counts(self, level: Tensor) -> Tensor:
         """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""

@@ -119,14 +119,14 @@ def walking() -> Refinement:
     ours = refinement(ladder(), 1.0)
     for _ in range(12):
         advance(ours)
-    assert len({*ours.chains.bands(BANDS)} - {None}) == 2
+    assert len({*ours.bands()} - {None}) == 2
     return ours
 
 
 def test_the_gap_is_kept_from_growing() -> None:
     """Full say without a gap, none at the largest, and the reverse beyond it."""
     ours = walking()
-    bands, full = ours.chains.bands(BANDS), ours.shares(ours.chains.levels())
+    bands, full = ours.bands(), ours.shares(ours.chains.levels())
     for gap, say in ((LARGEST_GAP / 2, 0.75), (LARGEST_GAP, 0.0), (50.0, -1.0), (0.0, 1.0)):
         for _ in range(300):
             ours.note(bands, [gap * ours.values] * 2)
@@ -137,17 +137,17 @@ def test_the_gap_is_kept_from_growing() -> None:
 def test_a_level_that_runs_away_is_held_and_the_others_go_on() -> None:
     ours = walking()
     for _ in range(300):
-        ours.note(ours.chains.bands(BANDS), [LARGEST_GAP * ours.values, 0.0])
+        ours.note(ours.bands(), [LARGEST_GAP * ours.values, 0.0])
     assert ours.say() == pytest.approx([0.0, 1.0], abs=1e-4)
 
 
 def test_the_way_down_is_in_bands_and_waiting_chains_are_in_none() -> None:
     ours = refinement(ladder(), 1.0)
-    assert ours.chains.bands(BANDS)[1] is None
+    assert ours.bands()[1] is None
     assert ours.say()[1] == 0
     seen = []
     for _ in range(ours.chains.steps):
-        seen.append(ours.chains.bands(BANDS)[0])
+        seen.append(ours.bands()[0])
         advance(ours)
     assert seen == sorted(seen, key=lambda band: -1 if band is None else band)
     assert {0, BANDS - 1} <= set(seen)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make demo` runs: learn a texture, write seamless samples. A minute on two cores, after installing.
+# What `make demo` runs: learn a texture, write seamless samples. Two minutes on two cores, after installing.
 set -eu
 cd "$(dirname "$0")/.."
 gcn train examples/textures/volcanic_rock.png --preset quick -o runs/demo

@@ -51,8 +51,8 @@ PRESETS: dict[str, Config] = {
     ),
 }
 PRESET_NOTES = {
-    "default": "one texture, a minute and a half of two processor cores",
-    "quick": "the same in about a minute, with a smaller receptive field",
+    "default": "one texture, some two minutes of two processor cores",
+    "quick": "the same in little more than a minute, with a smaller receptive field",
     "best": "for pictures of 512 pixels: three times the iterations",
     "object": "a folder of aligned objects",
     "paper-texture": "published, one texture image, three stages",

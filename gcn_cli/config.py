@@ -20,6 +20,8 @@ PUBLISHED_LAYERS = parse_layers("100@15/3+2,64@5+2,30@3+2")
 LADDER_LAYERS = parse_layers("64@5,64@3,96@3/2,96@3,128@3/2,128@3,128@3/2,128@3,128@3/2,128@3")
 REFINED = "denoise,mle"
 LATTICES = tuple(map(str, Lattice))
+LARGE = 384  # pixels a side of a picture of which one ladder does not see enough
+SMALLEST_OCTAVE = 112  # pixels a side of a coarser picture, for it to be learned from by default
 
 
 class _Checked:
@@ -91,6 +93,13 @@ class LadderConfig(_Checked):
     noise_max: float = value(
         100.0, "highest level; hides even the mean of a large area, not only a pixel", above=0
     )
+    octaves: int | None = value(
+        None,
+        "ladders, at full, 1/2, 1/4 ... of the resolution, of which the coarser settle large "
+        "things; 0 lets the pictures' size decide",
+        low=1,
+        high=8,
+    )
     margin: int = value(12, "pixels at the border of a crop that do not count", low=0)
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
@@ -147,9 +156,11 @@ class LadderConfig(_Checked):
         A crop is cut down to the `room` that small pictures have, or those of which a part is
         hidden. Raises InputError where that is too little.
         """
-        own = dataclasses.replace(self, channels=channels)
+        octaves = self._octaves(room)
+        own = dataclasses.replace(self, channels=channels, octaves=octaves)
         if self.crop is None or room >= self.crop:
-            return own, []
+            coarsest = f"the coarsest at 1/{2 ** (octaves - 1)} of the resolution"
+            return own, [f"{octaves} ladders, {coarsest} (--octaves)"] if octaves > 1 else []
         crop = room // self.stride * self.stride
         if crop <= 2 * self.margin:
             raise InputError(
@@ -159,10 +170,23 @@ class LadderConfig(_Checked):
         said = f"cut down to {crop}, the smallest picture has room for a side of {room}"
         return dataclasses.replace(own, crop=crop), [f"--crop {self.crop}: {said}"]
 
+    def _octaves(self, room: int) -> int:
+        """As many as there are coarser pictures large enough to learn from, or as asked."""
+        if self.octaves is not None or self.crop is None:
+            return self.octaves or 1
+        count = 1
+        if room < LARGE:
+            return count
+        while room >> count >= SMALLEST_OCTAVE and self.noise_max > 4**count:
+            count += 1
+        return count
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.noise_min >= self.noise_max:
             raise InputError(f"--noise-min {self.noise_min}: must be below --noise-max")
+        if (self.octaves or 1) > 1 and self.crop is None:
+            raise InputError(f"--octaves {self.octaves}: pictures learned whole have one; use 1")
         if self.head and (self.crop is not None or self.rotations):
             raise InputError("--head: needs whole upright images; use --crop 0 --no-rotations")
         if self.crop is not None and self.shifts:

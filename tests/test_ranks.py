@@ -17,6 +17,7 @@ from gcn_cli.runs.checkpoint import Checkpoint, load
 from tests.cli.running import gcn
 
 LADDER = ["--layers", "4@5,4@3/2", "--crop", "16", "--margin", "2", "--iterations", "10"]
+OCTAVES = [*LADDER, "--octaves", "2", "--batch-size", "2"]  # one image for two processes
 CONTRAST = [
     "--learner", "cd", "--size", "16", "--layers", "4@5/2+2", "--iterations", "4",
     "--batch-size", "3",
@@ -61,7 +62,13 @@ def assert_close(one: Checkpoint, other: Checkpoint, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "settings"), [("texture.png", LADDER), ("folder", CONTRAST), ("texture.png", CHAINS)]
+    ("source", "settings"),
+    [
+        ("texture.png", LADDER),
+        ("texture.png", OCTAVES),
+        ("folder", CONTRAST),
+        ("texture.png", CHAINS),
+    ],
 )
 def test_two_processes_learn_what_one_does(source: str, settings: list[str], here: Path) -> None:
     alone = gcn("train", source, *settings, *MACHINE, "-o", "one", cwd=here)

@@ -22,8 +22,8 @@ def summary(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | 
     for name, words in (
         ("learned by", f"{config['learner']}{_cut(config)}, seed {config['seed']}"),
         ("pictures", ", ".join(facts["maps"]) + _periods(facts["periods"])),
-        ("network", f"{len(layers)} layers, {facts['parameters']:,} parameters, looks at "
-                    f"{layers[-1]['receptive_field']} pixels"),
+        ("network", f"{len(layers)} layers{_resolutions(facts)}, {facts['parameters']:,} "
+                    f"parameters, looks at {facts['looks_at']} pixels"),
         ("state", _state(facts)),
         ("quality", _quality(grades)),
         ("next", _next(facts, run, grades)),
@@ -34,6 +34,11 @@ def summary(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | 
     console.print(Padding(grid, (0, 0, 0, 2)))
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+
+
+def _resolutions(facts: dict[str, Any]) -> str:
+    found = [one["resolution"] for one in facts["octaves"]]
+    return f" at {', '.join(found)} of the resolution" if len(found) > 1 else ""
 
 
 def _cut(config: dict[str, Any]) -> str:
@@ -81,7 +86,7 @@ def tables(facts: dict[str, Any]) -> str:
     for name, value in facts["config"].items():
         settings.add_row(name, str(value))
     console.print(settings)
-    for key in ("layers", "history"):
+    for key in ("layers", "octaves", "history"):
         table = Table(*(facts[key][0] if facts[key] else []), title=key)
         for row in facts[key]:
             table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))

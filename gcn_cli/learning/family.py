@@ -31,6 +31,23 @@ class Family(Protocol):
     @property
     def net(self) -> Network: ...
 
+    @property
+    def stride(self) -> int:
+        """What sides of pictures that are evaluated at all levels are multiples of."""
+        ...
+
+    def fitting(self, height: int, width: int, level: float | None = None) -> tuple[int, int]:
+        """The largest (H, W) within that can be evaluated at a level, by default the usual one."""
+        ...
+
+    def octaves(self) -> list[dict[str, float | str]]:
+        """The resolution of every network, and the level of noise above which it answers."""
+        ...
+
+    def receptive_fields(self, level: float | None = None) -> list[int]:
+        """Side in pixels that a filter response of each layer looks at, at a level."""
+        ...
+
     def with_config(self, config: Config) -> "Family":
         """The same network under another config of its kind."""
         ...

@@ -62,14 +62,14 @@ def filters_at(
     From the first layer down the sheet to the last, strongest first. Raises InputError for a pixel
     that the picture, as the model sees it, does not have.
     """
-    pixels, loaded = fitted(model.checkpoint, picture), model.checkpoint
+    pixels, loaded = fitted(model.checkpoint, picture, level), model.checkpoint
     height, width = pixels.shape[1:]
     if not (0 <= at[0] < width and 0 <= at[1] < height):
         raise InputError(
             f"--at {at[0]},{at[1]}: the picture, as the model sees it, has {width}x{height} pixels"
         )
-    density, net = loaded.family.density(level, torch.float32), loaded.family.net
-    sheets = painted(density, loaded.seen(pixels), net.receptive_fields(), at)
+    density = loaded.family.density(level, torch.float32)
+    sheets = painted(density, loaded.seen(pixels), loaded.family.receptive_fields(level), at)
     widest = max(sheet.shape[2] for sheet in sheets)
     laid = [F.pad(sheet, (0, widest - sheet.shape[2], 0, 8), value=127.5) for sheet in sheets]
     return torch.cat(laid, dim=1)

@@ -95,7 +95,7 @@ def contents(model: Model, picture: Linked | None) -> dict[str, Any]:
     if looked_at is not None and len(model.maps) == 1:
         pixels = fitted(model.checkpoint, looked_at)
     pixels = pixels[:, : inside.LARGEST, : inside.LARGEST]
-    height, width = model.checkpoint.family.net.fitting(pixels.shape[1], pixels.shape[2])
+    height, width = model.checkpoint.family.fitting(pixels.shape[1], pixels.shape[2], max(LEVELS))
     pixels = pixels[:, :height, :width]
     return {
         "name": model.run.name if model.run is not None else "a model",
@@ -123,7 +123,7 @@ def _state(described: dict[str, Any]) -> str:
         f"{described['config']['learner']}, iteration {described['iteration']} of "
         f"{described['total_iterations']}, {described['seconds']:.0f} s of training, "
         f"{described['parameters']:,} parameters; looks at "
-        f"{described['layers'][-1]['receptive_field']} pixels"
+        f"{described['looks_at']} pixels"
     )
 
 
@@ -157,8 +157,8 @@ def _grades(measures: dict[str, float]) -> dict[str, Any]:
 def _painted(model: Model, pixels: Tensor) -> list[Figure]:
     density = model.checkpoint.family.density(None, torch.float32)
     net, x = model.checkpoint.family.net, model.checkpoint.seen(pixels)
-    sheets = inside.painted(density, x, net.receptive_fields())
-    fields = net.receptive_fields()
+    fields = model.checkpoint.family.receptive_fields()
+    sheets = inside.painted(density, x, fields)
     return [
         figure(sheet, f"layer {layer + 1}, {net.layers[layer]}: looks at {fields[layer]} pixels")
         for layer, sheet in enumerate(sheets)

@@ -28,10 +28,10 @@ from gcn_cli.model.period import Periods
 from gcn_cli.model.spec import parse_layers
 from gcn_cli.version import VERSION
 
-FORMAT = 8
+FORMAT = 9
 # 4 lacks what was asked for, where that was cut down; 5 lacks maps; 6 lacks patterns; 7 lacks the
-# mean of aligned pictures
-READABLE = (4, 5, 6, 7, 8)
+# mean of aligned pictures; 8 lacks coarser ladders
+READABLE = (4, 5, 6, 7, 8, 9)
 
 MEAN = "spectrum.middle"  # of aligned pictures, in a ladder's state
 
@@ -132,7 +132,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _assemble(
     description: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str
 ) -> Checkpoint:
-    config = from_json(description["config"])
+    written = description["config"]
+    if description["format"] < 9 and "depth" in written:
+        written = {**written, "octaves": 1}  # there was one ladder
+    config = from_json(written)
     height, width = description["image_size"]
     layers = parse_layers(description["layers"])
     with torch.device("meta"):  # before memory is taken for what a damaged file asks for

@@ -42,7 +42,7 @@ def compare(models: Sequence[Checkpoint], picture: Linked, dtype: torch.dtype) -
             "them alike (--channels)"
         )
     # The same pixels for all, or their densities are not of the same thing.
-    stride = math.lcm(*(model.family.net.total_stride for model in models))
+    stride = math.lcm(*(model.family.stride for model in models))
     told = [_evidence(model, picture, stride, dtype) for model in models]
     best = max(told)
     weights = [math.exp(one - best) for one in told]

@@ -37,7 +37,7 @@ def denoise(
     if sigma is not None and not 0 < sigma < math.inf:
         raise InputError(f"--denoise {sigma}: must be a number of grey levels more than 0, or auto")
     height, width = pixels.shape[1:]
-    stride = family.net.total_stride
+    stride = family.stride
     wider = [-side % stride for side in (height, width)]
     request = Request(lattice=config.lattice)
     size = (height + wider[0], width + wider[1])

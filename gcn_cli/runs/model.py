@@ -353,7 +353,7 @@ class Model:
         rms_error in grey levels, share_of_variance, psnr_db, and residual, which is 0 at a mode.
         """
         density = self.checkpoint.family.density(level, self.dtype)
-        pixels = reconstruction.fitted(self.checkpoint, picture)
+        pixels = reconstruction.fitted(self.checkpoint, picture, level)
         return reconstruction.auto_encode(self.checkpoint, density, pixels, steps)
 
     def score(self, picture: Linked, level: float | None = None) -> float:
@@ -367,13 +367,13 @@ class Model:
     def judge(self, picture: Linked, level: float | None = None) -> dict[str, Any]:
         """Score, energy, energy_per_pixel and the share of open_gates by layer, in float32."""
         density = self.checkpoint.family.density(level, torch.float32)
-        pixels = reconstruction.fitted(self.checkpoint, picture)
+        pixels = reconstruction.fitted(self.checkpoint, picture, level)
         return description.judge(self.checkpoint, density, pixels)
 
     def unusual(self, picture: Linked, level: float | None = None) -> Unusual:
         """Where a picture is unlike what was learned: its energy beside the exemplar's own."""
         density = self.checkpoint.family.density(level, torch.float32)
-        return unusual(self.checkpoint, self.run, density, picture)
+        return unusual(self.checkpoint, self.run, density, picture, level)
 
     def describe(self) -> dict[str, Any]:
         """Config, layers and history as plain values."""

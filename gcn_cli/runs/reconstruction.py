@@ -12,8 +12,8 @@ from gcn_cli.sampling.langevin import mode_residual
 from gcn_cli.sampling.modes import descend
 
 
-def fitted(loaded: Checkpoint, picture: Linked) -> Tensor:
-    """A picture as the model was trained to see it, (C, H, W) in 0..255.
+def fitted(loaded: Checkpoint, picture: Linked, level: float | None = None) -> Tensor:
+    """A picture as the model was trained to see it, (C, H, W) in 0..255, to look at at a level.
 
     What its layers do not fit on is cut off at the far border. Raises InputError where nothing is
     left.
@@ -21,7 +21,7 @@ def fitted(loaded: Checkpoint, picture: Linked) -> Tensor:
     config, net = loaded.config, loaded.family.net
     size = loaded.image_size if config.size or config.head else None
     pixels = to_pixels(picture, loaded.maps, size, config.shrink)
-    height, width = net.fitting(pixels.shape[1], pixels.shape[2])
+    height, width = loaded.family.fitting(pixels.shape[1], pixels.shape[2], level)
     pixels = pixels[:, :height, :width]
     try:
         if not min(height, width):

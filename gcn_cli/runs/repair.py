@@ -52,7 +52,7 @@ def repair(
     if request.seamless == "both":
         yield from _conditioned(loaded, pixels, anew, request, count, dtype, on_step)
         return
-    stride = loaded.family.net.total_stride
+    stride = loaded.family.stride
     rows, columns = (_window(anew.any(dim=axis), stride) for axis in (1, 0))
     beyond = replace(request, lattice=Lattice.REFLECT)
     up, across = _mirrored(rows, len(anew)), _mirrored(columns, anew.shape[1])

@@ -33,29 +33,34 @@ class Unusual(NamedTuple):
 
 @torch.no_grad()
 def unusual(
-    loaded: Checkpoint, run: Path | None, density: GenerativeModel, picture: Linked
+    loaded: Checkpoint,
+    run: Path | None,
+    density: GenerativeModel,
+    picture: Linked,
+    level: float | None = None,
 ) -> Unusual:
     """Every place of a picture, as the model sees pictures, beside the exemplar of its run.
 
-    Raises InputError where the run keeps no exemplar, or one that is only a part of what was
-    learned.
+    `level` is that of the density. Raises InputError where the run keeps no exemplar, or one that
+    is only a part of what was learned.
     """
     kept = kept_exemplar(run)
     if kept is None:
         raise InputError("--map: the run keeps no exemplar to compare with; train it again")
     if len(loaded.maps) > 1:
         raise InputError("--map: of linked maps the run keeps the first only; one map is needed")
-    own = _energies(loaded, density, kept)
-    deviations = (_energies(loaded, density, picture) - own.mean()) / own.std()
+    own = _energies(density, loaded.seen(fitted(loaded, kept, level)))
+    here = _energies(density, loaded.seen(fitted(loaded, picture, level)))
+    deviations = (here - own.mean()) / own.std()
     most = int(deviations.argmax())
     width = deviations.shape[1]
     share = float((deviations > LIMIT).float().mean())
     return Unusual(deviations, share, float(deviations.max()), (most % width, most // width))
 
 
-def _energies(loaded: Checkpoint, density: GenerativeModel, picture: Linked) -> Tensor:
+def _energies(density: GenerativeModel, x: Tensor) -> Tensor:
     """Energy of every pixel in the mean over its surroundings, (H, W)."""
-    found = density.energy_map(loaded.seen(fitted(loaded, picture)))
+    found = density.energy_map(x)
     side = min(ABOUT, *(2 * length - 1 for length in found.shape[1:]))
     edges = (side // 2,) * 4
     return F.avg_pool2d(F.pad(found[:, None], edges, mode="reflect"), side, stride=1)[0, 0].cpu()

@@ -2,15 +2,20 @@
 
 Chain k of n is k/n of the way ahead of chain 0, so that at any iteration the chains are spread
 evenly over the levels. At the foot a chain starts anew from noise, a random part of a step higher
-or lower than before: every level is met, as in denoising.
+or lower than before: every level is met, as in denoising. Where there is a coarser ladder, chains
+start from what a chain of that one was when it came by their highest level.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gcn_cli.model.ladder.octaves import add_laid_, pooled, take_details_
+from gcn_cli.model.ladder.spectrum import Spectrum
+from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.annealed import annealed_step
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
@@ -28,8 +33,15 @@ class LadderChains:
         lowest: float,
         seed: int,
         device: torch.device,
+        above: "Above | None" = None,
     ) -> None:
-        """`steps` is the number of levels a chain meets from `highest` to `lowest`."""
+        """`steps` is the number of levels a chain meets from `highest` to `lowest`.
+
+        `above` are the chains of the coarser ladder, None where there is none.
+        """
+        self.above = above
+        self.passed: Passed | None = None  # the last that came by this level:
+        self.handed_at = 0.0  # where chains are handed down to a finer ladder, if there is one
         self.images = torch.zeros(count, *shape, device=device)
         self.means = torch.zeros_like(self.images)  # D at the level before
         self.steps, self.highest = steps, highest
@@ -38,6 +50,9 @@ class LadderChains:
         self.offsets = [0.0] * count
         self.noise = ImageNoise(seed, "ladder chain", range(count), device)
         self.places = named_generator(seed, "ladder chain places")
+        if above is not None:
+            self.taken = [taken - 1 for taken in self.taken]  # all wait for what is handed down
+            return
         for chain in range(count):
             self._restart(chain)
 
@@ -93,22 +108,35 @@ class LadderChains:
         below = (self.ratio * level)[:, None, None, None]
         drawn = self.noise(self.images.shape)
         moved = annealed_step(self.images, ahead, self.ratio, below, drawn)
+        for chain, steps in enumerate(self._way()):  # a tensor would have to be waited for
+            own = self.highest * self.ratio**steps
+            if chain in moving and own * self.ratio <= self.handed_at <= own:
+                self.passed = Passed(self.images[chain].clone(), ahead[chain].clone(), own)
         self.images[moving], self.means[moving] = moved[moving], means[moving]
         for chain, taken in enumerate(self.taken):
             self.taken[chain] = taken + 1
             if self.taken[chain] in (0, self.steps):
-                self._restart(chain)
-                self.taken[chain] = 0
+                self.taken[chain] = 0 if self._restart(chain) else -1
 
-    def _restart(self, chain: int) -> None:
-        """White noise of the variance that noisy data has at the first level."""
+    def _restart(self, chain: int) -> bool:
+        """Noise of the variance that noisy data has at the first level, or what is handed down.
+
+        False where there is nothing to hand down yet.
+        """
         self.offsets[chain] = float(torch.rand((), generator=self.places))
-        deviation = math.sqrt((self.highest * self.ratio ** self.offsets[chain]) ** 2 + 1)
-        self.images[chain].normal_(generator=self.noise.generators[chain]).mul_(deviation)
+        level = self.highest * self.ratio ** self.offsets[chain]
+        white = self.images[chain].normal_(generator=self.noise.generators[chain])
+        if self.above is not None:
+            return self.above.hand_down_(white, level, self.places)
+        white.mul_(math.sqrt(level**2 + 1))
+        return True
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""
+        last = {} if self.passed is None else vars(self.passed)
+        passed = {f"passed.{name}": torch.as_tensor(own) for name, own in last.items()}
         return {
+            **passed,
             "images": self.images,
             "means": self.means,
             "taken": torch.tensor(self.taken),
@@ -124,3 +152,44 @@ class LadderChains:
         self.taken, self.offsets = state["taken"].tolist(), state["offsets"].tolist()
         self.noise.load_state(state["noise"])
         self.places.set_state(state["places"])
+        if "passed.image" in state:
+            image, mean = (state[f"passed.{name}"].to(self.images) for name in ("image", "mean"))
+            self.passed = Passed(image, mean, float(state["passed.level"]))
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A chain before the step past `handed_at`: (C, H, W), the mean it moves to, its level."""
+
+    image: Tensor
+    mean: Tensor
+    level: float
+
+
+@dataclass(frozen=True)
+class Above:
+    """The chains of the coarser ladder, and what they lack to be noisy images of the finer one."""
+
+    chains: LadderChains
+    spectrum: Spectrum  # of the finer ladder's data
+    contrast: float  # of the coarser ladder's data to means of 2x2 of the finer's pixels
+
+    def hand_down_(self, white: Tensor, level: float, places: torch.Generator) -> bool:
+        """Make of white noise (C, H, W) a noisy image at a level, in place, if there is one.
+
+        It is a random part of what a coarser chain was at that level; its details are Gaussian.
+        """
+        passed = self.chains.passed
+        if passed is None:
+            return False
+        own, noise = white[None], white.new_full((1,), level)
+        lower, kept = self.contrast * level / 2, []
+        for axis, side in enumerate(white.shape[1:]):
+            full = passed.image.shape[axis + 1]
+            first = int(torch.randint(full - side // 2 + 1, (1,), generator=places))
+            kept.append(slice(first, first + side // 2))
+        image, mean = (one[None, :, kept[0], kept[1]] for one in (passed.image, passed.mean))
+        step = annealed_step(image, mean, lower / passed.level, lower, 2 * pooled(own))
+        own.copy_(take_details_(self.spectrum.drawn(own, noise, Lattice.CIRCULAR)))
+        add_laid_(own, step, 1 / self.contrast)
+        return True

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError
-from gcn_cli.learning.batches import Batches, roomiest
-from gcn_cli.learning.ladder.learner import LadderLearner
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.ladder.learner import LadderLearner, fit_spectrum
+from gcn_cli.learning.ladder.octaves import OctavesLearner
+from gcn_cli.learning.trainer import Learner
+from gcn_cli.model.energy import GenerativeModel
 from gcn_cli.model.ladder.denoiser import fast_denoiser
-from gcn_cli.model.ladder.level import LadderLevel
+from gcn_cli.model.ladder.level import LadderLevel, level_of
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
 from gcn_cli.model.rooms import pieces, room_like
@@ -51,6 +54,7 @@ class LadderFamily:
             lattice=config.lattice,
             rectifier=Rectifier(config.smoothness, config.exact_gates),
             head_for=image_size if config.head else None,
+            octaves=config.octaves or 1,
         )
         return cls(config, net)
 
@@ -61,23 +65,61 @@ class LadderFamily:
 
     def learner(
         self, observed: Batches, device: torch.device, dtype: torch.dtype, ranks: Ranks
-    ) -> LadderLearner:
-        """First filters drawn, the spectrum measured, from here on the learner's."""
+    ) -> Learner:
+        """First filters drawn, the spectrum measured, from here on the learner's.
+
+        Raises InputError where there are fewer images than `ranks` to share them.
+        """
+        ranks.refuse_fewer("--batch-size", observed.batch_size)
+        if (self.config.octaves or 1) > 1:
+            return OctavesLearner(self.config, self.net.to(device), observed, device, dtype, ranks)
         self.net.initialise(named_generator(self.config.seed, "layer", 0))
         if self.config.head:
             turned = [one.flip(-1) for one in observed.pictures] if self.config.flips else []
             self.net.spectrum.fit_aligned([*observed.pictures, *turned])
         else:
-            # Half a picture at most, so that there are several windows to take the mean of.
-            half = min(roomiest(picture) for picture in observed.pictures) // 2
-            self.net.spectrum.fit(observed.pictures, min(half, *observed.image_size))
+            fit_spectrum(self.net, observed)
         return LadderLearner(self.config, self.net.to(device), observed, device, dtype, ranks)
 
-    def density(self, level: float | None, dtype: torch.dtype) -> LadderLevel:
+    def density(self, level: float | None, dtype: torch.dtype) -> GenerativeModel:
         """p_s at `level`, by default where noise is as strong as the data."""
         if level is not None:
             check_positive("--level", level)
-        return LadderLevel(self.net, DEFAULT_LEVEL if level is None else level, dtype)
+        noise = DEFAULT_LEVEL if level is None else level
+        return level_of(self.net, noise, dtype)
+
+    @property
+    def stride(self) -> int:
+        """What sides of pictures that are evaluated at all levels are multiples of."""
+        return self.net.total_stride << len(self.net.coarser)
+
+    def fitting(self, height: int, width: int, level: float | None = None) -> tuple[int, int]:
+        """Multiples of what the ladder of that level needs."""
+        stride = self.net.total_stride << self._octave(level)
+        return height // stride * stride, width // stride * stride
+
+    def octaves(self) -> list[dict[str, float | str]]:
+        """Every ladder's resolution, and the noise above which it answers, at full resolution."""
+        found: list[dict[str, float | str]] = [{"resolution": "1", "above": 0.0}]
+        scale = 1.0
+        for number, (handover, contrast) in enumerate(self.net.handed_over()):
+            found.append({"resolution": f"1/{2 << number}", "above": round(handover * scale, 2)})
+            scale *= 2 / contrast
+        return found
+
+    def receptive_fields(self, level: float | None = None) -> list[int]:
+        """Side in pixels that a filter response of each layer looks at, at a level."""
+        return [field << self._octave(level) for field in self.net.receptive_fields()]
+
+    def _octave(self, level: float | None) -> int:
+        """Which ladder answers at a level, 0 for that of full resolution."""
+        noise = DEFAULT_LEVEL if level is None else level
+        handed = self.net.handed_over()
+        for number, (handover, contrast) in enumerate(handed):
+            if noise <= handover:
+                return number
+            noise *= contrast / 2
+        return len(handed)
 
     def canvas(self, request: Request, trained: tuple[int, int]) -> tuple[int, int]:
         """The size itself on a torus; without one, more, of which the border is cut off after."""
@@ -103,7 +145,7 @@ class LadderFamily:
             )
         if request.seamless is not None and request.lattice not in (None, Lattice.CIRCULAR):
             raise InputError(f"--lattice {request.lattice}: is no torus; leave --seamless out")
-        stride = self.net.total_stride
+        stride = self.stride
         if self._lattice(request) is not Lattice.CIRCULAR:
             height, width = (-(-side // stride) * stride for side in size)
             return height, width
@@ -142,8 +184,9 @@ class LadderFamily:
         return own, own + 2 * self.net.reach()
 
     def state_bytes(self, size: tuple[int, int]) -> int:
-        """The image, D and the D before; the waves of a colour axis."""
-        return (12 * self.config.bands + 4) * size[0] * size[1] + STRIPS
+        """The image, D and the D before; the waves of a colour axis; details and coarser images."""
+        numbers = 12 + 7 * bool(self.net.coarser)
+        return (numbers * self.config.bands + 4) * size[0] * size[1] + STRIPS
 
     def evaluation_bytes(self, size: tuple[int, int], dtype: torch.dtype) -> int:
         """Gates of all layers, and maps of the widest on the way."""

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from gcn_cli.config import LadderConfig
 from gcn_cli.errors import DivergedError
-from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.batches import Batches, roomiest
+from gcn_cli.learning.ladder.chains import Above
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.loss import denoising_loss
 from gcn_cli.learning.ladder.muon import Muon
@@ -60,9 +61,9 @@ class LadderLearner:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         ranks: Ranks = ALONE,
+        above: Above | None = None,
     ) -> None:
-        """`ranks` share the images of every batch. Raises InputError where these are too few."""
-        ranks.refuse_fewer("--batch-size", observed.batch_size)
+        """`ranks` share the images of every batch, `above` are the chains of a coarser ladder."""
         self.config, self.observed, self.ranks = config, observed, ranks
         self.device, self.dtype = device, dtype
         self.begun = 0  # iterations before the present course of rates
@@ -76,14 +77,14 @@ class LadderLearner:
             ),
         }
         self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
-        self.refinement = self._make_refinement() if config.refined_share else None
+        self.refinement = self._make_refinement(above) if config.refined_share else None
         self.imputation = None
         if observed.holes:
             self.imputation = Imputation(config.seed, config.noise_max, config.noise_min)
         self.noise_generator = named_generator(config.seed, "denoising", device=device)
         self._evaluate = Captured(self._evaluated)
 
-    def _make_refinement(self) -> Refinement:
+    def _make_refinement(self, above: Above | None) -> Refinement:
         config = self.config
         return Refinement(
             self.net,
@@ -93,6 +94,7 @@ class LadderLearner:
             noise_range=(config.noise_min, config.noise_max),
             seed=config.seed,
             device=self.device,
+            above=above,
         )
 
     @property
@@ -114,7 +116,9 @@ class LadderLearner:
         refinement = self.refinement if iteration > self.turn else None
         level = refinement.chains.levels() if refinement else self._levels(len(clean))
         drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
-        mine = self.ranks.share(len(clean))
+        own = self.ranks.share(len(clean))
+        idle = own.start == own.stop  # as fewer images than processes leave some
+        mine = slice(0, 1) if idle else own
         counted = _counted(mask, len(clean), mine, self.config.margin)
         compared: tuple[Tensor, ...] = ()
         bands: list[int | None] = []
@@ -129,9 +133,11 @@ class LadderLearner:
         loss, differences, gradients, means = self._evaluate(
             clean[mine], drawn[mine], level[mine], seen, *compared
         )
-        loss = self._added_up(loss, gradients, counted)
+        loss = self._added_up(loss, gradients, 0 * counted if idle else counted)
         spread, gap = loss.new_ones(1), loss.new_zeros(())
         if refinement and means is not None:
+            if idle:
+                differences, means = differences[:0], means[:0]
             differences = self.ranks.gathered(differences, len(clean))
             gap = (counts * differences).sum()
             refinement.chains.advance(self.ranks.gathered(means, len(clean)))
@@ -332,9 +338,20 @@ class LadderLearner:
         # A short memory at first, so that the average is never dominated by the start.
         longest = REFINED_MEMORY if iteration > self.turn else LONGEST_MEMORY
         memory = min(longest, iteration / (iteration + 9))
-        averaged: list[Tensor] = list(self.model.parameters())
-        newest: list[Tensor] = list(self.net.parameters())
+        averages = dict(self.model.named_parameters())  # of coarser ladders too
+        newest: list[Tensor] = []
+        averaged: list[Tensor] = []
+        for name, parameter in self.net.named_parameters():
+            newest.append(parameter)
+            averaged.append(averages[name])
         torch._foreach_lerp_(averaged, newest, 1 - memory)
+
+
+def fit_spectrum(net: LadderNet, observed: Batches) -> None:
+    """Measure the spectrum of the pictures of a texture."""
+    # Half a picture at most, so that there are several windows to take the mean of.
+    half = min(roomiest(picture) for picture in observed.pictures) // 2
+    net.spectrum.fit(observed.pictures, min(half, *observed.image_size))
 
 
 def _counted(mask: Tensor | None, images: int, mine: slice, margin: int) -> Tensor:

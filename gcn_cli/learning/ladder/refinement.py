@@ -13,13 +13,14 @@ break. So what is maximised is not the gap of the two means but gap - gap^3 / (3
 in each band of levels by itself: under a bound on the mean of all a single band could run away.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from gcn_cli.learning.ladder.chains import LadderChains
+from gcn_cli.learning.ladder.chains import Above, LadderChains
 from gcn_cli.model.ladder.denoiser import denoise_each
 from gcn_cli.model.ladder.double_pass import score_gradient
 from gcn_cli.model.ladder.net import LadderNet
@@ -28,7 +29,8 @@ from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
-BANDS = 8  # parts of the way down the levels
+WAY = math.log(100 / 0.03)  # of these, in log s; ladders with less of a way have less steps
+BANDS = 8  # parts of it
 LARGEST_GAP = 0.02  # in F a value of all chains: where these follow F it stays well under that
 GAP_MEMORY = 0.8  # of a band's running mean, from one chain in it to the next
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
@@ -47,21 +49,24 @@ class Refinement:
         noise_range: tuple[float, float],
         seed: int,
         device: torch.device,
+        above: Above | None = None,
     ) -> None:
         """`count` chains to compare with images of `size`; `weight` is that of the gradient.
 
-        `noise_range` is the lowest and the highest level.
+        `noise_range` is the lowest and the highest level, `above` where chains come from.
         """
         self.net, self.size = net, size
         stride = net.total_stride
         around = SURROUNDINGS if net.image_size is None else 0
         canvas = [-(-(side + around) // stride) * stride for side in size]
         self.weight, self.values = weight, count * net.channels * size[0] * size[1]
-        self.gaps = [0.0] * BANDS  # running means, the highest levels first
+        share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WAY)
+        self.gaps = [0.0] * max(2, round(BANDS * share))  # running means, the highest levels first
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),
-            steps=CHAIN_STEPS,
+            steps=max(4, round(CHAIN_STEPS * share)),
+            above=above,
             lowest=noise_range[0],
             highest=noise_range[1],
             seed=seed,
@@ -79,8 +84,8 @@ class Refinement:
                 self.gaps[band] += (1 - GAP_MEMORY) * (bounded - self.gaps[band])
 
     def bands(self) -> list[int | None]:
-        """Which of BANDS each chain is in, the highest levels first; None of those that wait."""
-        return self.chains.bands(BANDS)
+        """Which part of the way each chain is in, from the highest levels on; None: it waits."""
+        return self.chains.bands(len(self.gaps))
 
     def say(self) -> list[float]:
         """What each chain's gradient is multiplied by, in -1..1: the slope of the objective.
@@ -123,4 +128,4 @@ class Refinement:
         """Put back what `state` returned."""
         self.chains.load_state(state)
         # Up to format 7 there was one for all.
-        self.gaps = state["gap"].expand(BANDS).tolist()
+        self.gaps = state["gap"].expand(len(self.gaps)).tolist()

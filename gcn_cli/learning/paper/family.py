@@ -47,6 +47,25 @@ class PaperFamily:
         )
         return cls(config, net)
 
+    @property
+    def stride(self) -> int:
+        """What sides of pictures are multiples of."""
+        return self.net.total_stride
+
+    def fitting(self, height: int, width: int, level: float | None = None) -> tuple[int, int]:
+        """All of a picture, since what is left over is padded."""
+        del level
+        return self.net.fitting(height, width)
+
+    def octaves(self) -> list[dict[str, float | str]]:
+        """One network, at full resolution."""
+        return [{"resolution": "1", "above": 0.0}]
+
+    def receptive_fields(self, level: float | None = None) -> list[int]:
+        """Side in pixels that a filter response of each layer looks at."""
+        del level
+        return self.net.receptive_fields()
+
     def with_config(self, config: Config) -> "PaperFamily":
         """The same network under another config of its kind."""
         assert isinstance(config, type(self.config))

@@ -7,6 +7,7 @@ D = (I + s^2 R) / (s^2 + 1), R = (s^2 + 1) B.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.octaves import composed_mean, pooled
 from gcn_cli.model.ladder.passes import Prepared, ascend, descend, prepare
+from gcn_cli.model.ladder.spectrum import Spectrum
 from gcn_cli.model.rooms import Room
 from gcn_cli.model.spec import Lattice
 
@@ -112,8 +115,61 @@ def fast_denoiser(
     """D of the ladder as it is now, as a function (N, C, H, W), noise -> (N, C, H, W).
 
     Parameters are copied: make it anew after they change. `dtype` is that of the maps, `lattice`
-    by default that of the net; `block`, `room` and `on_block` as in `denoise_each`.
+    by default that of the net; `block`, `room` and `on_block` as in `denoise_each`. Coarser
+    ladders answer at their levels.
     """
+    nets, handed = net.octaves(), net.handed_over()
+    made = _one_ladder(nets[-1], dtype, lattice, block, room, None if handed else on_block)
+    for number in reversed(range(len(handed))):
+        counted = on_block if number == 0 else None
+        own = _one_ladder(nets[number], dtype, lattice, block, room, counted)
+        above, spectrum = _Above(made, *handed[number]), nets[number].spectrum
+        made = _handing_over(own, above, spectrum, lattice or net.lattice, room, block, counted)
+    return made
+
+
+class _Above(NamedTuple):
+    """D of the coarser ladder, the level above which it answers, the contrast of its data."""
+
+    denoise: Callable[[Tensor, float], Tensor]
+    handover: float
+    contrast: float
+
+
+def _handing_over(
+    denoise: Callable[[Tensor, float], Tensor],
+    above: _Above,
+    spectrum: Spectrum,
+    lattice: Lattice,
+    room: Room | None,
+    block: int | None,
+    on_block: Callable[[], None] | None,
+) -> Callable[[Tensor, float], Tensor]:
+    """D of a ladder up to the handover, from there on that of the coarser one."""
+    contrast = above.contrast
+
+    def composed(x: Tensor, noise: float) -> Tensor:
+        if noise <= above.handover:
+            return denoise(x, noise)
+        coarse = above.denoise(contrast * pooled(x), contrast * noise / 2)
+        made = composed_mean(spectrum, x, noise, coarse, contrast, lattice, room)
+        if on_block is not None and block is not None:  # as many as are counted on
+            for _ in range(math.prod(-(-side // block) for side in x.shape[-2:])):
+                on_block()
+        return made
+
+    return composed
+
+
+def _one_ladder(
+    net: LadderNet,
+    dtype: torch.dtype,
+    lattice: Lattice | None,
+    block: int | None,
+    room: Room | None,
+    on_block: Callable[[], None] | None = None,
+) -> Callable[[Tensor, float], Tensor]:
+    """`fast_denoiser` of a ladder by itself."""
     prepared = replace(prepare(net, dtype, repeatable=True), lattice=lattice or net.lattice)
     if block is not None:  # few large steps, which nothing is gained by recording
         return lambda x, noise: denoise_each(

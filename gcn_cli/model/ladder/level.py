@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcn_cli.model.energy import spread
+from gcn_cli.model.energy import GenerativeModel, spread
 from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.octaves import CoarseLevel
 from gcn_cli.model.ladder.passes import ascend, descend, prepare
 from gcn_cli.model.spec import Lattice
 
@@ -71,3 +72,17 @@ class LadderLevel:
 
     def _log_noise(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), math.log(self.noise))
+
+
+def level_of(net: LadderNet, noise: float, dtype: torch.dtype = torch.float32) -> GenerativeModel:
+    """p_s of a ladder, or of the coarser one that answers at that level."""
+    nets, passed = net.octaves(), []
+    for handover, contrast in net.handed_over():
+        if noise <= handover:
+            break
+        passed.append((contrast, noise))
+        noise *= contrast / 2
+    level: GenerativeModel = LadderLevel(nets[len(passed)], noise, dtype)
+    for finer, (contrast, own) in reversed(list(zip(nets, passed, strict=False))):
+        level = CoarseLevel(level, finer.spectrum, contrast, own, finer.lattice)
+    return level

@@ -8,6 +8,7 @@ q_s = N(0, (s^2 + 1) Id), with one set of filters for all levels:
 
 Every layer reads out into the score; the level enters through a gain and a bias per filter; Q_s is
 fixed by the data's power spectrum, about the mean image where images are aligned (`spectrum.py`).
+At high levels ladders of the same picture at lower resolutions stand for it (`octaves.py`).
 This is F as it is written, for automatic differentiation; `passes.py` computes it and its gradient
 rearranged to what hardware likes, `level.py` has p_s with the names of the paper's model.
 """
@@ -15,6 +16,7 @@ rearranged to what hardware likes, `level.py` has p_s with the names of the pape
 import itertools
 import operator
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +36,13 @@ class LadderNet(nn.Module):
 
     weights[l] (filters, below, size, size); biases[l] (filters,); levels[l] (2 filters,
     LEVEL_FEATURES) gives gains and biases by level; readouts[l] (filters, 1, 1), or
-    (filters, h, w) for aligned images of `image_size`.
+    (filters, h, w) for aligned images of `image_size`. coarser are the ladders at 1/2, 1/4 ... of
+    the resolution; contrasts, what each of their pictures is multiplied by to have variance 1;
+    handovers, the level above which each answers, in deviations of the next finer one's data.
     """
+
+    contrasts: Tensor | None
+    handovers: Tensor | None
 
     def __init__(
         self,
@@ -46,8 +53,12 @@ class LadderNet(nn.Module):
         lattice: Lattice = Lattice.CIRCULAR,
         rectifier: Rectifier,
         head_for: tuple[int, int] | None = None,
+        octaves: int = 1,
     ) -> None:
-        """`depth` is the space-to-depth factor that the filters see pixels through."""
+        """`depth` is the space-to-depth factor that the filters see pixels through.
+
+        `octaves` counts this ladder and the coarser ones.
+        """
         super().__init__()
         self.layers = tuple(layers)
         self.channels, self.depth, self.rectifier = channels, depth, rectifier
@@ -64,6 +75,22 @@ class LadderNet(nn.Module):
             self.biases.append(nn.Parameter(torch.zeros(spec.filters)))
             self.levels.append(nn.Parameter(torch.zeros(2 * spec.filters, LEVEL_FEATURES)))
             self.readouts.append(nn.Parameter(torch.zeros(spec.filters, *size)))
+        alike = partial(
+            LadderNet, layers, channels=channels, depth=depth, lattice=lattice, rectifier=rectifier
+        )
+        self.coarser = nn.ModuleList(alike() for _ in range(octaves - 1))
+        for name in ("contrasts", "handovers"):
+            self.register_buffer(name, torch.ones(octaves - 1) if octaves > 1 else None)
+
+    def octaves(self) -> list["LadderNet"]:
+        """This ladder and the coarser ones."""
+        return [self, *self.coarser]
+
+    def handed_over(self) -> list[tuple[float, float]]:
+        """Of every coarser ladder the level above which it answers, and the contrast."""
+        if self.contrasts is None or self.handovers is None:
+            return []
+        return list(zip(self.handovers.tolist(), self.contrasts.tolist(), strict=True))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Uniform filters and biases of variance 1 / (3 fan-in), small level terms."""

@@ -92,6 +92,11 @@ class Spectrum(nn.Module):
         made = self._filtered(seen, lattice, lambda power: power / (power + squared), room)
         return made if self.middle is None else made.add_(self.middle)
 
+    def drawn(self, white: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
+        """Noisy images N(0, C + s^2 Id) made of white noise (N, C, H, W), at levels (N,)."""
+        squared = noise.square()[:, None, None, None]
+        return self._filtered(white, lattice, lambda power: (power + squared).sqrt())
+
     def slope(self, x: Tensor, noise: Tensor, lattice: Lattice) -> Tensor:
         """Q_s I + (C + s^2 Id)^-1 m, the gradient of this part of f: (N, C, H, W), levels (N,)."""
         return self._quadratic(x, noise, lattice) + self._pull(x, noise, lattice)

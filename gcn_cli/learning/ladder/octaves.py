@@ -1,0 +1,259 @@
+"""Learning ladders at several resolutions together: each its own range of levels, side by side.
+
+A ladder of an octave learns from the picture at its resolution, at the levels between the handover
+from the coarser one and that to the finer one. In an iteration every ladder makes a step. Chains of
+the likelihood start where those of the coarser ladder end, as samples do.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gcn_cli.config import LadderConfig
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.ladder.chains import Above
+from gcn_cli.learning.ladder.imputation import Imputation
+from gcn_cli.learning.ladder.learner import PREVIEW_STEPS, LadderLearner, fit_spectrum
+from gcn_cli.learning.state import below
+from gcn_cli.learning.trainer import Metrics
+from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.level import LadderLevel
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.spec import Lattice
+from gcn_cli.ranks import ALONE, Ranks
+from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.noise import ImageNoise, named_generator
+
+HIDDEN = 2.5  # times the deviation of what a coarser picture lacks: noise that hides it
+# Ladders also learn the levels up to so many times, and down to one so-many-th of, the handovers:
+# on a way of some length their chains show what is wrong with them.
+ABOVE, BELOW = 3.0, 2.5
+FEWEST = 2  # images of a ladder in an iteration
+MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
+SEEDS_APART = 7919  # of ladders, so that no two draw the same
+
+
+class OctavesLearner:
+    """A learner for every ladder of a net; the first is that of full resolution."""
+
+    def __init__(
+        self,
+        config: LadderConfig,
+        net: LadderNet,
+        observed: Batches,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """`net` has its coarser ladders, all at zero.
+
+        Raises ValueError where pictures or levels are too few for them.
+        """
+        self.asked, self.model, self.observed = config, net, observed
+        self.device, self.dtype, self.ranks = device, dtype, ranks
+        nets, net.coarser = net.octaves(), nn.ModuleList()
+        shown, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
+        handovers = [hiding_level(contrast) for contrast in contrasts]
+        ranges = level_ranges(config, handovers, contrasts)
+        whole = math.log(config.noise_max / config.noise_min)
+        # Of the way down the levels; together more than one, as they overlap.
+        self.shares = [math.log(high / low) / whole for low, high in ranges]
+        self.learners: list[LadderLearner] = []
+        # The coarsest first: chains of each start from those of the one above.
+        for number in reversed(range(len(ranges))):
+            own_net, batches = nets[number], [observed, *shown][number]
+            batches.batch_size = max(FEWEST, round(batches.batch_size * self.shares[number]))
+            own = replace(
+                config,
+                octaves=1,
+                batch_size=batches.batch_size,
+                noise_min=ranges[number][0],
+                noise_max=ranges[number][1],
+                seed=config.seed + SEEDS_APART * number,
+            )
+            own_net.initialise(named_generator(own.seed, "layer", 0))
+            fit_spectrum(own_net, batches)
+            above = None
+            if self.learners and self.learners[0].refinement is not None:
+                chains = self.learners[0].refinement.chains
+                chains.handed_at = ranges[number][1] * contrasts[number] / 2
+                above = Above(chains, own_net.spectrum, contrasts[number])
+            learner = LadderLearner(own, own_net, batches, device, dtype, ranks, above)
+            self.learners.insert(0, learner)
+        self.renewed = 0  # how often holes in the pictures have been filled anew
+        for learner in self.learners:
+            learner.imputation = None
+        if observed.holes:
+            # By all ladders together; what coarser ones see follows.
+            self.first.imputation = Imputation(config.seed, config.noise_max, config.noise_min)
+        assert net.contrasts is not None
+        assert net.handovers is not None
+        net.contrasts.copy_(torch.tensor(contrasts))
+        net.handovers.copy_(torch.tensor(handovers))
+        net.coarser = nn.ModuleList(learner.model for learner in self.learners[1:])
+
+    @property
+    def first(self) -> LadderLearner:
+        """That of full resolution; all have the same course."""
+        return self.learners[0]
+
+    @property
+    def config(self) -> LadderConfig:
+        """Of all ladders together."""
+        return replace(self.asked, iterations=self.iterations)
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole training."""
+        return self.first.iterations
+
+    def step(self, iteration: int) -> Metrics:
+        """A step of every ladder; measures are means over the levels."""
+        told = [learner.step(iteration) for learner in reversed(self.learners)][::-1]
+        imputation = self.first.imputation
+        if imputation is not None and imputation.renewed != self.renewed:
+            self._refresh(imputation.renewed)
+        pairs = list(zip(told, self.shares, strict=True))
+        return {
+            name: sum(share * own[name] for own, share in pairs) / sum(self.shares)
+            for name in told[0]
+        }
+
+    def _refresh(self, renewed: int) -> None:
+        """Make coarser pictures anew of what holes have been filled with."""
+        pictures, self.renewed = self.observed.pictures, renewed
+        for (_, contrast), learner in zip(self.model.handed_over(), self.learners[1:], strict=True):
+            pictures = [contrast * half_size(picture) for picture in pictures]
+            for number in learner.observed.holes:
+                learner.observed.pictures[number] = pictures[number]
+
+    @property
+    def turn(self) -> int:
+        """The last iteration of denoising alone."""
+        return self.first.turn
+
+    def length_for(self, iteration: int, pace: float, left: float) -> int | None:
+        """So many that denoising and likelihood have their shares; None once the latter began."""
+        return self.first.length_for(iteration, pace, left)
+
+    def set_length(self, iterations: int) -> None:
+        """Rates follow the new course from the next iteration on."""
+        for learner in self.learners:
+            learner.set_length(iterations)
+
+    @property
+    def was_extended(self) -> bool:
+        """Whether this is not the first course."""
+        return self.first.was_extended
+
+    def extend(self, iterations: int) -> None:
+        """A course of so many more: rates rise and fall again, and the likelihood has its part."""
+        for learner in self.learners:
+            learner.extend(iterations)
+
+    def verdicts(self, history: Sequence[Metrics]) -> list[str]:
+        """What became of the denoising, and of the likelihood after it, in the last course."""
+        return self.first.verdicts(history)
+
+    def cut_short(self, iteration: int) -> list[str]:
+        """What a training that ends before its time lacks, and the remedy."""
+        return self.first.cut_short(iteration)
+
+    def preview(self) -> Tensor:
+        """Two samples of the running averages at the size of the crops."""
+        config, net = self.asked, self.model
+        noise = ImageNoise(config.seed, "preview", range(2), self.device)
+        levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
+        start = noise((2, net.channels, *self.observed.image_size))
+        start.mul_(LadderLevel(net, levels[0]).sigma)
+        denoise = fast_denoiser(net, self.dtype, Lattice.CIRCULAR)
+        return anneal(start, denoise, levels, noise)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything to go on as if never stopped."""
+        kept = self.first.state()
+        for number, learner in enumerate(self.learners[1:]):
+            # Its model is a part of the first's.
+            own = {n: t for n, t in learner.state().items() if not n.startswith("model.")}
+            kept |= {f"octave{number + 1}.{name}": tensor for name, tensor in own.items()}
+        return kept
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` returned."""
+        self.first.load_state(state)
+        if self.first.imputation is not None and self.first.imputation.renewed:
+            self._refresh(self.first.imputation.renewed)
+        for number, learner in enumerate(self.learners[1:]):
+            own = below(state, f"octave{number + 1}.")
+            averages = below(state, f"model.coarser.{number}.")
+            learner.load_state(own | {f"model.{name}": one for name, one in averages.items()})
+
+
+def hiding_level(contrast: float) -> float:
+    """The level above which a coarser ladder answers, in deviations of the finer one's data.
+
+    Its picture, of means of 2x2, has 1 / contrast^2 of the variance.
+    """
+    return HIDDEN * math.sqrt(max(1e-6, 1 - 1 / contrast**2))
+
+
+def level_ranges(
+    config: LadderConfig, handovers: Sequence[float], contrasts: Sequence[float]
+) -> list[tuple[float, float]]:
+    """The lowest and the highest level that every ladder learns, in deviations of its own data.
+
+    Raises ValueError where the ladder is too short for that.
+    """
+    found, lowest, highest = [], config.noise_min, config.noise_max
+    for handover, contrast in zip(handovers, contrasts, strict=True):
+        if not lowest < handover < highest:
+            raise ValueError(
+                f"--octaves: no levels of noise are about the handover at {handover:.2g}"
+            )
+        found.append((lowest, min(ABOVE * handover, highest)))
+        lowest, highest = handover * contrast / 2 / BELOW, highest * contrast / 2
+    return [*found, (lowest, highest)]
+
+
+def coarser_batches(
+    config: LadderConfig, observed: Batches, count: int, stride: int
+) -> tuple[list[Batches], list[float]]:
+    """What `count` coarser ladders learn from, and by what each picture of 2x2 means is multiplied.
+
+    Raises ValueError where a picture gets too small for that.
+    """
+    pictures, made, contrasts = list(observed.pictures), [], []
+    for hole, hidden in observed.holes.items():  # filled at full resolution, but not known
+        pictures[hole] = pictures[hole].masked_fill(hidden, torch.nan)
+    for number in range(1, count + 1):
+        pictures = [half_size(picture) for picture in pictures]
+        known = torch.cat([one[one.isfinite()] for one in pictures])
+        contrasts.append(1 / max(1e-3, float(known.square().mean().sqrt())))
+        pictures = [contrasts[-1] * picture for picture in pictures]
+        side = min(min(picture.shape[1:]) for picture in pictures)
+        crop = min(observed.image_size[0], int(MOST_SHOWN * side) // stride * stride)
+        if crop <= 2 * config.margin:
+            raise ValueError(f"--octaves: a picture 1/{2**number} as large shows too little")
+        own = Batches(
+            pictures,
+            crop=crop,
+            batch_size=observed.batch_size,
+            generator=named_generator(config.seed + SEEDS_APART * number, "batches"),
+            flips=config.flips,
+            rotations=config.rotations,
+        )
+        made.append(own)
+    return made, contrasts
+
+
+def half_size(picture: Tensor) -> Tensor:
+    """Means of 2x2 pixels (C, H, W), of what is known of them; NaN where less than half is."""
+    height, width = (side // 2 * 2 for side in picture.shape[1:])
+    whole = picture[:, :height, :width]
+    blocks = whole.reshape(len(picture), height // 2, 2, width // 2, 2)
+    known = blocks.isfinite().all(dim=0).sum(dim=(1, 3))
+    mean: Tensor = blocks.nanmean(dim=(2, 4))
+    return mean.masked_fill(known < 2, torch.nan)

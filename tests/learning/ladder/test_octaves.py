@@ -1,0 +1,171 @@
+"""Ladders at several resolutions, learned together."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gcn_cli.config import LadderConfig
+from gcn_cli.learning.batches import Batches
+from gcn_cli.learning.ladder.chains import Above, LadderChains
+from gcn_cli.learning.ladder.octaves import (
+    ABOVE,
+    BELOW,
+    OctavesLearner,
+    coarser_batches,
+    half_size,
+    hiding_level,
+    level_ranges,
+)
+from gcn_cli.learning.setup import make_learner
+from gcn_cli.model.ladder.octaves import pooled, take_details_
+from gcn_cli.model.ladder.spectrum import Spectrum
+from gcn_cli.model.spec import parse_layers
+from tests.learning.driving import run
+
+SMALL = LadderConfig(
+    layers=parse_layers("6@3,6@3/2"),
+    crop=16,
+    margin=2,
+    batch_size=4,
+    iterations=24,
+    refined=0.6,
+    octaves=3,
+)
+
+
+def blobs(side: int = 64) -> torch.Tensor:
+    """A smooth picture (3, side, side) of unit variance, so that no octave is without contrast."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(1, 3, side // 8, side // 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")[0]
+    rough = smooth + 0.2 * torch.randn(smooth.shape, generator=generator)
+    return (rough - rough.mean()) / rough.std()
+
+
+def learner(config: LadderConfig = SMALL) -> OctavesLearner:
+    _, made = make_learner(config, [blobs()], torch.device("cpu"), torch.float32)
+    assert isinstance(made, OctavesLearner)
+    return made
+
+
+def batches(picture: torch.Tensor) -> Batches:
+    return Batches([picture], crop=16, batch_size=2, generator=torch.Generator().manual_seed(1))
+
+
+def test_ranges_overlap_about_the_handovers() -> None:
+    handovers, contrasts = [0.5, 1.6], [1.2, 1.1]
+    ranges = level_ranges(SMALL, handovers, contrasts)
+    assert ranges[0][0] == SMALL.noise_min
+    assert ranges[-1][1] == pytest.approx(SMALL.noise_max * 1.2 * 1.1 / 4)
+    for (handover, contrast), finer, coarser in zip(
+        zip(handovers, contrasts, strict=True), ranges, ranges[1:], strict=False
+    ):
+        assert coarser[0] == pytest.approx(handover * contrast / 2 / BELOW)  # as noise is there
+        assert finer[1] == pytest.approx(ABOVE * handover)
+
+
+def test_coarser_pictures_are_means_of_unit_variance() -> None:
+    picture = blobs()
+    made, contrasts = coarser_batches(SMALL, batches(picture), 2, 4)
+    for batch, contrast in zip(made, contrasts, strict=True):
+        smaller = pooled(picture[None])[0]
+        assert torch.allclose(batch.pictures[0], contrast * smaller, atol=1e-6)
+        assert float(batch.pictures[0].square().mean()) == pytest.approx(1, abs=1e-4)
+        assert batch.crop is not None
+        assert batch.crop < min(batch.pictures[0].shape[1:])
+        picture = batch.pictures[0]
+
+
+def test_a_coarser_picture_too_small_to_learn_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="too little"):
+        coarser_batches(SMALL, batches(blobs()), 5, 4)
+
+
+def test_means_are_of_what_is_known() -> None:
+    picture = torch.arange(16.0).view(1, 4, 4)
+    picture[0, 0, 0] = torch.nan
+    picture[0, 2:, 2:] = torch.nan
+    picture[0, 3, 3] = 15.0
+    made = half_size(picture)[0]
+    assert made[0, 0] == pytest.approx((1 + 4 + 5) / 3)
+    assert made[0, 1] == pytest.approx((2 + 3 + 6 + 7) / 4)
+    assert math.isnan(made[1, 1])
+
+
+def test_an_interrupted_training_goes_on_bit_for_bit() -> None:
+    whole = learner()
+    run(whole, 0, SMALL.iterations)
+    first = learner()
+    run(first, 0, 17)
+    second = learner()
+    second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
+    run(second, 17, SMALL.iterations)
+    expected, found = whole.state(), second.state()
+    assert expected.keys() == found.keys()
+    assert "octave2.chains.images" in expected
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_every_ladder_learns_and_chains_are_handed_down() -> None:
+    ours = learner()
+    before = [one.weights[0].clone() for one in ours.model.octaves()]
+    rows = run(ours, 0, SMALL.iterations)
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    for old, net in zip(before, ours.model.octaves(), strict=True):
+        assert not torch.equal(old, net.weights[0])
+    chains = [one.refinement.chains for one in ours.learners if one.refinement is not None]
+    assert len(chains) == 3
+    assert all(float(one.walking().sum()) > 0 for one in chains)
+    handed = ours.model.handed_over()
+    assert [level for level, _ in handed] == pytest.approx([hiding_level(g) for _, g in handed])
+
+
+def test_what_is_handed_down_has_the_variance_of_noisy_data() -> None:
+    """A coarser chain of white data, unit contrast: noise stays white, its level doubles."""
+    above = LadderChains(
+        1, (3, 64, 64), steps=4, highest=8.0, lowest=2.0, seed=0, device=torch.device("cpu")
+    )
+    above.handed_at = 2.0
+    places = torch.Generator().manual_seed(0)
+    spectrum = Spectrum(3)
+    white = torch.randn(3, 96, 96, generator=places)
+    contrast = 2.0  # of block means of white data
+    down = Above(above, spectrum, contrast)
+    assert not down.hand_down_(white.clone(), 2.0, places)
+    for _ in range(8):
+        kept = 1 / (1 + above.levels().square())
+        above.advance(above.images * kept[:, None, None, None])
+    level = 1.8
+    made = white.clone()
+    assert down.hand_down_(made, level, places)
+    assert float(made.var()) == pytest.approx(1 + level**2, rel=0.05)
+    details = take_details_(made[None].clone())
+    assert float(details.square().mean()) == pytest.approx(0.75 * (1 + level**2), rel=0.05)
+
+
+def test_holes_are_filled_at_full_resolution_and_coarser_pictures_follow() -> None:
+    picture = blobs()
+    for row in range(4, 64, 12):
+        for column in range(4, 64, 12):
+            picture[:, row : row + 3, column : column + 3] = torch.nan
+    config = replace(SMALL, octaves=2)
+    _, ours = make_learner(config, [picture], torch.device("cpu"), torch.float32)
+    assert isinstance(ours, OctavesLearner)
+    before = ours.observed.pictures[0].clone()
+    coarse = ours.learners[1].observed
+    assert coarse.holes
+    run(ours, 0, 20)
+    assert ours.renewed == 3
+    hole = picture.isnan()
+    assert not torch.equal(ours.observed.pictures[0][hole], before[hole])
+    assert torch.equal(ours.observed.pictures[0][~hole], before[~hole])
+    ((_, contrast),) = ours.model.handed_over()
+    assert torch.equal(coarse.pictures[0], contrast * half_size(ours.observed.pictures[0]))
+
+    again = make_learner(config, [picture], torch.device("cpu"), torch.float32)[1]
+    again.load_state({name: tensor.clone() for name, tensor in ours.state().items()})
+    assert isinstance(again, OctavesLearner)
+    assert torch.equal(again.learners[1].observed.pictures[0], coarse.pictures[0])

@@ -1,0 +1,104 @@
+"""Coarser ladders: one density with the finer one, exact in float64, on any torus."""
+
+import pytest
+import torch
+
+from gcn_cli.model.energy import GenerativeModel, autograd_gradient, energy
+from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.level import LadderLevel, level_of
+from gcn_cli.model.ladder.net import LadderNet
+from gcn_cli.model.ladder.octaves import CoarseLevel, add_laid_, pooled, take_details_
+from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.spec import Lattice, parse_layers
+
+LEVELS = (1.0, 2.0, 6.0)  # answered by the ladder itself, the next coarser one, the one after that
+
+
+def ladder(lattice: Lattice = Lattice.CIRCULAR, octaves: int = 3) -> LadderNet:
+    net = LadderNet(
+        parse_layers("6@3,6@3/2"), lattice=lattice, rectifier=Rectifier(0.5), octaves=octaves
+    )
+    for number, one in enumerate(net.octaves()):
+        generator = torch.Generator().manual_seed(number)
+        one.initialise(generator)
+        one.spectrum.power.copy_(0.1 + torch.rand(one.spectrum.power.shape, generator=generator))
+    if net.contrasts is not None and net.handovers is not None:
+        net.contrasts.copy_(torch.tensor([1.3, 1.1][: octaves - 1]))
+        net.handovers.fill_(1.5)
+    return net.double().requires_grad_(False)
+
+
+def images(height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(9)
+    return 3 * torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64)
+
+
+def at(net: LadderNet, noise: float) -> GenerativeModel:
+    return level_of(net, noise, torch.float64)
+
+
+def test_which_ladder_answers() -> None:
+    net = ladder()
+    assert isinstance(at(net, 1.5), LadderLevel)
+    second = at(net, 2.0)
+    assert isinstance(second, CoarseLevel)
+    assert isinstance(second.above, LadderLevel)
+    assert second.above.noise == pytest.approx(2.0 * 1.3 / 2)
+    third = at(net, 6.0)
+    assert isinstance(third, CoarseLevel)
+    assert isinstance(third.above, CoarseLevel)
+
+
+@pytest.mark.parametrize("lattice", [Lattice.CIRCULAR, Lattice.REFLECT])
+@pytest.mark.parametrize("noise", LEVELS)
+def test_b_is_the_gradient_of_f_and_the_map_is_the_energy(noise: float, lattice: Lattice) -> None:
+    density, x = at(ladder(lattice), noise), images(32, 48)
+    assert torch.allclose(density.basis(x), autograd_gradient(density.score)(x), atol=1e-12)
+    assert torch.allclose(density.energy_map(x).sum(dim=(1, 2)), energy(density, x))
+
+
+@pytest.mark.parametrize("noise", LEVELS)
+def test_d_is_tweedies(noise: float) -> None:
+    """D(I) = I + s^2 grad log p_s(I), with grad log p_s = B - I / sigma^2."""
+    net, x = ladder(), images(32, 48)
+    density = at(net, noise)
+    expected = x + noise**2 * (density.basis(x) - x / density.sigma**2)
+    assert torch.allclose(fast_denoiser(net, torch.float64)(x, noise), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (31, 48), (32, 47), (31, 47)])
+def test_details_and_block_means_are_all_there_is(size: tuple[int, int]) -> None:
+    x = images(*size)
+    details = take_details_(x.clone())
+    assert torch.allclose(add_laid_(details.clone(), pooled(x)), x)
+    if not (size[0] % 2 or size[1] % 2):
+        assert float(pooled(details).abs().max()) < 1e-14
+
+
+@pytest.mark.parametrize("noise", LEVELS)
+def test_a_pattern_moved_on_the_torus_by_whole_blocks_gives_d_moved(noise: float) -> None:
+    net, x = ladder(), images(32, 48)
+    denoise = fast_denoiser(net, torch.float64)
+    assert torch.allclose(
+        denoise(x.roll((16, -16), (2, 3)), noise),
+        denoise(x, noise).roll((16, -16), (2, 3)),
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("size", [(64, 96), (61, 75)])
+@pytest.mark.parametrize("noise", LEVELS)
+def test_blocks_make_no_difference_and_are_counted(noise: float, size: tuple[int, int]) -> None:
+    net, x, ticks = ladder(), images(*size), []
+    whole = fast_denoiser(net, torch.float64)(x, noise)
+    block = net.total_stride * 4
+    denoise = fast_denoiser(net, torch.float64, None, block, on_block=lambda: ticks.append(1))
+    assert torch.allclose(denoise(x, noise), whole, atol=1e-12)
+    assert len(ticks) == -(-size[0] // block) * -(-size[1] // block)
+
+
+def test_without_coarser_ladders_there_is_one() -> None:
+    net = ladder(octaves=1)
+    assert net.handed_over() == []
+    assert isinstance(at(net, 50.0), LadderLevel)
+    assert not any(name.startswith(("coarser", "contrasts")) for name in net.state_dict())

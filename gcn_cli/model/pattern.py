@@ -101,7 +101,30 @@ def _pattern(picture: Tensor) -> Pattern | None:
     if not held or max(held) < LEAST_HELD:
         return None
     chosen = next(one for one, own in zip(cells, held, strict=True) if own >= AS_GOOD * max(held))
-    return _cell(picture, chosen.periods)
+    return _cell(picture, _other_way_too(lines, chosen).periods)
+
+
+def _other_way_too(lines: Tensor, found: Pattern) -> Pattern:
+    """With the period of the other axis, where only what the first one leaves shows it.
+
+    Of tiles that are long and narrow the joints across are few, and those down outdo them.
+    """
+    if None not in found.periods:
+        return found
+    up, along = (
+        basis(found.periods, axis, torch.arange(side).to(lines))
+        for axis, side in enumerate(lines.shape[1:])
+    )
+    rest = lines - up.T @ found.cell @ along
+    axis = found.periods.index(None)
+    repeats = period(rest, axis + 1)
+    if repeats is None:
+        return found
+    down, across = (repeats if k == axis else own for k, own in enumerate(found.periods))
+    both = _cell(lines, (down, across))
+    gained = both.cell.square().sum() - found.cell.square().sum()
+    left = rest.square().mean(dim=(1, 2)).sum()
+    return both if float(gained) >= LEAST_HELD * float(left) else found
 
 
 def _times(repeats: float | None, count: int) -> float | None:

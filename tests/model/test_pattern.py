@@ -107,3 +107,13 @@ def test_small_and_plain_pictures_have_none() -> None:
     assert find_pattern([noise(side=8)]) is None
     assert find_pattern([torch.zeros(3, 64, 64)]) is None
     assert find_pattern([scaled(grid(3.0, 3.0)[:, :24, :24])]) is None
+
+
+def test_the_few_joints_of_long_narrow_tiles_are_found_beside_the_many() -> None:
+    """The joints down hide those across in the autocorrelation of the whole."""
+    down, across = 68.6, 20.6
+    y, x = torch.arange(512) / down, torch.arange(512) / across
+    thin = ((y - y.floor()) < 0.05)[:, None] | ((x - x.floor()) < 0.15)[None]
+    found = find_pattern([scaled(-thin.float()[None] + 0.1 * noise(side=512))])
+    assert found is not None
+    assert found.periods == pytest.approx((down, across), rel=0.01)

@@ -27,10 +27,10 @@ from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
-HIDDEN = 2.5  # times the deviation of what a coarser picture lacks: noise that hides it
+HIDDEN = 4.0  # times the deviation of what a coarser picture lacks: noise that hides it
 # Ladders also learn the levels up to so many times, and down to one so-many-th of, the handovers:
 # on a way of some length their chains show what is wrong with them.
-ABOVE, BELOW = 3.0, 2.5
+ABOVE, BELOW = 2.0, 3.0
 FEWEST = 2  # images of a ladder in an iteration
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
 SEEDS_APART = 7919  # of ladders, so that no two draw the same

@@ -95,8 +95,8 @@ class LadderConfig(_Checked):
     )
     octaves: int | None = value(
         None,
-        "ladders, at full, 1/2, 1/4 ... of the resolution, of which the coarser settle large "
-        "things; 0 lets the pictures' size decide",
+        "ladders, at 1, 1/2, 1/4 ... of the resolution, of which the coarser settle large things; "
+        "each takes its part of a batch, two images at least; 0 lets the pictures' size decide",
         low=1,
         high=8,
     )

@@ -1,8 +1,8 @@
-"""Learning ladders at several resolutions together: each its own range of levels, side by side.
+"""Learning ladders at several resolutions together, side by side, each its own range of levels.
 
-A ladder of an octave learns from the picture at its resolution, at the levels between the handover
-from the coarser one and that to the finer one. In an iteration every ladder makes a step. Chains of
-the likelihood start where those of the coarser ladder end, as samples do.
+Each ladder learns from the picture at its resolution, at the levels where it answers and at some
+about them. In an iteration every ladder makes a step. Chains of the likelihood start from what
+chains of the coarser ladder are at that level, as samples do.
 """
 
 import math
@@ -55,45 +55,56 @@ class OctavesLearner:
         self.asked, self.model, self.observed = config, net, observed
         self.device, self.dtype, self.ranks = device, dtype, ranks
         nets, net.coarser = net.octaves(), nn.ModuleList()
-        shown, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
+        coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
         handovers = [hiding_level(contrast) for contrast in contrasts]
+        assert net.contrasts is not None
+        assert net.handovers is not None
+        net.contrasts.copy_(torch.tensor(contrasts))
+        net.handovers.copy_(torch.tensor(handovers))
         ranges = level_ranges(config, handovers, contrasts)
         whole = math.log(config.noise_max / config.noise_min)
         # Of the way down the levels; together more than one, as they overlap.
         self.shares = [math.log(high / low) / whole for low, high in ranges]
         self.learners: list[LadderLearner] = []
         # The coarsest first: chains of each start from those of the one above.
-        for number in reversed(range(len(ranges))):
-            own_net, batches = nets[number], [observed, *shown][number]
-            batches.batch_size = max(FEWEST, round(batches.batch_size * self.shares[number]))
-            own = replace(
-                config,
-                octaves=1,
-                batch_size=batches.batch_size,
-                noise_min=ranges[number][0],
-                noise_max=ranges[number][1],
-                seed=config.seed + SEEDS_APART * number,
-            )
-            own_net.initialise(named_generator(own.seed, "layer", 0))
-            fit_spectrum(own_net, batches)
-            above = None
-            if self.learners and self.learners[0].refinement is not None:
-                chains = self.learners[0].refinement.chains
-                chains.handed_at = ranges[number][1] * contrasts[number] / 2
-                above = Above(chains, own_net.spectrum, contrasts[number])
-            learner = LadderLearner(own, own_net, batches, device, dtype, ranks, above)
+        for number in reversed(range(len(nets))):
+            learner = self._ladder(number, nets[number], [observed, *coarser][number], ranges)
             self.learners.insert(0, learner)
+        net.coarser = nn.ModuleList(learner.model for learner in self.learners[1:])
         self.renewed = 0  # how often holes in the pictures have been filled anew
         for learner in self.learners:
             learner.imputation = None
         if observed.holes:
             # By all ladders together; what coarser ones see follows.
             self.first.imputation = Imputation(config.seed, config.noise_max, config.noise_min)
-        assert net.contrasts is not None
-        assert net.handovers is not None
-        net.contrasts.copy_(torch.tensor(contrasts))
-        net.handovers.copy_(torch.tensor(handovers))
-        net.coarser = nn.ModuleList(learner.model for learner in self.learners[1:])
+
+    def _ladder(
+        self,
+        number: int,
+        net: LadderNet,
+        batches: Batches,
+        ranges: Sequence[tuple[float, float]],
+    ) -> LadderLearner:
+        """The learner of one ladder, below those that there are; its filters drawn."""
+        lowest, highest = ranges[number]
+        batches.batch_size = max(FEWEST, round(batches.batch_size * self.shares[number]))
+        config = replace(
+            self.asked,
+            octaves=1,
+            batch_size=batches.batch_size,
+            noise_min=lowest,
+            noise_max=highest,
+            seed=self.asked.seed + SEEDS_APART * number,
+        )
+        net.initialise(named_generator(config.seed, "layer", 0))
+        fit_spectrum(net, batches)
+        above = None
+        if self.learners and self.learners[0].refinement is not None:
+            _, contrast = self.model.handed_over()[number]
+            chains = self.learners[0].refinement.chains
+            chains.handed_at = highest * contrast / 2
+            above = Above(chains, net.spectrum, contrast)
+        return LadderLearner(config, net, batches, self.device, self.dtype, self.ranks, above)
 
     @property
     def first(self) -> LadderLearner:

@@ -27,10 +27,12 @@ from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
-HIDDEN = 4.0  # times the deviation of what a coarser picture lacks: noise that hides it
+# Times the deviation of what a coarser picture lacks: noise that hides it, at full resolution and
+# below, where pixels are sharper.
+HIDDEN = (2.5, 4.0)
 # Ladders also learn the levels up to so many times, and down to one so-many-th of, the handovers:
 # on a way of some length their chains show what is wrong with them.
-ABOVE, BELOW = 2.0, 3.0
+ABOVE, BELOW = 2.5, 2.5
 FEWEST = 2  # images of a ladder in an iteration
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
 SEEDS_APART = 7919  # of ladders, so that no two draw the same
@@ -56,7 +58,7 @@ class OctavesLearner:
         self.device, self.dtype, self.ranks = device, dtype, ranks
         nets, net.coarser = net.octaves(), nn.ModuleList()
         coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
-        handovers = [hiding_level(contrast) for contrast in contrasts]
+        handovers = [hiding_level(number, contrast) for number, contrast in enumerate(contrasts)]
         assert net.contrasts is not None
         assert net.handovers is not None
         net.contrasts.copy_(torch.tensor(contrasts))
@@ -203,12 +205,12 @@ class OctavesLearner:
             learner.load_state(own | {f"model.{name}": one for name, one in averages.items()})
 
 
-def hiding_level(contrast: float) -> float:
-    """The level above which a coarser ladder answers, in deviations of the finer one's data.
+def hiding_level(number: int, contrast: float) -> float:
+    """The level above which coarser ladder `number` answers, in deviations of the finer one's data.
 
     Its picture, of means of 2x2, has 1 / contrast^2 of the variance.
     """
-    return HIDDEN * math.sqrt(max(1e-6, 1 - 1 / contrast**2))
+    return HIDDEN[min(number, 1)] * math.sqrt(max(1e-6, 1 - 1 / contrast**2))
 
 
 def level_ranges(

@@ -120,7 +120,8 @@ def test_every_ladder_learns_and_chains_are_handed_down() -> None:
     assert len(chains) == 3
     assert all(float(one.walking().sum()) > 0 for one in chains)
     handed = ours.model.handed_over()
-    assert [level for level, _ in handed] == pytest.approx([hiding_level(g) for _, g in handed])
+    expected = [hiding_level(number, contrast) for number, (_, contrast) in enumerate(handed)]
+    assert [level for level, _ in handed] == pytest.approx(expected)
 
 
 def test_what_is_handed_down_has_the_variance_of_noisy_data() -> None:

@@ -15,6 +15,12 @@ from torch import Tensor, nn
 from gcn_cli.config import LadderConfig
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.chains import Above
+from gcn_cli.learning.ladder.coarser import (
+    SEEDS_APART,
+    coarser_batches,
+    half_size,
+    level_ranges,
+)
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.learner import PREVIEW_STEPS, LadderLearner, fit_spectrum
 from gcn_cli.learning.state import below
@@ -27,15 +33,7 @@ from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
-# Times the deviation of what a coarser picture lacks: noise that hides it, at full resolution and
-# below, where pixels are sharper.
-HIDDEN = (2.5, 4.0)
-# Ladders also learn the levels up to so many times, and down to one so-many-th of, the handovers:
-# on a way of some length their chains show what is wrong with them.
-ABOVE, BELOW = 2.5, 2.5
 FEWEST = 2  # images of a ladder in an iteration
-MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
-SEEDS_APART = 7919  # of ladders, so that no two draw the same
 
 
 class OctavesLearner:
@@ -58,12 +56,11 @@ class OctavesLearner:
         self.device, self.dtype, self.ranks = device, dtype, ranks
         nets, net.coarser = net.octaves(), nn.ModuleList()
         coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
-        handovers = [hiding_level(number, contrast) for number, contrast in enumerate(contrasts)]
+        handovers, ranges = level_ranges(config, contrasts)
         assert net.contrasts is not None
         assert net.handovers is not None
         net.contrasts.copy_(torch.tensor(contrasts))
         net.handovers.copy_(torch.tensor(handovers))
-        ranges = level_ranges(config, handovers, contrasts)
         whole = math.log(config.noise_max / config.noise_min)
         # Of the way down the levels; together more than one, as they overlap.
         self.shares = [math.log(high / low) / whole for low, high in ranges]
@@ -203,70 +200,3 @@ class OctavesLearner:
             own = below(state, f"octave{number + 1}.")
             averages = below(state, f"model.coarser.{number}.")
             learner.load_state(own | {f"model.{name}": one for name, one in averages.items()})
-
-
-def hiding_level(number: int, contrast: float) -> float:
-    """The level above which coarser ladder `number` answers, in deviations of the finer one's data.
-
-    Its picture, of means of 2x2, has 1 / contrast^2 of the variance.
-    """
-    return HIDDEN[min(number, 1)] * math.sqrt(max(1e-6, 1 - 1 / contrast**2))
-
-
-def level_ranges(
-    config: LadderConfig, handovers: Sequence[float], contrasts: Sequence[float]
-) -> list[tuple[float, float]]:
-    """The lowest and the highest level that every ladder learns, in deviations of its own data.
-
-    Raises ValueError where the ladder is too short for that.
-    """
-    found, lowest, highest = [], config.noise_min, config.noise_max
-    for handover, contrast in zip(handovers, contrasts, strict=True):
-        if not lowest < handover < highest:
-            raise ValueError(
-                f"--octaves: no levels of noise are about the handover at {handover:.2g}"
-            )
-        found.append((lowest, min(ABOVE * handover, highest)))
-        lowest, highest = handover * contrast / 2 / BELOW, highest * contrast / 2
-    return [*found, (lowest, highest)]
-
-
-def coarser_batches(
-    config: LadderConfig, observed: Batches, count: int, stride: int
-) -> tuple[list[Batches], list[float]]:
-    """What `count` coarser ladders learn from, and by what each picture of 2x2 means is multiplied.
-
-    Raises ValueError where a picture gets too small for that.
-    """
-    pictures, made, contrasts = list(observed.pictures), [], []
-    for hole, hidden in observed.holes.items():  # filled at full resolution, but not known
-        pictures[hole] = pictures[hole].masked_fill(hidden, torch.nan)
-    for number in range(1, count + 1):
-        pictures = [half_size(picture) for picture in pictures]
-        known = torch.cat([one[one.isfinite()] for one in pictures])
-        contrasts.append(1 / max(1e-3, float(known.square().mean().sqrt())))
-        pictures = [contrasts[-1] * picture for picture in pictures]
-        side = min(min(picture.shape[1:]) for picture in pictures)
-        crop = min(observed.image_size[0], int(MOST_SHOWN * side) // stride * stride)
-        if crop <= 2 * config.margin:
-            raise ValueError(f"--octaves: a picture 1/{2**number} as large shows too little")
-        own = Batches(
-            pictures,
-            crop=crop,
-            batch_size=observed.batch_size,
-            generator=named_generator(config.seed + SEEDS_APART * number, "batches"),
-            flips=config.flips,
-            rotations=config.rotations,
-        )
-        made.append(own)
-    return made, contrasts
-
-
-def half_size(picture: Tensor) -> Tensor:
-    """Means of 2x2 pixels (C, H, W), of what is known of them; NaN where less than half is."""
-    height, width = (side // 2 * 2 for side in picture.shape[1:])
-    whole = picture[:, :height, :width]
-    blocks = whole.reshape(len(picture), height // 2, 2, width // 2, 2)
-    known = blocks.isfinite().all(dim=0).sum(dim=(1, 3))
-    mean: Tensor = blocks.nanmean(dim=(2, 4))
-    return mean.masked_fill(known < 2, torch.nan)

@@ -9,15 +9,15 @@ import torch
 from gcn_cli.config import LadderConfig
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.chains import Above, LadderChains
-from gcn_cli.learning.ladder.octaves import (
+from gcn_cli.learning.ladder.coarser import (
     ABOVE,
     BELOW,
-    OctavesLearner,
     coarser_batches,
     half_size,
     hiding_level,
     level_ranges,
 )
+from gcn_cli.learning.ladder.octaves import OctavesLearner
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.model.ladder.octaves import pooled, take_details_
 from gcn_cli.model.ladder.spectrum import Spectrum
@@ -55,8 +55,9 @@ def batches(picture: torch.Tensor) -> Batches:
 
 
 def test_ranges_overlap_about_the_handovers() -> None:
-    handovers, contrasts = [0.5, 1.6], [1.2, 1.1]
-    ranges = level_ranges(SMALL, handovers, contrasts)
+    contrasts = [1.2, 1.1]
+    handovers, ranges = level_ranges(SMALL, contrasts)
+    assert handovers == [hiding_level(number, one) for number, one in enumerate(contrasts)]
     assert ranges[0][0] == SMALL.noise_min
     assert ranges[-1][1] == pytest.approx(SMALL.noise_max * 1.2 * 1.1 / 4)
     for (handover, contrast), finer, coarser in zip(
@@ -64,6 +65,12 @@ def test_ranges_overlap_about_the_handovers() -> None:
     ):
         assert coarser[0] == pytest.approx(handover * contrast / 2 / BELOW)  # as noise is there
         assert finer[1] == pytest.approx(ABOVE * handover)
+
+
+@pytest.mark.parametrize("contrasts", [[1.0, 1.0], [3.0, 1.0], [1.0001, 1.5]])
+def test_pictures_without_details_have_ranges_too(contrasts: list[float]) -> None:
+    _, ranges = level_ranges(SMALL, contrasts)
+    assert all(2 * low < high for low, high in ranges)
 
 
 def test_coarser_pictures_are_means_of_unit_variance() -> None:

@@ -1,0 +1,92 @@
+"""What ladders at lower resolutions learn from: coarser pictures, each at a range of levels."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gcn_cli.config import LadderConfig
+from gcn_cli.learning.batches import Batches
+from gcn_cli.sampling.noise import named_generator
+
+# Times the deviation of what a coarser picture lacks: noise that hides it, at full resolution and
+# below, where pixels are sharper.
+HIDDEN = (2.5, 4.0)
+# Ladders also learn the levels up to so many times, and down to one so-many-th of, the handovers:
+# on a way of some length their chains show what is wrong with them.
+ABOVE, BELOW = 2.5, 2.5
+MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
+SEEDS_APART = 7919  # of ladders, so that no two draw the same
+
+
+def hiding_level(number: int, contrast: float) -> float:
+    """The noise that hides what coarser picture `number` lacks, in deviations of the finer one.
+
+    The coarser picture, of means of 2x2, has 1 / contrast^2 of the variance.
+    """
+    return HIDDEN[min(number, 1)] * math.sqrt(max(0.0, 1 - 1 / contrast**2))
+
+
+def level_ranges(
+    config: LadderConfig, contrasts: Sequence[float]
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """The handover to every coarser ladder, and the lowest and highest level that each learns.
+
+    All in deviations of a ladder's own data; a handover, of the finer one's. Raises ValueError where
+    there are no levels for a coarser ladder.
+    """
+    handovers, ranges = [], []
+    lowest, highest = config.noise_min, config.noise_max
+    for number, contrast in enumerate(contrasts):
+        # A picture without details leaves a finer ladder little to do, but not nothing.
+        handover = max(hiding_level(number, contrast), 2 * lowest)
+        if handover >= highest:
+            raise ValueError(
+                f"--octaves: no levels of noise are above the handover, {handover:.2g}"
+            )
+        handovers.append(handover)
+        ranges.append((lowest, min(ABOVE * handover, highest)))
+        lowest, highest = handover * contrast / 2 / BELOW, highest * contrast / 2
+    return handovers, [*ranges, (lowest, highest)]
+
+
+def coarser_batches(
+    config: LadderConfig, observed: Batches, count: int, stride: int
+) -> tuple[list[Batches], list[float]]:
+    """What `count` coarser ladders learn from, and by what each picture of 2x2 means is multiplied.
+
+    Raises ValueError where a picture gets too small for that.
+    """
+    pictures, made, contrasts = list(observed.pictures), [], []
+    for hole, hidden in observed.holes.items():  # filled at full resolution, but not known
+        pictures[hole] = pictures[hole].masked_fill(hidden, torch.nan)
+    for number in range(1, count + 1):
+        pictures = [half_size(picture) for picture in pictures]
+        known = torch.cat([one[one.isfinite()] for one in pictures])
+        contrasts.append(1 / max(1e-3, float(known.square().mean().sqrt())))
+        pictures = [contrasts[-1] * picture for picture in pictures]
+        side = min(min(picture.shape[1:]) for picture in pictures)
+        crop = min(observed.image_size[0], int(MOST_SHOWN * side) // stride * stride)
+        if crop <= 2 * config.margin:
+            raise ValueError(f"--octaves: a picture 1/{2**number} as large shows too little")
+        own = Batches(
+            pictures,
+            crop=crop,
+            batch_size=observed.batch_size,
+            generator=named_generator(config.seed + SEEDS_APART * number, "batches"),
+            flips=config.flips,
+            rotations=config.rotations,
+        )
+        made.append(own)
+    return made, contrasts
+
+
+def half_size(picture: Tensor) -> Tensor:
+    """Means of 2x2 pixels (C, H, W), of what is known of them; NaN where less than half is."""
+    height, width = (side // 2 * 2 for side in picture.shape[1:])
+    whole = picture[:, :height, :width]
+    blocks = whole.reshape(len(picture), height // 2, 2, width // 2, 2)
+    known = blocks.isfinite().all(dim=0).sum(dim=(1, 3))
+    mean: Tensor = blocks.nanmean(dim=(2, 4))
+    return mean.masked_fill(known < 2, torch.nan)

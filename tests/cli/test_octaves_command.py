@@ -107,7 +107,7 @@ def test_inspect_says_how_many(trained: Path) -> None:
     [
         (["--octaves", "6"], "--octaves"),
         (["--octaves", "2", "--crop", "0"], "--octaves 2: pictures learned whole have one"),
-        (["--octaves", "3", "--noise-max", "0.4"], "--octaves: no levels of noise are above"),
+        (["--octaves", "3", "--noise-max", "0.4"], "--octaves: no levels are above"),
     ],
 )
 def test_what_cannot_be_is_one_line(trained: Path, words: list[str], message: str) -> None:

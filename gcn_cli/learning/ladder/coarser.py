@@ -33,8 +33,8 @@ def level_ranges(
 ) -> tuple[list[float], list[tuple[float, float]]]:
     """The handover to every coarser ladder, and the lowest and highest level that each learns.
 
-    All in deviations of a ladder's own data; a handover, of the finer one's. Raises ValueError where
-    there are no levels for a coarser ladder.
+    All in deviations of a ladder's own data; a handover, of the finer one's. Raises ValueError
+    where there are no levels for a coarser ladder.
     """
     handovers, ranges = [], []
     lowest, highest = config.noise_min, config.noise_max
@@ -42,9 +42,7 @@ def level_ranges(
         # A picture without details leaves a finer ladder little to do, but not nothing.
         handover = max(hiding_level(number, contrast), 2 * lowest)
         if handover >= highest:
-            raise ValueError(
-                f"--octaves: no levels of noise are above the handover, {handover:.2g}"
-            )
+            raise ValueError(f"--octaves: no levels are above the handover, {handover:.2g}")
         handovers.append(handover)
         ranges.append((lowest, min(ABOVE * handover, highest)))
         lowest, highest = handover * contrast / 2 / BELOW, highest * contrast / 2

@@ -21,6 +21,7 @@ LADDER_LAYERS = parse_layers("64@5,64@3,96@3/2,96@3,128@3/2,128@3,128@3/2,128@3,
 REFINED = "denoise,mle"
 LATTICES = tuple(map(str, Lattice))
 LARGE = 384  # pixels a side of a picture of which one ladder does not see enough
+COARSE = 0.5  # share of the variance in means of 4x4 pixels, from which large things matter most
 SMALLEST_OCTAVE = 112  # pixels a side of a coarser picture, for it to be learned from by default
 
 
@@ -149,14 +150,15 @@ class LadderConfig(_Checked):
         return self.refined if self.learner == REFINED else 0.0
 
     def settled(
-        self, room: int, channels: int, *, on_gpu: bool
+        self, room: int, channels: int, coarse: float, *, on_gpu: bool
     ) -> tuple["LadderConfig", list[str]]:
         """With what the pictures and the device decide, and what is to be said of that.
 
+        `coarse` is the share of their variance that means of 4x4 pixels keep.
         A crop is cut down to the `room` that small pictures have, or those of which a part is
         hidden. Raises InputError where that is too little.
         """
-        octaves = self._octaves(room)
+        octaves = self._octaves(room, coarse)
         own = dataclasses.replace(self, channels=channels, octaves=octaves)
         if self.crop is None or room >= self.crop:
             coarsest = f"the coarsest at 1/{2 ** (octaves - 1)} of the resolution"
@@ -170,12 +172,15 @@ class LadderConfig(_Checked):
         said = f"cut down to {crop}, the smallest picture has room for a side of {room}"
         return dataclasses.replace(own, crop=crop), [f"--crop {self.crop}: {said}"]
 
-    def _octaves(self, room: int) -> int:
-        """As many as there are coarser pictures large enough to learn from, or as asked."""
+    def _octaves(self, room: int, coarse: float) -> int:
+        """As many as there are coarser pictures large enough to learn from, or as asked.
+
+        One where most of a picture is in its details: more would take from these.
+        """
         if self.octaves is not None or self.crop is None:
             return self.octaves or 1
         count = 1
-        if room < LARGE:
+        if room < LARGE or coarse < COARSE:
             return count
         while room >> count >= SMALLEST_OCTAVE and self.noise_max > 4**count:
             count += 1
@@ -237,12 +242,14 @@ class PaperConfig(_Checked):
         """Those that a training begins with."""
         return self.layers[:1] if self.growth else self.layers
 
-    def settled(self, room: int, channels: int, *, on_gpu: bool) -> tuple["PaperConfig", list[str]]:
+    def settled(
+        self, room: int, channels: int, coarse: float, *, on_gpu: bool
+    ) -> tuple["PaperConfig", list[str]]:
         """With what pictures and device decide: persistent chains run side by side on a GPU.
 
         The published mean colour becomes a grey where pictures are grey.
         """
-        del room
+        del room, coarse
         mean = self.mean_color
         if mean == IMAGENET_MEAN and channels == 1:
             mean = (sum(IMAGENET_MEAN) / 3,)

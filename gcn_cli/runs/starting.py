@@ -13,6 +13,7 @@ from torch import Tensor
 from gcn_cli.config import Config, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import room_for
+from gcn_cli.learning.ladder.coarser import coarse_share
 from gcn_cli.model.spec import filter_numbers, responses_per_pixel
 from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.runs import checkpoint as files
@@ -86,7 +87,8 @@ def begin(work: Work) -> Training:
     digest = digest_of(observed.pictures)
     room = min(room_for(one, asked.crop or min(one.shape[1:])) for one in observed.pictures)
     channels = len(observed.pictures[0])
-    settled, said = asked.settled(room, channels, on_gpu=work.device.type != "cpu")
+    coarse = min(coarse_share(one) for one in observed.pictures)
+    settled, said = asked.settled(room, channels, coarse, on_gpu=work.device.type != "cpu")
     where = (work.device, work.dtype, work.ranks)
     if saved is None:
         for line in said:

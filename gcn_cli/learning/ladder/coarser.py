@@ -80,6 +80,16 @@ def coarser_batches(
     return made, contrasts
 
 
+def coarse_share(picture: Tensor) -> float:
+    """The share of the variance of a picture (C, H, W) that its means of 4x4 pixels keep, 0..1.
+
+    What is NaN is left out.
+    """
+    about = picture - picture.nanmean(dim=(1, 2), keepdim=True)
+    whole, coarse = (one.square().nanmean() for one in (about, half_size(half_size(about))))
+    return float(coarse / whole.clamp_min(1e-12))
+
+
 def half_size(picture: Tensor) -> Tensor:
     """Means of 2x2 pixels (C, H, W), of what is known of them; NaN where less than half is."""
     height, width = (side // 2 * 2 for side in picture.shape[1:])

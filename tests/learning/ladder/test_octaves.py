@@ -12,6 +12,7 @@ from gcn_cli.learning.ladder.chains import Above, LadderChains
 from gcn_cli.learning.ladder.coarser import (
     ABOVE,
     BELOW,
+    coarse_share,
     coarser_batches,
     half_size,
     hiding_level,
@@ -177,3 +178,19 @@ def test_holes_are_filled_at_full_resolution_and_coarser_pictures_follow() -> No
     again.load_state({name: tensor.clone() for name, tensor in ours.state().items()})
     assert isinstance(again, OctavesLearner)
     assert torch.equal(again.learners[1].observed.pictures[0], coarse.pictures[0])
+
+
+def test_large_pictures_have_several_ladders_unless_most_of_them_is_detail() -> None:
+    smooth, rough = blobs(), torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(3))
+    assert coarse_share(rough) == pytest.approx(1 / 16, abs=0.02)
+    assert coarse_share(smooth) > 0.7
+    hidden = smooth.clone()
+    hidden[:, :20, :20] = torch.nan
+    assert coarse_share(hidden) == pytest.approx(coarse_share(smooth), abs=0.1)
+    for room, share, count in (
+        (383, 0.9, 1), (384, 0.9, 2), (448, 0.9, 3), (1024, 0.9, 4), (1024, 0.4, 1),
+    ):  # fmt: skip
+        settled, said = LadderConfig().settled(room, 3, share, on_gpu=False)
+        assert settled.octaves == count
+        assert bool(said) == (count > 1)
+    assert LadderConfig(octaves=2).settled(1024, 3, 0.1, on_gpu=False)[0].octaves == 2

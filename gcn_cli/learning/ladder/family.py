@@ -85,13 +85,12 @@ class LadderFamily:
         """p_s at `level`, by default where noise is as strong as the data."""
         if level is not None:
             check_positive("--level", level)
-        noise = DEFAULT_LEVEL if level is None else level
-        return level_of(self.net, noise, dtype)
+        return level_of(self.net, DEFAULT_LEVEL if level is None else level, dtype)
 
     @property
     def stride(self) -> int:
         """What sides of pictures that are evaluated at all levels are multiples of."""
-        return self.net.total_stride << len(self.net.coarser)
+        return self.net.whole_stride
 
     def fitting(self, height: int, width: int, level: float | None = None) -> tuple[int, int]:
         """Multiples of what the ladder of that level needs."""
@@ -113,13 +112,7 @@ class LadderFamily:
 
     def _octave(self, level: float | None) -> int:
         """Which ladder answers at a level, 0 for that of full resolution."""
-        noise = DEFAULT_LEVEL if level is None else level
-        handed = self.net.handed_over()
-        for number, (handover, contrast) in enumerate(handed):
-            if noise <= handover:
-                return number
-            noise *= contrast / 2
-        return len(handed)
+        return len(self.net.levels_up_to(DEFAULT_LEVEL if level is None else level)) - 1
 
     def canvas(self, request: Request, trained: tuple[int, int]) -> tuple[int, int]:
         """The size itself on a torus; without one, more, of which the border is cut off after."""

@@ -37,7 +37,7 @@ class Imputation:
     def renew(self, observed: Batches, model: LadderNet, dtype: torch.dtype) -> None:
         """Draw the holes of observed pictures from the model given what is known."""
         denoise = fast_denoiser(model, dtype)
-        stride = model.total_stride << len(model.coarser)
+        stride = model.whole_stride
         for number, hole in observed.holes.items():
             picture = observed.pictures[number]
             height, width = hole.shape

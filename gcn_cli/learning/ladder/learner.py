@@ -32,7 +32,7 @@ from gcn_cli.model.ladder.level import LadderLevel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import prepare
 from gcn_cli.ranks import ALONE, Ranks
-from gcn_cli.sampling.annealed import anneal, noise_levels
+from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
 FILTER_DECAY = 0.01  # keeps filters from growing until a step overshoots
@@ -263,12 +263,8 @@ class LadderLearner:
 
     def preview(self) -> Tensor:
         """Two samples of the running average at the size of the crops."""
-        config, net = self.config, self.model
-        shape = (2, net.channels, *self.observed.image_size)
-        noise = ImageNoise(config.seed, "preview", range(2), self.device)
-        levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
-        start = LadderLevel(net, levels[0]).sigma * noise(shape)
-        return anneal(start, fast_denoiser(net, self.dtype), levels, noise)
+        denoise = fast_denoiser(self.model, self.dtype)
+        return preview(self.config, self.model, denoise, self.observed.image_size, self.device)
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""
@@ -338,13 +334,25 @@ class LadderLearner:
         # A short memory at first, so that the average is never dominated by the start.
         longest = REFINED_MEMORY if iteration > self.turn else LONGEST_MEMORY
         memory = min(longest, iteration / (iteration + 9))
+        own = dict(self.net.named_parameters())
         averages = dict(self.model.named_parameters())  # of coarser ladders too
-        newest: list[Tensor] = []
-        averaged: list[Tensor] = []
-        for name, parameter in self.net.named_parameters():
-            newest.append(parameter)
-            averaged.append(averages[name])
+        newest: list[Tensor] = list(own.values())
+        averaged: list[Tensor] = [averages[name] for name in own]
         torch._foreach_lerp_(averaged, newest, 1 - memory)
+
+
+def preview(
+    config: LadderConfig,
+    net: LadderNet,
+    denoise: Denoiser,
+    size: tuple[int, int],
+    device: torch.device,
+) -> Tensor:
+    """Two samples of a net, (2, C, H, W), down the levels of a config."""
+    noise = ImageNoise(config.seed, "preview", range(2), device)
+    levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
+    start = LadderLevel(net, levels[0]).sigma * noise((2, net.channels, *size))
+    return anneal(start, denoise, levels, noise)
 
 
 def fit_spectrum(net: LadderNet, observed: Batches) -> None:

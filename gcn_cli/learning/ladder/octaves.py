@@ -22,16 +22,14 @@ from gcn_cli.learning.ladder.coarser import (
     level_ranges,
 )
 from gcn_cli.learning.ladder.imputation import Imputation
-from gcn_cli.learning.ladder.learner import PREVIEW_STEPS, LadderLearner, fit_spectrum
+from gcn_cli.learning.ladder.learner import LadderLearner, fit_spectrum, preview
 from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.ladder.denoiser import fast_denoiser
-from gcn_cli.model.ladder.level import LadderLevel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.spec import Lattice
 from gcn_cli.ranks import ALONE, Ranks
-from gcn_cli.sampling.annealed import anneal, noise_levels
-from gcn_cli.sampling.noise import ImageNoise, named_generator
+from gcn_cli.sampling.noise import named_generator
 
 FEWEST = 2  # images of a ladder in an iteration
 
@@ -174,13 +172,8 @@ class OctavesLearner:
 
     def preview(self) -> Tensor:
         """Two samples of the running averages at the size of the crops."""
-        config, net = self.asked, self.model
-        noise = ImageNoise(config.seed, "preview", range(2), self.device)
-        levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
-        start = noise((2, net.channels, *self.observed.image_size))
-        start.mul_(LadderLevel(net, levels[0]).sigma)
-        denoise = fast_denoiser(net, self.dtype, Lattice.CIRCULAR)
-        return anneal(start, denoise, levels, noise)
+        denoise = fast_denoiser(self.model, self.dtype, Lattice.CIRCULAR)  # any size, so pooled
+        return preview(self.asked, self.model, denoise, self.observed.image_size, self.device)
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""

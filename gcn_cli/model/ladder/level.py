@@ -76,13 +76,9 @@ class LadderLevel:
 
 def level_of(net: LadderNet, noise: float, dtype: torch.dtype = torch.float32) -> GenerativeModel:
     """p_s of a ladder, or of the coarser one that answers at that level."""
-    nets, passed = net.octaves(), []
-    for handover, contrast in net.handed_over():
-        if noise <= handover:
-            break
-        passed.append((contrast, noise))
-        noise *= contrast / 2
-    level: GenerativeModel = LadderLevel(nets[len(passed)], noise, dtype)
-    for finer, (contrast, own) in reversed(list(zip(nets, passed, strict=False))):
-        level = CoarseLevel(level, finer.spectrum, contrast, own, finer.lattice)
+    nets, levels = net.octaves(), net.levels_up_to(noise)
+    level: GenerativeModel = LadderLevel(nets[len(levels) - 1], levels[-1], dtype)
+    for number in reversed(range(len(levels) - 1)):
+        finer, (_, contrast) = nets[number], net.handed_over()[number]
+        level = CoarseLevel(level, finer.spectrum, contrast, levels[number], finer.lattice)
     return level

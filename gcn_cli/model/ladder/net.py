@@ -92,6 +92,20 @@ class LadderNet(nn.Module):
             return []
         return list(zip(self.handovers.tolist(), self.contrasts.tolist(), strict=True))
 
+    def levels_up_to(self, noise: float) -> list[float]:
+        """A level as the noise of every ladder from this one to the one that answers."""
+        found = [noise]
+        for handover, contrast in self.handed_over():
+            if found[-1] <= handover:
+                break
+            found.append(found[-1] * contrast / 2)
+        return found
+
+    @property
+    def whole_stride(self) -> int:
+        """Sides of images that coarser ladders see too must be multiples of this."""
+        return self.total_stride << len(self.coarser)
+
     def initialise(self, generator: torch.Generator) -> None:
         """Uniform filters and biases of variance 1 / (3 fan-in), small level terms."""
         for spec, weight, bias, level, readout in zip(

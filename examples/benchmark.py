@@ -262,7 +262,7 @@ def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     turn = learner.turn
     seconds_ = {
         "default_training": turn * per_iteration(learner, 1, timed, device)
-        + (config.iterations - turn) * per_iteration(learner, turn + 1, timed, device)
+        + (config.length - turn) * per_iteration(learner, turn + 1, timed, device)
     }
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         paper = PaperConfig(chains=16)

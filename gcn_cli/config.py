@@ -22,6 +22,7 @@ REFINED = "denoise,mle"
 LATTICES = tuple(map(str, Lattice))
 LARGE = 384  # pixels a side of a picture of which one ladder does not see enough
 COARSE = 0.5  # share of the variance in means of 4x4 pixels, from which large things matter most
+USUAL, USUAL_TOGETHER = 1000, 700  # iterations of one ladder, and of several
 SMALLEST_OCTAVE = 112  # pixels a side of a coarser picture, for it to be learned from by default
 
 
@@ -108,10 +109,18 @@ class LadderConfig(_Checked):
         0, "move whole images by up to this many pixels at random, edges repeated", low=0
     )
     refined: float = value(
-        0.2, "share of the iterations, at the end, that learn by likelihood too", above=0, high=0.9
+        0.2,
+        "share of the iterations, at the end, that learn by likelihood too; of coarser ladders 0.8 "
+        "at least",
+        above=0,
+        high=0.9,
     )
     likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
-    iterations: int = value(1000, "learning iterations a stage", low=1)
+    iterations: int | None = value(
+        None,
+        f"learning iterations a stage; by default {USUAL}, of several ladders {USUAL_TOGETHER}",
+        low=1,
+    )
     filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
     learning_rate: float = value(6e-3, "learning rate (Adam: of all but filters)", above=0)
     seed: int = value(0, "names every random draw of the run", low=0)
@@ -145,6 +154,12 @@ class LadderConfig(_Checked):
         return self.depth * math.prod(layer.stride for layer in self.layers)
 
     @property
+    def length(self) -> int:
+        """Iterations of a training."""
+        usual = USUAL_TOGETHER if (self.octaves or 1) > 1 else USUAL
+        return self.iterations or usual
+
+    @property
     def refined_share(self) -> float:
         """Share of the iterations, at the end, in which the likelihood counts."""
         return self.refined if self.learner == REFINED else 0.0
@@ -160,6 +175,7 @@ class LadderConfig(_Checked):
         """
         octaves = self._octaves(room, coarse)
         own = dataclasses.replace(self, channels=channels, octaves=octaves)
+        own = dataclasses.replace(own, iterations=own.length)
         if self.crop is None or room >= self.crop:
             coarsest = f"the coarsest at 1/{2 ** (octaves - 1)} of the resolution"
             return own, [f"{octaves} ladders, {coarsest} (--octaves)"] if octaves > 1 else []
@@ -236,6 +252,11 @@ class PaperConfig(_Checked):
     texture_ladder = False
     stride = 1  # images may have any side
     space_to_depth = 1
+
+    @property
+    def length(self) -> int:
+        """Iterations of a stage."""
+        return self.iterations
 
     @property
     def first_layers(self) -> tuple[LayerSpec, ...]:

@@ -55,8 +55,8 @@ class Learner(Protocol):
         ...
 
     @property
-    def turn(self) -> int:
-        """The last iteration that takes as long as the first."""
+    def turns(self) -> list[int]:
+        """Iterations after which all take longer than before, in order."""
         ...
 
     @property

@@ -22,16 +22,15 @@ MIB = 2**20
 def of_training(training: Training) -> dict[str, Any]:
     """Settled config, iterations, and the seconds and MiB that the rest of a training takes.
 
-    Some iterations are made, of its first kind and of its last; the training is of no use after.
+    Some iterations are made, of every kind that it has; the training is of no use after.
     A published course of stages is timed with all of its layers: it takes less than that.
     """
     learner, done = training.learner, training.iteration
-    last, turn = learner.iterations, learner.turn
-    seconds = 0.0
-    if done < turn:
-        seconds += (turn - done) * _pace(training, turn)
-    if turn < last and done < last:
-        seconds += (last - max(turn, done)) * _pace(training, last)
+    last, before, seconds = learner.iterations, done, 0.0
+    for until in [*learner.turns, last]:
+        if before < until:
+            seconds += (until - before) * _pace(training, until)
+            before = until
     return {
         "config": to_json(training.family.config),
         "iterations": last,

@@ -77,7 +77,7 @@ class _Job:
         self.recorder = None if run is None else Recorder(run, training, self.schedule)
         self.course = None
         if self.schedule.max_time is not None and self.schedule.planned:
-            most = None if self.schedule.extension else training.asked.iterations
+            most = None if self.schedule.extension else training.asked_length
             self.course = Course(self.schedule.max_time, self.limit.started, training, most)
         self.retreat = Retreat(training)
         try:

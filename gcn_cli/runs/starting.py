@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gcn_cli.config import Config, to_json
+from gcn_cli.config import USUAL, Config, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import room_for
 from gcn_cli.learning.ladder.coarser import coarse_share
@@ -145,6 +145,8 @@ def _check_same(run: Path | None, saved: Checkpoint, config: Config, pictures: s
     for key in now:
         if key == "channels" and now[key] is None:
             continue  # as the pictures have, and those are compared below
+        if key == "iterations" and now[key] is None and then.get(key) == USUAL:
+            continue  # as it was written before several ladders had another default
         if now[key] != then.get(key):
             was = f"{option_name(key)} {then.get(key)}, not {now[key]}"
             raise InputError(f"{run}: trained with {was}; {remedy}")

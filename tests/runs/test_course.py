@@ -1,12 +1,13 @@
 """Trainings planned to fit into a time, against a clock that the test turns."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import gcn_cli as gcn
 from gcn_cli.runs import course, training
-from gcn_cli.runs.checkpoint import load
+from gcn_cli.runs.checkpoint import load, save
 from tests.runs.small import LADDER, picture
 
 
@@ -36,7 +37,12 @@ def test_a_training_fits_into_its_time_and_is_whole(
     saved = load(tmp_path / "run" / "model.safetensors")
     assert saved.config.iterations == saved.total_iterations == len(model.history) < 1000
     assert saved.asked is not None
-    assert saved.asked.iterations == 1000
+    assert saved.asked.iterations is None
+    again = gcn.train(picture(), output=tmp_path / "run", max_time=20.0, **LADDER)
+    assert len(again.history) == len(model.history)
+    # A file of before says what the default was then.
+    older = replace(saved, asked=replace(saved.asked, iterations=1000))
+    save(tmp_path / "run" / "model.safetensors", older)
     again = gcn.train(picture(), output=tmp_path / "run", max_time=20.0, **LADDER)
     assert len(again.history) == len(model.history)
 

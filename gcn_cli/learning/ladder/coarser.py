@@ -16,6 +16,10 @@ HIDDEN = (2.5, 4.0)
 # Ladders also learn the levels up to so many times, and down to one so-many-th of, the handovers:
 # on a way of some length their chains show what is wrong with them.
 ABOVE, BELOW = 2.5, 2.5
+# Large things are not made by denoising, which is content with patches of the right colours, but by
+# likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
+# rates it begins with.
+SETTLING, SETTLING_RATE = 0.8, 0.3
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
 SEEDS_APART = 7919  # of ladders, so that no two draw the same
 

@@ -23,7 +23,7 @@ from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.loss import denoising_loss
 from gcn_cli.learning.ladder.muon import Muon
 from gcn_cli.learning.ladder.refinement import Refinement
-from gcn_cli.learning.ladder.verdict import apart, verdict
+from gcn_cli.learning.ladder.verdict import apart, unrefined, verdict
 from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.capture import Captured
@@ -62,9 +62,14 @@ class LadderLearner:
         dtype: torch.dtype = torch.float32,
         ranks: Ranks = ALONE,
         above: Above | None = None,
+        refined_rate: float = REFINED_RATE,
     ) -> None:
-        """`ranks` share the images of every batch, `above` are the chains of a coarser ladder."""
+        """`ranks` share the images of every batch, `above` are the chains of a coarser ladder.
+
+        `refined_rate` is the share of the learning rates at which the likelihood begins to count.
+        """
         self.config, self.observed, self.ranks = config, observed, ranks
+        self.refined_rate = refined_rate
         self.device, self.dtype = device, dtype
         self.begun = 0  # iterations before the present course of rates
         self.net = net = copy.deepcopy(model)  # what is learned
@@ -100,7 +105,7 @@ class LadderLearner:
     @property
     def iterations(self) -> int:
         """Iterations of the whole training."""
-        return self.config.iterations
+        return self.config.length
 
     @torch.no_grad()
     def step(self, iteration: int) -> dict[str, float]:
@@ -193,14 +198,24 @@ class LadderLearner:
     @property
     def turn(self) -> int:
         """The last iteration of denoising alone."""
-        course = self.config.iterations - self.begun
+        return self._turn(self.iterations)
+
+    @property
+    def turns(self) -> list[int]:
+        """Where iterations begin to take longer: after the last of denoising alone."""
+        return [self.turn]
+
+    def _turn(self, length: int) -> int:
+        course = length - self.begun
         return self.begun + math.ceil(course * (1 - self.config.refined_share))
 
-    def fitting(self, iteration: int) -> int:
-        """The length of a whole course that takes as long as this one up to `iteration`."""
-        denoised = min(iteration, self.turn)
-        work = denoised - self.begun + REFINING_COST * (iteration - denoised)
-        return max(1, int(work / self._cost))
+    def work(self, done: int, iteration: int, length: int) -> float:
+        """What the iterations after `done` up to `iteration` of a training of `length` take.
+
+        In iterations of denoising alone.
+        """
+        turn = min(max(done, self._turn(length)), iteration)
+        return turn - done + REFINING_COST * (iteration - turn)
 
     @property
     def _cost(self) -> float:
@@ -211,11 +226,13 @@ class LadderLearner:
         """So many that denoising and likelihood have their shares; None once the latter began."""
         if iteration > self.turn:
             return None
+        fitting = (iteration - self.begun + max(0.0, left) / pace) / self._cost
+        return max(self.begun + int(fitting), self.fewest(iteration))
+
+    def fewest(self, iteration: int) -> int:
+        """Not so few that the likelihood would have begun before `iteration`."""
         done = iteration - self.begun
-        fitting = (done + max(0.0, left) / pace) / self._cost
-        # Not so few that the likelihood would have begun before.
-        fewest = math.ceil(done / (1 - self.config.refined_share)) + 1
-        return self.begun + max(int(fitting), fewest)
+        return self.begun + math.ceil(done / (1 - self.config.refined_share)) + 1
 
     def set_length(self, iterations: int) -> None:
         """Rates follow the new course from the next iteration on."""
@@ -231,12 +248,14 @@ class LadderLearner:
         self.begun = self.iterations
         self.set_length(self.iterations + iterations)
 
-    def verdicts(self, history: Sequence[Metrics]) -> list[str]:
-        """What became of the denoising, and of the likelihood after it, in the last course."""
-        history = history[self.begun :]
-        turn = next((k for k, row in enumerate(history) if row["likelihood"]), len(history))
+    def verdicts(self, history: Sequence[Metrics], since: int = 0) -> list[str]:
+        """What became of the denoising, and of the likelihood after it, in the last course.
+
+        Losses count after iteration `since`.
+        """
+        turn = self.turn
         said = (
-            verdict([row["loss"] for row in history[:turn]]),
+            verdict([row["loss"] for row in history[max(since, self.begun) : turn]]),
             apart([row["gap"] for row in history[turn:]], APART),
         )
         return [sentence for sentence in said if sentence is not None]
@@ -245,18 +264,15 @@ class LadderLearner:
         """What a training that ends before its time lacks, and the remedy."""
         if self.refinement is None:
             return []
-        return [
-            "samples are rough until the likelihood has had its part: the same command goes on; "
-            f"a whole training in this time is --iterations {self.fitting(iteration)} --overwrite"
-        ]
+        return [unrefined(int(self.work(self.begun, iteration, self.iterations) / self._cost))]
 
     def _course(self, iteration: int) -> float:
-        """Share of the learning rates at an iteration: down to REFINED_RATE, from there to 0."""
+        """Share of the learning rates at an iteration: down to `refined_rate`, from there to 0."""
         turn = self.turn
         if iteration > turn:
-            done = (iteration - turn) / (self.config.iterations - turn)
-            return REFINED_RATE * _half_cosine(done) + LAST_RATE * REFINED_RATE
-        last = REFINED_RATE if self.config.refined_share else LAST_RATE
+            done = (iteration - turn) / (self.iterations - turn)
+            return self.refined_rate * _half_cosine(done) + LAST_RATE * self.refined_rate
+        last = self.refined_rate if self.config.refined_share else LAST_RATE
         done = (iteration - self.begun) / (turn - self.begun)
         falling = last + (1 - last) * _half_cosine(done)
         return min(1, (iteration - self.begun) / WARM_UP) * falling

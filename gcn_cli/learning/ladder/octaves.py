@@ -5,6 +5,7 @@ about them. In an iteration every ladder makes a step. Chains of the likelihood 
 chains of the coarser ladder are at that level, as samples do.
 """
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,12 +18,15 @@ from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.chains import Above
 from gcn_cli.learning.ladder.coarser import (
     SEEDS_APART,
+    SETTLING,
+    SETTLING_RATE,
     coarser_batches,
     half_size,
     level_ranges,
 )
 from gcn_cli.learning.ladder.imputation import Imputation
-from gcn_cli.learning.ladder.learner import LadderLearner, fit_spectrum, preview
+from gcn_cli.learning.ladder.learner import REFINED_RATE, LadderLearner, fit_spectrum, preview
+from gcn_cli.learning.ladder.verdict import unrefined
 from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.ladder.denoiser import fast_denoiser
@@ -84,10 +88,15 @@ class OctavesLearner:
     ) -> LadderLearner:
         """The learner of one ladder, below those that there are; its filters drawn."""
         lowest, highest = ranges[number]
-        batches.batch_size = max(FEWEST, round(batches.batch_size * self.shares[number]))
+        # Narrower crops, more of them.
+        narrower = self.observed.image_size[0] / batches.image_size[0]
+        own = max(FEWEST, round(batches.batch_size * self.shares[number]))
+        batches.batch_size = round(own * narrower)
         config = replace(
             self.asked,
             octaves=1,
+            iterations=self.asked.length,
+            refined=max(self.asked.refined, SETTLING if number else 0.0),
             batch_size=batches.batch_size,
             noise_min=lowest,
             noise_max=highest,
@@ -101,7 +110,16 @@ class OctavesLearner:
             chains = self.learners[0].refinement.chains
             chains.handed_at = highest * contrast / 2
             above = Above(chains, net.spectrum, contrast)
-        return LadderLearner(config, net, batches, self.device, self.dtype, self.ranks, above)
+        return LadderLearner(
+            config,
+            net,
+            batches,
+            self.device,
+            self.dtype,
+            self.ranks,
+            above,
+            SETTLING_RATE if number else REFINED_RATE,
+        )
 
     @property
     def first(self) -> LadderLearner:
@@ -139,13 +157,37 @@ class OctavesLearner:
                 learner.observed.pictures[number] = pictures[number]
 
     @property
-    def turn(self) -> int:
-        """The last iteration of denoising alone."""
-        return self.first.turn
+    def turns(self) -> list[int]:
+        """After which the likelihood of some ladders begins."""
+        return sorted({learner.turn for learner in self.learners})
 
     def length_for(self, iteration: int, pace: float, left: float) -> int | None:
-        """So many that denoising and likelihood have their shares; None once the latter began."""
-        return self.first.length_for(iteration, pace, left)
+        """So many that all ladders have their shares; None once all have begun with likelihood."""
+        first = self.first
+        if iteration > first.turn:
+            return None
+        done = self._work(first.begun, iteration, first.iterations)
+        affordable = done * (1 + max(0.0, left) / (pace * (iteration - first.begun)))
+        return max(self._longest(affordable), first.fewest(iteration))
+
+    def _work(self, done: int, iteration: int, length: int) -> float:
+        """`LadderLearner.work` of all ladders, in pixels of their batches."""
+        return sum(
+            learner.observed.batch_size
+            * math.prod(learner.observed.image_size)
+            * learner.work(done, iteration, length)
+            for learner in self.learners
+        )
+
+    def _longest(self, affordable: float) -> int:
+        """The length of the longest whole course of which the `_work` is affordable."""
+        begun, most = self.first.begun, self.first.iterations
+        while self._work(begun, most, most) <= affordable:
+            most *= 2
+        courses = range(begun + 1, most)
+        return begun + bisect.bisect_right(
+            courses, affordable, key=lambda length: self._work(begun, length, length)
+        )
 
     def set_length(self, iterations: int) -> None:
         """Rates follow the new course from the next iteration on."""
@@ -164,11 +206,15 @@ class OctavesLearner:
 
     def verdicts(self, history: Sequence[Metrics]) -> list[str]:
         """What became of the denoising, and of the likelihood after it, in the last course."""
-        return self.first.verdicts(history)
+        # The likelihood of coarser ladders makes their loss rise anew.
+        return self.first.verdicts(history, since=self.turns[0])
 
     def cut_short(self, iteration: int) -> list[str]:
         """What a training that ends before its time lacks, and the remedy."""
-        return self.first.cut_short(iteration)
+        if self.first.refinement is None:
+            return []
+        done = self._work(self.first.begun, iteration, self.iterations)
+        return [unrefined(self._longest(done) - self.first.begun)]
 
     def preview(self) -> Tensor:
         """Two samples of the running averages at the size of the crops."""

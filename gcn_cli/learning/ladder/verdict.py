@@ -34,3 +34,11 @@ def apart(gaps: Sequence[float], largest: float) -> str | None:
     if not gaps or statistics.fmean(last) <= largest:
         return None
     return "unstable: samples stay apart from the data; lower --likelihood or --filter-rate"
+
+
+def unrefined(length: int) -> str:
+    """One sentence on a training that ended before its likelihood, in time for a whole `length`."""
+    return (
+        "samples are rough until the likelihood has had its part: the same command goes on; "
+        f"a whole training in this time is --iterations {max(1, length)} --overwrite"
+    )

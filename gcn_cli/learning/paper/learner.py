@@ -63,9 +63,9 @@ class PaperLearner:
         return self.config.iterations * (1 + len(self.later_layers)) + self.extended
 
     @property
-    def turn(self) -> int:
-        """The last: with all layers, all iterations are alike."""
-        return self.iterations
+    def turns(self) -> list[int]:
+        """None: with all layers, all iterations are alike."""
+        return []
 
     def step(self, iteration: int) -> dict[str, float]:
         """Iteration number `iteration`, from 1: synthesise, compare, learn. Returns metrics."""

@@ -6,18 +6,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gcn_cli.config import LadderConfig
+from gcn_cli.config import USUAL, USUAL_TOGETHER, LadderConfig
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.chains import Above, LadderChains
 from gcn_cli.learning.ladder.coarser import (
     ABOVE,
     BELOW,
+    SETTLING,
+    SETTLING_RATE,
     coarse_share,
     coarser_batches,
     half_size,
     hiding_level,
     level_ranges,
 )
+from gcn_cli.learning.ladder.learner import REFINED_RATE
 from gcn_cli.learning.ladder.octaves import OctavesLearner
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.model.ladder.octaves import pooled, take_details_
@@ -104,12 +107,12 @@ def test_means_are_of_what_is_known() -> None:
 
 def test_an_interrupted_training_goes_on_bit_for_bit() -> None:
     whole = learner()
-    run(whole, 0, SMALL.iterations)
+    run(whole, 0, SMALL.length)
     first = learner()
     run(first, 0, 17)
     second = learner()
     second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
-    run(second, 17, SMALL.iterations)
+    run(second, 17, SMALL.length)
     expected, found = whole.state(), second.state()
     assert expected.keys() == found.keys()
     assert "octave2.chains.images" in expected
@@ -120,7 +123,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit() -> None:
 def test_every_ladder_learns_and_chains_are_handed_down() -> None:
     ours = learner()
     before = [one.weights[0].clone() for one in ours.model.octaves()]
-    rows = run(ours, 0, SMALL.iterations)
+    rows = run(ours, 0, SMALL.length)
     assert all(math.isfinite(value) for row in rows for value in row.values())
     for old, net in zip(before, ours.model.octaves(), strict=True):
         assert not torch.equal(old, net.weights[0])
@@ -130,6 +133,34 @@ def test_every_ladder_learns_and_chains_are_handed_down() -> None:
     handed = ours.model.handed_over()
     expected = [hiding_level(number, contrast) for number, (_, contrast) in enumerate(handed)]
     assert [level for level, _ in handed] == pytest.approx(expected)
+
+
+def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
+    made = learner(replace(SMALL, refined=0.2, iterations=100))
+    assert made.turns == [math.ceil(100 * (1 - SETTLING)), 80]
+    assert [one.turn for one in made.learners] == [80, 20, 20]
+    assert [one.refined_rate for one in made.learners] == [REFINED_RATE, *[SETTLING_RATE] * 2]
+    assert learner(replace(SMALL, learner="denoise")).turns == [24]
+
+
+def test_a_time_limit_is_planned_for_by_what_every_ladder_has_before_it() -> None:
+    made, done, pace, left = learner(replace(SMALL, refined=0.2, iterations=100)), 10, 0.1, 9.0
+    planned = made.length_for(done, pace, left)
+    assert planned is not None
+    # Ten iterations of denoising alone took a second: of a whole course more than 0.1 s each.
+    pixels = [one.observed.batch_size * math.prod(one.observed.image_size) for one in made.learners]
+
+    def seconds(length: int) -> float:
+        work = [one.work(0, length, length) for one in made.learners]
+        taken = sum(w * n for w, n in zip(work, pixels, strict=True))
+        return pace * taken / sum(pixels)
+
+    assert seconds(planned) <= done * pace + left < seconds(planned + 1)
+    assert made.length_for(81, pace, left) is None
+    made.set_length(planned)
+    assert made.iterations == planned
+    (said,) = made.cut_short(planned)
+    assert f"--iterations {planned} " in said  # what is whole takes its own time
 
 
 def test_what_is_handed_down_has_the_variance_of_noisy_data() -> None:
@@ -192,5 +223,6 @@ def test_large_pictures_have_several_ladders_unless_most_of_them_is_detail() -> 
     ):  # fmt: skip
         settled, said = LadderConfig().settled(room, 3, share, on_gpu=False)
         assert settled.octaves == count
+        assert settled.iterations == (USUAL if count == 1 else USUAL_TOGETHER)
         assert bool(said) == (count > 1)
     assert LadderConfig(octaves=2).settled(1024, 3, 0.1, on_gpu=False)[0].octaves == 2

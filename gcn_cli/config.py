@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gcn_cli.errors import InputError
-from gcn_cli.model.spec import Lattice, LayerSpec, parse_layers
+from gcn_cli.model.spec import Lattice, LayerSpec, closing_border, parse_layers
 from gcn_cli.values import check, parse, value
 
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # what the authors subtract, RGB 0..255
@@ -22,7 +22,7 @@ REFINED = "denoise,mle"
 LATTICES = tuple(map(str, Lattice))
 LARGE = 384  # pixels a side of a picture of which one ladder does not see enough
 COARSE = 0.5  # share of the variance in means of 4x4 pixels, from which large things matter most
-USUAL, USUAL_TOGETHER = 1000, 700  # iterations of one ladder, and of several
+USUAL, USUAL_TOGETHER = 1000, 800  # iterations of one ladder, and of several
 SMALLEST_OCTAVE = 112  # pixels a side of a coarser picture, for it to be learned from by default
 
 
@@ -110,7 +110,7 @@ class LadderConfig(_Checked):
     )
     refined: float = value(
         0.2,
-        "share of the iterations, at the end, that learn by likelihood too; of coarser ladders 0.8 "
+        "share of the iterations, at the end, that learn by likelihood too; of coarser ladders 0.5 "
         "at least",
         above=0,
         high=0.9,
@@ -118,7 +118,7 @@ class LadderConfig(_Checked):
     likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
     iterations: int | None = value(
         None,
-        f"learning iterations a stage; by default {USUAL}, of several ladders {USUAL_TOGETHER}",
+        f"learning iterations a stage; 0 takes {USUAL}, of several ladders {USUAL_TOGETHER}",
         low=1,
     )
     filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)
@@ -156,8 +156,21 @@ class LadderConfig(_Checked):
     @property
     def length(self) -> int:
         """Iterations of a training."""
+        return self.length_as(self)
+
+    def length_as(self, asked: "Config") -> int:
+        """Those that `asked` asks for, which is settled as this config is."""
         usual = USUAL_TOGETHER if (self.octaves or 1) > 1 else USUAL
-        return self.iterations or usual
+        return asked.iterations or usual
+
+    def _too_narrow(self, crop: int) -> bool:
+        """Whether the maps of a crop are too narrow to be mirrored at their borders."""
+        side = crop // self.depth
+        for layer in self.layers:
+            if self.lattice is Lattice.REFLECT and max(closing_border(layer)) >= side:
+                return True
+            side //= layer.stride
+        return False
 
     @property
     def refined_share(self) -> float:
@@ -180,7 +193,7 @@ class LadderConfig(_Checked):
             coarsest = f"the coarsest at 1/{2 ** (octaves - 1)} of the resolution"
             return own, [f"{octaves} ladders, {coarsest} (--octaves)"] if octaves > 1 else []
         crop = room // self.stride * self.stride
-        if crop <= 2 * self.margin:
+        if crop <= 2 * self.margin or self._too_narrow(crop):
             raise InputError(
                 f"a picture with room for crops of side {room} only is too small to learn from; "
                 "enlarge it, or hide less of it"
@@ -214,6 +227,9 @@ class LadderConfig(_Checked):
             raise InputError(f"--shifts {self.shifts}: crops are shifted anyway; leave it out")
         if self.crop is not None and self.crop <= 2 * self.margin:
             raise InputError(f"--margin {self.margin}: must be under half of --crop {self.crop}")
+        if self.crop is not None and self._too_narrow(self.crop):
+            words = "too small for --layers, whose maps it makes too narrow; enlarge it"
+            raise InputError(f"--crop {self.crop}: {words}")
 
 
 @dataclass(frozen=True)
@@ -253,10 +269,9 @@ class PaperConfig(_Checked):
     stride = 1  # images may have any side
     space_to_depth = 1
 
-    @property
-    def length(self) -> int:
+    def length_as(self, asked: "Config") -> int:
         """Iterations of a stage."""
-        return self.iterations
+        return asked.iterations or self.iterations
 
     @property
     def first_layers(self) -> tuple[LayerSpec, ...]:

@@ -43,7 +43,7 @@ def test_presets_survive_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("iterations", "0", "--iterations 0: must be 1 or more"),
+        ("iterations", "-1", "--iterations -1: must be 1 or more"),
         ("iterations", "many", "--iterations many"),
         ("sigma", "0", "--sigma 0.0: must be more than 0"),
         ("learner", "sgd", "--learner sgd: must be one of"),

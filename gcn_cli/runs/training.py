@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from gcn_cli import images
-from gcn_cli.config import Config, LadderConfig
+from gcn_cli.config import Config
 from gcn_cli.errors import InputError
 from gcn_cli.images import PixelScale
 from gcn_cli.images.bands import side_by_side
@@ -101,10 +100,7 @@ class Training:
     @property
     def asked_length(self) -> int:
         """Iterations of a stage as asked, or as many as such a model has by default."""
-        config = self.family.config
-        if self.asked.iterations is not None or not isinstance(config, LadderConfig):
-            return self.asked.length
-        return replace(config, iterations=None).length
+        return self.family.config.length_as(self.asked)
 
     @property
     def complete(self) -> bool:

@@ -22,7 +22,7 @@ REFINED = "denoise,mle"
 LATTICES = tuple(map(str, Lattice))
 LARGE = 384  # pixels a side of a picture of which one ladder does not see enough
 COARSE = 0.5  # share of the variance in means of 4x4 pixels, from which large things matter most
-USUAL, USUAL_TOGETHER = 1000, 800  # iterations of one ladder, and of several
+USUAL, USUAL_TOGETHER = 1000, 700  # iterations of one ladder, and of several
 SMALLEST_OCTAVE = 112  # pixels a side of a coarser picture, for it to be learned from by default
 
 
@@ -110,7 +110,7 @@ class LadderConfig(_Checked):
     )
     refined: float = value(
         0.2,
-        "share of the iterations, at the end, that learn by likelihood too; of coarser ladders 0.5 "
+        "share of the iterations, at the end, that learn by likelihood too; of coarser ladders 0.8 "
         "at least",
         above=0,
         high=0.9,

@@ -19,7 +19,7 @@ ABOVE, BELOW = 2.5, 2.5
 # Large things are not made by denoising, which is content with patches of the right colours, but by
 # likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
 # rates it begins with.
-SETTLING, SETTLING_RATE = 0.5, 0.3
+SETTLING, SETTLING_RATE = 0.8, 0.3
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
 SEEDS_APART = 7919  # of ladders, so that no two draw the same
 

@@ -138,7 +138,7 @@ def test_every_ladder_learns_and_chains_are_handed_down() -> None:
 def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
     made = learner(replace(SMALL, refined=0.2, iterations=100))
     assert made.turns == [math.ceil(100 * (1 - SETTLING)), 80]
-    assert [one.turn for one in made.learners] == [80, 50, 50]
+    assert [one.turn for one in made.learners] == [80, 20, 20]
     assert [one.refined_rate for one in made.learners] == [REFINED_RATE, *[SETTLING_RATE] * 2]
     assert learner(replace(SMALL, learner="denoise")).turns == [24]
 

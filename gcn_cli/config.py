@@ -118,7 +118,7 @@ class LadderConfig(_Checked):
     likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
     iterations: int | None = value(
         None,
-        f"learning iterations a stage; 0 takes {USUAL}, of several ladders {USUAL_TOGETHER}",
+        f"learning iterations a stage; by default {USUAL}, of several ladders {USUAL_TOGETHER}",
         low=1,
     )
     filter_rate: float = value(0.03, "learning rate of the filters (Muon), at its highest", above=0)

@@ -50,7 +50,8 @@ def _typed(name: str, kind: Any, written: Any) -> Any:
         raise ValueError("must be true or false" if kind is bool else "must be a number")
     if kind in (int, int | None):
         number = None if written is None else _number(written, int, "a whole number")
-        return None if number == 0 and kind == (int | None) else number
+        left_open = number == 0 and kind == (int | None) and name not in _NEVER_ZERO
+        return None if left_open else number
     if kind is float:
         return _number(written, float, "a number")
     return {bool: bool, str: str}[cast(Any, kind)](written)
@@ -77,6 +78,8 @@ def _mean_color(written: Any) -> tuple[float, ...] | None:
 def _layers(written: Any) -> tuple[LayerSpec, ...]:
     return written if isinstance(written, tuple) else parse_layers(str(written))
 
+
+_NEVER_ZERO = {"iterations"}  # left open by leaving it out: 0 would say that there are none
 
 _WRITTEN: dict[str, Callable[[Any], Any]] = {
     "layers": _layers,

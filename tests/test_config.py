@@ -1,5 +1,6 @@
 """Values, their rules, and which source wins."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from gcn_cli.config import PaperConfig, fields, from_json, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.presets import PRESETS, resolve
 from gcn_cli.values import parse, read_file
+from tests.cli.running import gcn
 
 
 def test_an_option_beats_the_file_beats_the_preset_beats_the_default() -> None:
@@ -40,10 +42,16 @@ def test_presets_survive_json(name: str) -> None:
     assert from_json(to_json(PRESETS[name])) == PRESETS[name]
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_printed_as_a_config_file_is_that_preset(name: str, tmp_path: Path) -> None:
+    printed = gcn("inspect", "--preset", name, cwd=tmp_path).stdout.decode()
+    assert resolve({}, tomllib.loads(printed)) == PRESETS[name]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("iterations", "-1", "--iterations -1: must be 1 or more"),
+        ("iterations", "0", "--iterations 0: must be 1 or more"),
         ("iterations", "many", "--iterations many"),
         ("sigma", "0", "--sigma 0.0: must be more than 0"),
         ("learner", "sgd", "--learner sgd: must be one of"),

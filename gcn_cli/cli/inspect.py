@@ -211,7 +211,9 @@ def _shown(loaded: "Model", facts: dict[str, Any]) -> str:
 
 def _toml(values: dict[str, Any]) -> str:
     """The values as lines of TOML that --config takes back."""
-    # What is unset has a written form of its own: "own" for the mean colour, 0 elsewhere.
-    unset = {"mean_color": "own"}
+    # What is unset has a written form of its own: "own" for the mean colour, 0 elsewhere; of
+    # iterations none, they are left out.
+    unset = {"mean_color": "own", "iterations": None}
     filled = {key: unset.get(key, 0) if v is None else v for key, v in values.items()}
-    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in filled.items())
+    written = {key: value for key, value in filled.items() if value is not None}
+    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in written.items())

@@ -199,7 +199,7 @@ def test_a_config_file_and_stdin_and_overwrite(here: Path) -> None:
         (["train", "absent.png"], "absent.png: no such file or folder"),
         (["train"], "Missing argument 'SOURCE...'"),
         (["train", "bad.png"], "bad.png: not a readable picture"),
-        (["train", "texture.png", "--iterations", "-1"], "--iterations -1: must be 1 or more"),
+        (["train", "texture.png", "--iterations", "0"], "--iterations 0: must be 1 or more"),
         (["train", "texture.png"], "room for crops of side 32 only is too small to learn from"),
         (["train", "texture.png", "--crop", "32"], "--crop 32: too small for --layers"),
         (["train", "texture.png", "--layers", "9by9"], "--layers 9by9"),

@@ -19,12 +19,13 @@ from gcn_cli.config import LadderConfig
 from gcn_cli.errors import DivergedError
 from gcn_cli.learning.batches import Batches, roomiest
 from gcn_cli.learning.ladder.chains import Above
+from gcn_cli.learning.ladder.course import Course, Weighed, length_for
+from gcn_cli.learning.ladder.descent import Descent, follow
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.loss import denoising_loss
-from gcn_cli.learning.ladder.muon import Muon
 from gcn_cli.learning.ladder.refinement import Refinement
 from gcn_cli.learning.ladder.verdict import apart, unrefined, verdict
-from gcn_cli.learning.state import below, load_optimiser_state, optimiser_state
+from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.ladder.denoiser import fast_denoiser
@@ -35,11 +36,6 @@ from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
-FILTER_DECAY = 0.01  # keeps filters from growing until a step overshoots
-OUTLIER = 3.0  # a gradient this many times longer than usual is cut down to that
-USUAL_MEMORY = 0.98  # of the mean length of gradients
-WARM_UP = 50  # iterations in which the learning rate rises
-LAST_RATE = 0.01  # share of the learning rate that is left at the end
 REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
 LONGEST_MEMORY = 0.999  # of the running average
 REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
@@ -47,7 +43,6 @@ PREVIEW_STEPS = 16
 APART = 0.06  # a gap between data and chains that is no chance
 RUNAWAY = 20.0  # a loss: that of a Gaussian is 1 at most
 SPREAD = (0.02, 20.0)  # of a chain's deviation to that of noisy data: a collapsed one, a runaway
-REFINING_COST = 2.2  # of an iteration with likelihood, in those of denoising alone, measured
 
 
 class LadderLearner:
@@ -74,14 +69,7 @@ class LadderLearner:
         self.begun = 0  # iterations before the present course of rates
         self.net = net = copy.deepcopy(model)  # what is learned
         self.model = model.requires_grad_(False)  # what is sampled: its running average
-        others = [*net.biases, *net.levels, *net.readouts]
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "filters": Muon(net.weights, config.filter_rate, weight_decay=FILTER_DECAY),
-            "others": torch.optim.AdamW(
-                others, config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-            ),
-        }
-        self.usual_length = torch.zeros((), device=device)  # of gradients; 0 before the first
+        self.descent = Descent(net, config.filter_rate, config.learning_rate)
         self.refinement = self._make_refinement(above) if config.refined_share else None
         self.imputation = None
         if observed.holes:
@@ -118,7 +106,7 @@ class LadderLearner:
             self.imputation.renew(self.observed, self.model, self.dtype)
         clean, mask = self.observed.observe()
         known = clean.new_ones(1) if mask is None else mask
-        refinement = self.refinement if iteration > self.turn else None
+        refinement = self.refinement if iteration > self.course.turn else None
         level = refinement.chains.levels() if refinement else self._levels(len(clean))
         drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
         own = self.ranks.share(len(clean))
@@ -196,43 +184,24 @@ class LadderLearner:
         return loss, scores - scores_there, gradients, means
 
     @property
-    def turn(self) -> int:
-        """The last iteration of denoising alone."""
-        return self._turn(self.iterations)
+    def course(self) -> Course:
+        """The present one."""
+        config = self.config
+        return Course(self.begun, self.iterations, config.refined_share, self.refined_rate)
+
+    @property
+    def side_by_side(self) -> Weighed:
+        """The course, alone."""
+        return [(1.0, self.course)]
 
     @property
     def turns(self) -> list[int]:
         """Where iterations begin to take longer: after the last of denoising alone."""
-        return [self.turn]
-
-    def _turn(self, length: int) -> int:
-        course = length - self.begun
-        return self.begun + math.ceil(course * (1 - self.config.refined_share))
-
-    def work(self, done: int, iteration: int, length: int) -> float:
-        """What the iterations after `done` up to `iteration` of a training of `length` take.
-
-        In iterations of denoising alone.
-        """
-        turn = min(max(done, self._turn(length)), iteration)
-        return turn - done + REFINING_COST * (iteration - turn)
-
-    @property
-    def _cost(self) -> float:
-        """Of an iteration in the mean of a whole training, in those of denoising alone."""
-        return 1 + (REFINING_COST - 1) * self.config.refined_share
+        return [self.course.turn]
 
     def length_for(self, iteration: int, pace: float, left: float) -> int | None:
         """So many that denoising and likelihood have their shares; None once the latter began."""
-        if iteration > self.turn:
-            return None
-        fitting = (iteration - self.begun + max(0.0, left) / pace) / self._cost
-        return max(self.begun + int(fitting), self.fewest(iteration))
-
-    def fewest(self, iteration: int) -> int:
-        """Not so few that the likelihood would have begun before `iteration`."""
-        done = iteration - self.begun
-        return self.begun + math.ceil(done / (1 - self.config.refined_share)) + 1
+        return length_for(self.side_by_side, iteration, pace, left)
 
     def set_length(self, iterations: int) -> None:
         """Rates follow the new course from the next iteration on."""
@@ -253,7 +222,7 @@ class LadderLearner:
 
         Losses count after iteration `since`.
         """
-        turn = self.turn
+        turn = self.course.turn
         said = (
             verdict([row["loss"] for row in history[max(since, self.begun) : turn]]),
             apart([row["gap"] for row in history[turn:]], APART),
@@ -262,20 +231,7 @@ class LadderLearner:
 
     def cut_short(self, iteration: int) -> list[str]:
         """What a training that ends before its time lacks, and the remedy."""
-        if self.refinement is None:
-            return []
-        return [unrefined(int(self.work(self.begun, iteration, self.iterations) / self._cost))]
-
-    def _course(self, iteration: int) -> float:
-        """Share of the learning rates at an iteration: down to `refined_rate`, from there to 0."""
-        turn = self.turn
-        if iteration > turn:
-            done = (iteration - turn) / (self.iterations - turn)
-            return self.refined_rate * _half_cosine(done) + LAST_RATE * self.refined_rate
-        last = self.refined_rate if self.config.refined_share else LAST_RATE
-        done = (iteration - self.begun) / (turn - self.begun)
-        falling = last + (1 - last) * _half_cosine(done)
-        return min(1, (iteration - self.begun) / WARM_UP) * falling
+        return [] if self.refinement is None else [unrefined(self.side_by_side, iteration)]
 
     def preview(self) -> Tensor:
         """Two samples of the running average at the size of the crops."""
@@ -289,15 +245,10 @@ class LadderLearner:
         return {
             **{f"net.{name}": tensor for name, tensor in self.net.state_dict().items()},
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **{
-                f"{name}.{key}": tensor
-                for name, optimiser in self.optimisers.items()
-                for key, tensor in optimiser_state(optimiser).items()
-            },
+            **self.descent.state(),
             **{f"chains.{key}": value for key, value in chains.items()},
             **{f"holes.{key}": value for key, value in holes.items()},
             "begun": torch.tensor(self.begun),
-            "usual_length": self.usual_length,
             "noise": self.noise_generator.get_state(),
             "batches": self.observed.generator.get_state(),
         }
@@ -306,16 +257,21 @@ class LadderLearner:
         """Put back what `state` returned."""
         self.net.load_state_dict(below(state, "net."))
         self.model.load_state_dict(below(state, "model."))
-        for name, optimiser in self.optimisers.items():
-            load_optimiser_state(optimiser, below(state, f"{name}."))
+        self.descent.load_state(state)
         if self.refinement:
             self.refinement.load_state(below(state, "chains."))
         if self.imputation:
             self.imputation.load_state(below(state, "holes."), self.observed)
         self.begun = int(state.get("begun", 0))
-        self.usual_length.copy_(state["usual_length"])
         self.noise_generator.set_state(state["noise"])
         self.observed.generator.set_state(state["batches"])
+
+    def _descend(self, gradients: dict[str, Tensor], iteration: int) -> None:
+        """One step of the net and one of the running average."""
+        self.descent.step(gradients, self.course.rate(iteration))
+        # A short memory at first, so that the average is never dominated by the start.
+        longest = REFINED_MEMORY if iteration > self.course.turn else LONGEST_MEMORY
+        follow(self.model, self.net, min(longest, iteration / (iteration + 9)))
 
     def _levels(self, count: int) -> Tensor:
         """One level an image, spread evenly over the ladder about one random offset."""
@@ -324,37 +280,6 @@ class LadderLearner:
         place = (torch.arange(count, device=self.device) + offset) / count
         span = math.log(config.noise_max / config.noise_min)
         return config.noise_min * torch.exp(span * place)
-
-    def _shortened(self, length: Tensor) -> Tensor:
-        """A gradient's length, cut down where it is an outlier; keeps the mean of such lengths."""
-        usual = torch.where(self.usual_length > 0, self.usual_length, length)
-        shortened = torch.minimum(length, OUTLIER * usual)
-        self.usual_length.copy_(usual.lerp(shortened, 1 - USUAL_MEMORY))
-        return shortened
-
-    def _descend(self, gradients: dict[str, Tensor], iteration: int) -> None:
-        """One optimiser step and one step of the running average."""
-        config = self.config
-        squares = torch.stack([g.square().sum() for g in gradients.values()])
-        length = squares.sum().sqrt().float()
-        scale = self._shortened(length) / length.clamp_min(1e-30)
-        for name, parameter in self.net.named_parameters():
-            parameter.grad = gradients[name] * scale
-        course = self._course(iteration)
-        rates = {"filters": config.filter_rate, "others": config.learning_rate}
-        for name, optimiser in self.optimisers.items():
-            for group in optimiser.param_groups:
-                group["lr"] = rates[name] * course
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        # A short memory at first, so that the average is never dominated by the start.
-        longest = REFINED_MEMORY if iteration > self.turn else LONGEST_MEMORY
-        memory = min(longest, iteration / (iteration + 9))
-        own = dict(self.net.named_parameters())
-        averages = dict(self.model.named_parameters())  # of coarser ladders too
-        newest: list[Tensor] = list(own.values())
-        averaged: list[Tensor] = [averages[name] for name in own]
-        torch._foreach_lerp_(averaged, newest, 1 - memory)
 
 
 def preview(
@@ -396,8 +321,3 @@ def _check_course(iteration: int, loss: float, gap: float, low: float, high: flo
     if low < SPREAD[0] or high > SPREAD[1]:
         what, how = ("collapsed", low) if low < SPREAD[0] else ("ran away", high)
         raise DivergedError(f"iteration {iteration}: a chain {what} to {how:.3g} of its deviation")
-
-
-def _half_cosine(done: float) -> float:
-    """From 1 to 0 as `done` goes from 0 to 1."""
-    return 0.5 * (1 + math.cos(math.pi * done))

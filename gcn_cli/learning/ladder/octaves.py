@@ -5,7 +5,6 @@ about them. In an iteration every ladder makes a step. Chains of the likelihood 
 chains of the coarser ladder are at that level, as samples do.
 """
 
-import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from gcn_cli.learning.ladder.coarser import (
     half_size,
     level_ranges,
 )
+from gcn_cli.learning.ladder.course import Weighed, length_for
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.learner import REFINED_RATE, LadderLearner, fit_spectrum, preview
 from gcn_cli.learning.ladder.verdict import unrefined
@@ -157,37 +157,21 @@ class OctavesLearner:
                 learner.observed.pictures[number] = pictures[number]
 
     @property
+    def side_by_side(self) -> Weighed:
+        """The course of every ladder; an iteration costs the pixels of its batch."""
+        return [
+            (own.observed.batch_size * math.prod(own.observed.image_size), own.course)
+            for own in self.learners
+        ]
+
+    @property
     def turns(self) -> list[int]:
         """After which the likelihood of some ladders begins."""
-        return sorted({learner.turn for learner in self.learners})
+        return sorted({learner.course.turn for learner in self.learners})
 
     def length_for(self, iteration: int, pace: float, left: float) -> int | None:
         """So many that all ladders have their shares; None once all have begun with likelihood."""
-        first = self.first
-        if iteration > first.turn:
-            return None
-        done = self._work(first.begun, iteration, first.iterations)
-        affordable = done * (1 + max(0.0, left) / (pace * (iteration - first.begun)))
-        return max(self._longest(affordable), first.fewest(iteration))
-
-    def _work(self, done: int, iteration: int, length: int) -> float:
-        """`LadderLearner.work` of all ladders, in pixels of their batches."""
-        return sum(
-            learner.observed.batch_size
-            * math.prod(learner.observed.image_size)
-            * learner.work(done, iteration, length)
-            for learner in self.learners
-        )
-
-    def _longest(self, affordable: float) -> int:
-        """The length of the longest whole course of which the `_work` is affordable."""
-        begun, most = self.first.begun, self.first.iterations
-        while self._work(begun, most, most) <= affordable:
-            most *= 2
-        courses = range(begun + 1, most)
-        return begun + bisect.bisect_right(
-            courses, affordable, key=lambda length: self._work(begun, length, length)
-        )
+        return length_for(self.side_by_side, iteration, pace, left)
 
     def set_length(self, iterations: int) -> None:
         """Rates follow the new course from the next iteration on."""
@@ -211,10 +195,7 @@ class OctavesLearner:
 
     def cut_short(self, iteration: int) -> list[str]:
         """What a training that ends before its time lacks, and the remedy."""
-        if self.first.refinement is None:
-            return []
-        done = self._work(self.first.begun, iteration, self.iterations)
-        return [unrefined(self._longest(done) - self.first.begun)]
+        return [] if self.first.refinement is None else [unrefined(self.side_by_side, iteration)]
 
     def preview(self) -> Tensor:
         """Two samples of the running averages at the size of the crops."""

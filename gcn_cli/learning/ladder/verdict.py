@@ -3,6 +3,8 @@
 import statistics
 from collections.abc import Sequence
 
+from gcn_cli.learning.ladder.course import Weighed, whole_within, work_done
+
 FEWEST = 50  # losses that a verdict needs
 SPIKE = 3.0  # times the median: a step that overshot
 STALLED = 0.99  # share of the first losses that is hardly less
@@ -36,9 +38,10 @@ def apart(gaps: Sequence[float], largest: float) -> str | None:
     return "unstable: samples stay apart from the data; lower --likelihood or --filter-rate"
 
 
-def unrefined(length: int) -> str:
-    """One sentence on a training that ended before its likelihood, in time for a whole `length`."""
+def unrefined(side_by_side: Weighed, iteration: int) -> str:
+    """One sentence on a training that ends at an iteration, before its likelihood."""
+    whole = whole_within(side_by_side, work_done(side_by_side, iteration))
     return (
         "samples are rough until the likelihood has had its part: the same command goes on; "
-        f"a whole training in this time is --iterations {max(1, length)} --overwrite"
+        f"a whole training in this time is --iterations {max(1, whole)} --overwrite"
     )

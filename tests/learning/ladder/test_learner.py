@@ -8,7 +8,8 @@ import torch
 
 from gcn_cli.config import LadderConfig
 from gcn_cli.learning.batches import Batches
-from gcn_cli.learning.ladder.learner import LAST_RATE, REFINED_RATE, LadderLearner
+from gcn_cli.learning.ladder.course import LAST_RATE
+from gcn_cli.learning.ladder.learner import REFINED_RATE, LadderLearner
 from gcn_cli.learning.ladder.loss import Denoised, denoising_loss
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.model.ladder.denoiser import fast_denoiser
@@ -130,7 +131,7 @@ def test_rates_rise_fall_and_begin_low_where_the_likelihood_counts() -> None:
     rates = []
     for iteration in range(1, 201):
         ours.step(iteration)
-        rates.append(ours.optimisers["filters"].param_groups[0]["lr"] / config.filter_rate)
+        rates.append(ours.descent.optimisers["filters"].param_groups[0]["lr"] / config.filter_rate)
     assert rates[0] == pytest.approx(1 / 50, rel=0.01)
     assert 0.7 < max(rates) <= 1
     assert rates[149] == pytest.approx(REFINED_RATE)

@@ -138,7 +138,7 @@ def test_every_ladder_learns_and_chains_are_handed_down() -> None:
 def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
     made = learner(replace(SMALL, refined=0.2, iterations=100))
     assert made.turns == [math.ceil(100 * (1 - SETTLING)), 80]
-    assert [one.turn for one in made.learners] == [80, 20, 20]
+    assert [one.course.turn for one in made.learners] == [80, 20, 20]
     assert [one.refined_rate for one in made.learners] == [REFINED_RATE, *[SETTLING_RATE] * 2]
     assert learner(replace(SMALL, learner="denoise")).turns == [24]
 
@@ -151,7 +151,8 @@ def test_a_time_limit_is_planned_for_by_what_every_ladder_has_before_it() -> Non
     pixels = [one.observed.batch_size * math.prod(one.observed.image_size) for one in made.learners]
 
     def seconds(length: int) -> float:
-        work = [one.work(0, length, length) for one in made.learners]
+        courses = [replace(one.course, length=length) for one in made.learners]
+        work = [course.work(length) for course in courses]
         taken = sum(w * n for w, n in zip(work, pixels, strict=True))
         return pace * taken / sum(pixels)
 

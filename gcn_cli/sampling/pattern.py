@@ -42,18 +42,22 @@ class Held:
 
         def held(x: Tensor, noise: float) -> Tensor:
             mean = denoise(x, noise)
-            if noise <= self.level:
-                return mean
-            kept = self.spread / (self.spread + noise**2)
-            for noisy, image, up, along in zip(x, mean, self.up, self.along, strict=True):
-                own = torch.lerp(self.wanted, up @ noisy @ along.T, kept)
-                missing = own - up @ image @ along.T
-                missing[:, 0, 0] = 0  # the mean colour is not the pattern's
-                for channel, waves in zip(image, missing, strict=True):
-                    channel.addmm_(up.T, waves @ along)
+            self.hold_(x, mean, noise)
             return mean
 
         return held
+
+    def hold_(self, x: Tensor, mean: Tensor, noise: float) -> None:
+        """Give D of noisy images, both (N, C, H, W), the waves of the pattern; above `level`."""
+        if noise <= self.level:
+            return
+        kept = self.spread / (self.spread + noise**2)
+        for noisy, image, up, along in zip(x, mean, self.up, self.along, strict=True):
+            own = torch.lerp(self.wanted, up @ noisy @ along.T, kept)
+            missing = own - up @ image @ along.T
+            missing[:, 0, 0] = 0  # the mean colour is not the pattern's
+            for channel, waves in zip(image, missing, strict=True):
+                channel.addmm_(up.T, waves @ along)
 
 
 def lowest_level(pattern: Pattern) -> float:

@@ -6,20 +6,10 @@ from pathlib import Path
 import pytest
 
 import gcn_cli as gcn
-from gcn_cli.runs import course, training
+from gcn_cli.runs import training
 from gcn_cli.runs.checkpoint import load, save
+from tests.runs.clock import Clock
 from tests.runs.small import LADDER, picture
-
-
-class Clock:
-    """Moves by what an iteration is said to take, and by nothing else."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, denoising: float, refining: float) -> None:
-        self.now, self.costs = 1000.0, (denoising, refining)
-        monkeypatch.setattr(course.time, "monotonic", lambda: self.now)  # type: ignore[attr-defined]
-
-    def note(self, _: int, __: int, measures: dict[str, float]) -> None:
-        self.now += self.costs[bool(measures["likelihood"])]
 
 
 def test_a_training_fits_into_its_time_and_is_whole(

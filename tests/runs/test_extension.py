@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import gcn_cli as gcn
-from gcn_cli.runs import starting
 from gcn_cli.runs.checkpoint import load
+from tests.runs.clock import Clock
 from tests.runs.small import LADDER, PAPER, picture
 
 
@@ -59,9 +59,11 @@ def test_what_is_not_finished_is_not_extended(tmp_path: Path) -> None:
 def test_a_time_becomes_iterations_by_the_speed_so_far(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"iterations": 6, **LADDER}
-    trained(tmp_path / "run", asked)
-    monkeypatch.setattr(starting, "FEWEST", 3)
-    model = trained(tmp_path / "run", asked, extend_time=0.5)
+    clock, asked = Clock(monkeypatch, 0.1, 0.22), {"iterations": 20, **LADDER}
+    trained(tmp_path / "run", asked, on_step=clock.note)
+    before = clock.now
+    model = trained(tmp_path / "run", asked, on_step=clock.note, extend_time=10.0)
     assert model.complete
-    assert len(model.history) > 9
+    assert 8.5 < clock.now - before <= 10.0
+    refined = sum(row["likelihood"] > 0 for row in model.history[20:])
+    assert refined / (len(model.history) - 20) == pytest.approx(0.2, abs=0.02)

@@ -3,7 +3,8 @@
 Chain k of n is k/n of the way ahead of chain 0, so that at any iteration the chains are spread
 evenly over the levels. At the foot a chain starts anew from noise, a random part of a step higher
 or lower than before: every level is met, as in denoising. Where there is a coarser ladder, chains
-start from what a chain of that one was when it came by their highest level.
+start from what a chain of that one was when it came by their highest level. Where the texture has a
+regular pattern those from noise are told where it lies, as samples are (`sampling/pattern.py`).
 """
 
 import math
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from gcn_cli.model.ladder.octaves import add_laid_, pooled, take_details_
 from gcn_cli.model.ladder.spectrum import Spectrum
+from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.annealed import annealed_step
 from gcn_cli.sampling.noise import ImageNoise, named_generator
+from gcn_cli.sampling.pattern import Held, fits
 
 
 class LadderChains:
@@ -34,12 +37,17 @@ class LadderChains:
         seed: int,
         device: torch.device,
         above: "Above | None" = None,
+        pattern: Pattern | None = None,
     ) -> None:
         """`steps` is the number of levels a chain meets from `highest` to `lowest`.
 
-        `above` are the chains of the coarser ladder, None where there is none.
+        `above` are the chains of the coarser ladder, None where there is none; `pattern` is what
+        they follow where it fits.
         """
         self.above = above
+        whole = pattern is not None and above is None and fits(pattern, shape[1:])
+        self.pattern = pattern if whole else None
+        self.moves = torch.zeros(count, 2, device=device)  # of the pattern, in shares of its cell
         self.passed: Passed | None = None  # the last that came by this level:
         self.handed_at = 0.0  # where chains are handed down to a finer ladder, if there is one
         self.images = torch.zeros(count, *shape, device=device)
@@ -104,6 +112,7 @@ class LadderChains:
         level = self.levels()
         moving = [chain for chain, taken in enumerate(self.taken) if taken >= 0]
         begun = torch.tensor([0.5 * (taken > 0) for taken in self.taken]).to(means)
+        means = self._held(means, level.tolist())
         ahead = means + begun[:, None, None, None] * (means - self.means)
         below = (self.ratio * level)[:, None, None, None]
         drawn = self.noise(self.images.shape)
@@ -118,12 +127,25 @@ class LadderChains:
             if self.taken[chain] in (0, self.steps):
                 self.taken[chain] = 0 if self._restart(chain) else -1
 
+    def _held(self, means: Tensor, levels: Sequence[float]) -> Tensor:
+        """D with the pattern of every chain in it, where there is one."""
+        if self.pattern is None:
+            return means
+        means, size = means.clone(), (means.shape[2], means.shape[3])
+        for chain, level in enumerate(levels):
+            own = slice(chain, chain + 1)
+            held = Held(self.pattern, size, self.moves[own])
+            held.hold_(self.images[own], means[own], level)
+        return means
+
     def _restart(self, chain: int) -> bool:
         """Noise of the variance that noisy data has at the first level, or what is handed down.
 
         False where there is nothing to hand down yet.
         """
         self.offsets[chain] = float(torch.rand((), generator=self.places))
+        if self.pattern is not None:
+            self.moves[chain] = torch.rand(2, generator=self.places)
         level = self.highest * self.ratio ** self.offsets[chain]
         white = self.images[chain].normal_(generator=self.noise.generators[chain])
         if self.above is not None:
@@ -141,6 +163,7 @@ class LadderChains:
             "means": self.means,
             "taken": torch.tensor(self.taken),
             "offsets": torch.tensor(self.offsets, dtype=torch.float64),
+            "moves": self.moves,
             "noise": self.noise.state(),
             "places": self.places.get_state(),
         }
@@ -150,6 +173,7 @@ class LadderChains:
         self.images.copy_(state["images"])
         self.means.copy_(state["means"])
         self.taken, self.offsets = state["taken"].tolist(), state["offsets"].tolist()
+        self.moves.copy_(state.get("moves", self.moves))  # files of before have none
         self.noise.load_state(state["noise"])
         self.places.set_state(state["places"])
         if "passed.image" in state:

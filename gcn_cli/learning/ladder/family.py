@@ -17,6 +17,7 @@ from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.level import LadderLevel, level_of
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.pattern import find_pattern
 from gcn_cli.model.rooms import pieces, room_like
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
 from gcn_cli.ranks import Ranks
@@ -71,15 +72,18 @@ class LadderFamily:
         Raises InputError where there are fewer images than `ranks` to share them.
         """
         ranks.refuse_fewer("--batch-size", observed.batch_size)
+        pattern = find_pattern(observed.pictures) if self.config.texture_ladder else None
         if (self.config.octaves or 1) > 1:
-            return OctavesLearner(self.config, self.net.to(device), observed, device, dtype, ranks)
+            net = self.net.to(device)
+            return OctavesLearner(self.config, net, observed, device, dtype, ranks, pattern)
         self.net.initialise(named_generator(self.config.seed, "layer", 0))
         if self.config.head:
             turned = [one.flip(-1) for one in observed.pictures] if self.config.flips else []
             self.net.spectrum.fit_aligned([*observed.pictures, *turned])
         else:
             fit_spectrum(self.net, observed)
-        return LadderLearner(self.config, self.net.to(device), observed, device, dtype, ranks)
+        net = self.net.to(device)
+        return LadderLearner(self.config, net, observed, device, dtype, ranks, pattern=pattern)
 
     def density(self, level: float | None, dtype: torch.dtype) -> GenerativeModel:
         """p_s at `level`, by default where noise is as strong as the data."""

@@ -32,6 +32,7 @@ from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.level import LadderLevel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import prepare
+from gcn_cli.model.pattern import Pattern
 from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
@@ -57,11 +58,13 @@ class LadderLearner:
         dtype: torch.dtype = torch.float32,
         ranks: Ranks = ALONE,
         above: Above | None = None,
+        pattern: Pattern | None = None,
         refined_rate: float = REFINED_RATE,
     ) -> None:
         """`ranks` share the images of every batch, `above` are the chains of a coarser ladder.
 
-        `refined_rate` is the share of the learning rates at which the likelihood begins to count.
+        `pattern` is what chains from noise follow, `refined_rate` the share of the learning rates
+        at which the likelihood begins to count.
         """
         self.config, self.observed, self.ranks = config, observed, ranks
         self.refined_rate = refined_rate
@@ -70,14 +73,14 @@ class LadderLearner:
         self.net = net = copy.deepcopy(model)  # what is learned
         self.model = model.requires_grad_(False)  # what is sampled: its running average
         self.descent = Descent(net, config.filter_rate, config.learning_rate)
-        self.refinement = self._make_refinement(above) if config.refined_share else None
+        self.refinement = self._make_refinement(above, pattern) if config.refined_share else None
         self.imputation = None
         if observed.holes:
             self.imputation = Imputation(config.seed, config.noise_max, config.noise_min)
         self.noise_generator = named_generator(config.seed, "denoising", device=device)
         self._evaluate = Captured(self._evaluated)
 
-    def _make_refinement(self, above: Above | None) -> Refinement:
+    def _make_refinement(self, above: Above | None, pattern: Pattern | None) -> Refinement:
         config = self.config
         return Refinement(
             self.net,
@@ -88,6 +91,7 @@ class LadderLearner:
             seed=config.seed,
             device=self.device,
             above=above,
+            pattern=pattern,
         )
 
     @property

@@ -25,6 +25,7 @@ from gcn_cli.model.ladder.denoiser import denoise_each
 from gcn_cli.model.ladder.double_pass import score_gradient
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import Prepared, ascend, total
+from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.spec import Lattice
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
@@ -50,10 +51,12 @@ class Refinement:
         seed: int,
         device: torch.device,
         above: Above | None = None,
+        pattern: Pattern | None = None,
     ) -> None:
         """`count` chains to compare with images of `size`; `weight` is that of the gradient.
 
-        `noise_range` is the lowest and the highest level, `above` where chains come from.
+        `noise_range` is the lowest and the highest level, `above` where chains come from, `pattern`
+        what they follow.
         """
         self.net, self.size = net, size
         stride = net.total_stride
@@ -67,6 +70,7 @@ class Refinement:
             (net.channels, *canvas),
             steps=max(4, round(CHAIN_STEPS * share)),
             above=above,
+            pattern=pattern,
             lowest=noise_range[0],
             highest=noise_range[1],
             seed=seed,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gcn_cli.learning.ladder.chains import LadderChains
+from gcn_cli.model.pattern import Pattern, basis
 
 VARIANCE = 0.25
 
@@ -85,3 +86,59 @@ def test_crops_are_pieces_of_the_chains() -> None:
     assert torch.equal(piece.diff(dim=-1), torch.ones(2, 3, 4, 4))
     assert torch.equal(piece.diff(dim=-2), torch.full((2, 3, 3, 5), 8.0))
     assert float(piece[1].min()) >= 192 > float(piece[0].max())
+
+
+def patterned(seed: int = 3) -> LadderChains:
+    """Chains of 48 pixels told of stripes down, every 12 pixels, that repeat themselves exactly."""
+    periods = (None, 12.0)
+    cell = torch.zeros(3, 1, len(basis(periods, 1, torch.zeros(1))))
+    cell[:, 0, 1] = 1.0
+    return LadderChains(
+        4,
+        (3, 48, 48),
+        steps=8,
+        highest=20.0,
+        lowest=0.05,
+        seed=seed,
+        device=torch.device("cpu"),
+        pattern=Pattern(periods, cell, torch.full_like(cell, 0.01)),
+    )
+
+
+def test_chains_follow_a_pattern_each_at_a_place_of_its_own() -> None:
+    """D is 0: stripes of amplitude sqrt(2) come from the pattern, and are free again below it."""
+    ours = patterned()
+    for _ in range(40):
+        ours.advance(torch.zeros_like(ours.images))
+    stripes = torch.fft.fft(ours.images.mean(dim=(1, 2)))[:, 48 // 12]
+    expected = torch.where(ours.levels() < 5, 2**0.5, stripes.abs() / 24)  # settled by then
+    torch.testing.assert_close(stripes.abs() / 24, expected, rtol=0.25, atol=0)
+    assert len({round(float(angle), 2) for angle in stripes.angle()}) == 4
+    assert len(set(ours.moves[:, 1].tolist())) == 4
+
+
+def test_chains_that_were_saved_follow_the_same_pattern() -> None:
+    first, second = patterned(), patterned(seed=4)
+    for _ in range(11):
+        first.advance(torch.zeros_like(first.images))
+    second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
+    for _ in range(11):
+        first.advance(torch.zeros_like(first.images))
+        second.advance(torch.zeros_like(second.images))
+    assert torch.equal(first.images, second.images)
+
+
+def test_a_pattern_that_does_not_fit_is_not_followed() -> None:
+    assert patterned().pattern is not None
+    cell = torch.zeros(3, 1, len(basis((None, 30.0), 1, torch.zeros(1))))
+    ours = LadderChains(
+        1,
+        (3, 48, 48),
+        steps=8,
+        highest=20.0,
+        lowest=0.05,
+        seed=0,
+        device=torch.device("cpu"),
+        pattern=Pattern((None, 30.0), cell, cell),
+    )
+    assert ours.pattern is None

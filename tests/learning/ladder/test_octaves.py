@@ -48,8 +48,9 @@ def blobs(side: int = 64) -> torch.Tensor:
     return (rough - rough.mean()) / rough.std()
 
 
-def learner(config: LadderConfig = SMALL) -> OctavesLearner:
-    _, made = make_learner(config, [blobs()], torch.device("cpu"), torch.float32)
+def learner(config: LadderConfig = SMALL, picture: torch.Tensor | None = None) -> OctavesLearner:
+    pictures = [blobs() if picture is None else picture]
+    _, made = make_learner(config, pictures, torch.device("cpu"), torch.float32)
     assert isinstance(made, OctavesLearner)
     return made
 
@@ -141,6 +142,18 @@ def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
     assert [one.course.turn for one in made.learners] == [80, 20, 20]
     assert [one.refined_rate for one in made.learners] == [REFINED_RATE, *[SETTLING_RATE] * 2]
     assert learner(replace(SMALL, learner="denoise")).turns == [24]
+
+
+def test_chains_from_noise_follow_a_regular_pattern_at_their_own_resolution() -> None:
+    stripes = (torch.arange(256) % 32 < 8).float().expand(3, 256, 256)
+    regular = stripes + 0.1 * torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    ours = learner(picture=(regular - regular.mean()) / regular.std())
+    chains = [one.refinement.chains for one in ours.learners if one.refinement is not None]
+    assert [own.pattern is None for own in chains] == [True, True, False]
+    assert chains[2].pattern is not None
+    assert chains[2].pattern.periods[1] == pytest.approx(8, rel=0.01)
+    assert all(math.isfinite(row["loss"]) for row in run(ours, 0, SMALL.length))
+    assert float(chains[2].moves[:, 1].min()) > 0
 
 
 def test_a_time_limit_is_planned_for_by_what_every_ladder_has_before_it() -> None:

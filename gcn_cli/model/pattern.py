@@ -47,23 +47,6 @@ class Pattern:
     cell: Tensor
     spread: Tensor
 
-    def halved(self, contrast: float) -> "Pattern":
-        """Of the picture of means of 2x2 pixels, multiplied by `contrast`; moved by half a pixel.
-
-        What becomes too short for it is left out.
-        """
-        down, across = (
-            None if repeats is None or repeats < 2 * SHORTEST_WAVE else repeats / 2
-            for repeats in self.periods
-        )
-        kept = [_pooled(self.periods, (down, across), axis).to(self.cell) for axis in (0, 1)]
-        count = [len(one) for one in kept]
-        times = contrast * kept[0][:, None] * kept[1]
-        cell = self.cell[:, : count[0], : count[1]] * times
-        # An orthonormal wave has a quarter of the pixels, each half as large in all.
-        spread = self.spread[:, : count[0], : count[1]] * (times / 2).square()
-        return Pattern((down, across), cell, spread)
-
 
 def find_pattern(pictures: Sequence[Tensor]) -> Pattern | None:
     """The pattern of pictures (C, H, W) of one texture; None where they have not all the same one.
@@ -85,16 +68,6 @@ def basis(periods: Periods, axis: int, places: Tensor) -> Tensor:
         return torch.ones_like(places)[None]
     waves = torch.arange(1, max(1, int(repeats / SHORTEST_WAVE)) + 1).to(places)
     return torch.cat([torch.ones_like(places)[None], _turning(waves / repeats, places)])
-
-
-def _pooled(periods: Periods, halved: Periods, axis: int) -> Tensor:
-    """What means of two pixels keep of every wave of a cell that half the pixels can hold: (I,)."""
-    repeats = periods[axis]
-    if repeats is None or halved[axis] is None:
-        return torch.ones(1)
-    count = (len(basis(halved, axis, torch.zeros(1))) - 1) // 2
-    waves = torch.arange(1, count + 1) / repeats
-    return torch.cat([torch.ones(1), (math.pi * waves).cos().repeat_interleave(2)])
 
 
 def _turning(waves: Tensor, places: Tensor) -> Tensor:

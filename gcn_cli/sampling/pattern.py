@@ -69,13 +69,17 @@ def lowest_level(pattern: Pattern) -> float:
     return HIDDEN * math.sqrt(float((power * spread).sum() / power.sum()))
 
 
-def fits(pattern: Pattern, size: Sequence[int]) -> bool:
+def fits(pattern: Pattern, size: Sequence[int], most_bent: float = MOST_BENT) -> bool:
     """Whether whole periods are near enough on both sides (H, W)."""
     return all(
-        repeats is None
-        or (side >= repeats and abs(_whole(side, repeats) / repeats - 1) < MOST_BENT)
+        repeats is None or (side >= repeats and bent(side, repeats) < most_bent)
         for side, repeats in zip(size, pattern.periods, strict=True)
     )
+
+
+def bent(side: int, repeats: float) -> float:
+    """The share by which a period is made shorter or longer for whole ones on a side."""
+    return abs(_whole(side, repeats) / repeats - 1)
 
 
 def _whole(side: int, repeats: float) -> float:

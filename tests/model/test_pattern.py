@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcn_cli.learning.ladder.coarser import half_size
 from gcn_cli.model.pattern import Pattern, basis, find_pattern
 
 
@@ -118,35 +117,3 @@ def test_the_few_joints_of_long_narrow_tiles_are_found_beside_the_many() -> None
     found = find_pattern([scaled(-thin.float()[None] + 0.1 * noise(side=512))])
     assert found is not None
     assert found.periods == pytest.approx((down, across), rel=0.01)
-
-
-def test_half_the_picture_has_half_the_pattern() -> None:
-    """Stripes in noise: amplitudes of waves, and the spread about them, as measured there."""
-    whole = scaled(joints(25.6)[None, None] + 0.5 * noise(1))
-    contrast = 1.3
-    found = find_pattern([whole])
-    assert found is not None
-    halved = found.halved(contrast)
-    measured = find_pattern([contrast * half_size(whole)])
-    assert measured is not None
-    assert (halved.periods[0], measured.periods[0]) == (None, None)
-    assert halved.periods[1] == pytest.approx(measured.periods[1], rel=0.01)
-
-    def amplitudes(cell: Tensor) -> Tensor:
-        return torch.hypot(cell[0, 0, 1::2], cell[0, 0, 2::2])
-
-    torch.testing.assert_close(
-        amplitudes(halved.cell), amplitudes(measured.cell), rtol=0.05, atol=0.02
-    )
-    ratio = halved.spread.mean() / measured.spread.mean()
-    assert 0.8 < float(ratio) < 1.25
-
-
-def test_waves_too_short_for_half_the_picture_are_left_out() -> None:
-    found = find_pattern([scaled(grid(25.6, 7.0) + 0.2 * noise())])
-    assert found is not None
-    assert None not in found.periods
-    halved = found.halved(1.0)
-    assert halved.periods[0] == pytest.approx(12.8, rel=0.01)
-    assert halved.periods[1] is None
-    assert halved.cell.shape == halved.spread.shape == (1, 7, 1)

@@ -4,7 +4,7 @@ Chain k of n is k/n of the way ahead of chain 0, so that at any iteration the ch
 evenly over the levels. At the foot a chain starts anew from noise, a random part of a step higher
 or lower than before: every level is met, as in denoising. Where there is a coarser ladder, chains
 start from what a chain of that one was when it came by their highest level. Where the texture has a
-regular pattern those from noise are told where it lies, as samples are (`sampling/pattern.py`).
+regular pattern chains from noise are told where it lies, as samples are (`sampling/pattern.py`).
 """
 
 import math
@@ -20,7 +20,7 @@ from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.annealed import annealed_step
 from gcn_cli.sampling.noise import ImageNoise, named_generator
-from gcn_cli.sampling.pattern import Held, fits
+from gcn_cli.sampling.pattern import Held
 
 
 class LadderChains:
@@ -42,11 +42,10 @@ class LadderChains:
         """`steps` is the number of levels a chain meets from `highest` to `lowest`.
 
         `above` are the chains of the coarser ladder, None where there is none; `pattern` is what
-        they follow where it fits.
+        chains from noise follow. Raises ValueError where it does not fit their shape.
         """
         self.above = above
-        whole = pattern is not None and above is None and fits(pattern, shape[1:])
-        self.pattern = pattern if whole else None
+        self.pattern = pattern
         self.moves = torch.zeros(count, 2, device=device)  # of the pattern, in shares of its cell
         self.passed: Passed | None = None  # the last that came by this level:
         self.handed_at = 0.0  # where chains are handed down to a finer ladder, if there is one
@@ -159,21 +158,23 @@ class LadderChains:
         passed = {f"passed.{name}": torch.as_tensor(own) for name, own in last.items()}
         return {
             **passed,
+            **({} if self.pattern is None else {"moves": self.moves}),
             "images": self.images,
             "means": self.means,
             "taken": torch.tensor(self.taken),
             "offsets": torch.tensor(self.offsets, dtype=torch.float64),
-            "moves": self.moves,
             "noise": self.noise.state(),
             "places": self.places.get_state(),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
-        self.images.copy_(state["images"])
-        self.means.copy_(state["means"])
+        if "moves" in state:
+            self.moves.copy_(state["moves"])
+        else:  # chains of before followed none, on canvases that need not hold one
+            self.pattern = None
+        self.images, self.means = (state[name].to(self.images) for name in ("images", "means"))
         self.taken, self.offsets = state["taken"].tolist(), state["offsets"].tolist()
-        self.moves.copy_(state.get("moves", self.moves))  # files of before have none
         self.noise.load_state(state["noise"])
         self.places.set_state(state["places"])
         if "passed.image" in state:

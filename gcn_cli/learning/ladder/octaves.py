@@ -31,7 +31,6 @@ from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.net import LadderNet
-from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.spec import Lattice
 from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.noise import named_generator
@@ -50,13 +49,12 @@ class OctavesLearner:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         ranks: Ranks = ALONE,
-        pattern: Pattern | None = None,
     ) -> None:
-        """`net` has its coarser ladders, all at zero; `pattern` is what chains from noise follow.
+        """`net` has its coarser ladders, all at zero.
 
         Raises ValueError where pictures or levels are too few for them.
         """
-        self.asked, self.model, self.observed, self.pattern = config, net, observed, pattern
+        self.asked, self.model, self.observed = config, net, observed
         self.device, self.dtype, self.ranks = device, dtype, ranks
         nets, net.coarser = net.octaves(), nn.ModuleList()
         coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
@@ -112,9 +110,6 @@ class OctavesLearner:
             chains = self.learners[0].refinement.chains
             chains.handed_at = highest * contrast / 2
             above = Above(chains, net.spectrum, contrast)
-        pattern = self.pattern
-        for _, contrast in self.model.handed_over()[:number]:
-            pattern = pattern and pattern.halved(contrast)
         return LadderLearner(
             config,
             net,
@@ -123,8 +118,7 @@ class OctavesLearner:
             self.dtype,
             self.ranks,
             above,
-            pattern,
-            SETTLING_RATE if number else REFINED_RATE,
+            refined_rate=SETTLING_RATE if number else REFINED_RATE,
         )
 
     @property

@@ -144,18 +144,6 @@ def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
     assert learner(replace(SMALL, learner="denoise")).turns == [24]
 
 
-def test_chains_from_noise_follow_a_regular_pattern_at_their_own_resolution() -> None:
-    stripes = (torch.arange(256) % 32 < 8).float().expand(3, 256, 256)
-    regular = stripes + 0.1 * torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
-    ours = learner(picture=(regular - regular.mean()) / regular.std())
-    chains = [one.refinement.chains for one in ours.learners if one.refinement is not None]
-    assert [own.pattern is None for own in chains] == [True, True, False]
-    assert chains[2].pattern is not None
-    assert chains[2].pattern.periods[1] == pytest.approx(8, rel=0.01)
-    assert all(math.isfinite(row["loss"]) for row in run(ours, 0, SMALL.length))
-    assert float(chains[2].moves[:, 1].min()) > 0
-
-
 def test_a_time_limit_is_planned_for_by_what_every_ladder_has_before_it() -> None:
     made, done, pace, left = learner(replace(SMALL, refined=0.2, iterations=100)), 10, 0.1, 9.0
     planned = made.length_for(done, pace, left)

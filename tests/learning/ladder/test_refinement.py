@@ -11,6 +11,7 @@ from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import prepare
 from gcn_cli.model.ladder.rectifier import Rectifier
+from gcn_cli.model.pattern import Pattern, basis
 from gcn_cli.model.spec import Lattice, parse_layers
 
 SIZE = (12, 16)
@@ -160,3 +161,30 @@ def test_a_state_of_one_gap_for_all_levels_is_taken_up() -> None:
     ours = refinement(ladder(), 1.0)
     ours.load_state(ours.state() | {"gap": torch.tensor(0.01, dtype=torch.float64)})
     assert ours.gaps == [0.01] * len(ours.gaps)
+
+
+@pytest.mark.parametrize(
+    ("periods", "canvas"),
+    [
+        ((None, None), (44, 48)),
+        ((None, 12.0), (44, 48)),
+        ((11.9, 12.0), (48, 48)),  # a stride more
+        ((30.0, 12.0), None),  # bent by a half
+    ],
+)
+def test_chains_have_room_for_whole_periods_or_follow_none(
+    periods: tuple[float | None, float | None], canvas: tuple[int, int] | None
+) -> None:
+    cell = torch.zeros(3, *(len(basis(periods, axis, torch.zeros(1))) for axis in (0, 1)))
+    made = Refinement(
+        ladder(),
+        2,
+        SIZE,
+        weight=1.0,
+        noise_range=(0.05, 20.0),
+        seed=1,
+        device=torch.device("cpu"),
+        pattern=Pattern(periods, cell, cell + 1),
+    )
+    assert (made.chains.pattern is None) == (canvas is None)
+    assert made.chains.images.shape[2:] == (canvas or (44, 48))

@@ -42,6 +42,7 @@ class Synthesis:
     seamless: Seamless | None
     level: float | None
     temperature: float
+    restarts: int
     guide: str | None
     guide_strength: float | None
     blend: str | None
@@ -104,9 +105,12 @@ class Synthesis:
         seeds = self.seeds or (self.seed or 0,)
         planned = sample_targets(self.output, path.parent, seeds, self.count, size, maps=maps)
         self._check_files(planned, size)
-        about: dict[str, Any] = {"model": str(path), "steps": loaded.steps(self.steps)}
+        about: dict[str, Any] = {
+            "model": str(path),
+            "steps": loaded.steps(self.steps, self.restarts),
+        }
         if self.dry_run:
-            about |= loaded.expect(self.size, len(planned), self.steps)
+            about |= loaded.expect(self.size, len(planned), self.steps, self.restarts)
             about |= {"dry_run": True, "paths": [one.path for one in planned]}
         else:
             rank, processes = _process()
@@ -225,6 +229,7 @@ class Synthesis:
                 lattice=self.lattice,
                 seamless=self.seamless,
                 temperature=self.temperature,
+                restarts=self.restarts,
                 guide=guide,
                 guide_strength=0.5 if self.guide_strength is None else self.guide_strength,
                 blend=other,

@@ -160,6 +160,7 @@ class Model:
         lattice: str | None = None,
         seamless: Seamless | None = None,
         temperature: float = 1.0,
+        restarts: int = 0,
         guide: Linked | None = None,
         guide_strength: float = 0.5,
         blend: "Model | None" = None,
@@ -176,6 +177,7 @@ class Model:
         chains. lattice: the border; "circular", the default of textures, makes pictures seamless.
         seamless: "x", "y", "both" or "off", in which directions pictures of a ladder tile.
         temperature: of Langevin's noise; under 1 calmer, above 1 wilder than what was learned.
+        restarts: times a ladder's chains go back up to noise of three deviations.
         guide: a picture whose large shapes are followed, by guide_strength 0..1. blend: a second
         model, where the picture `mask` is white.
         tile: side of the blocks that a picture is made in, "off", or "auto": as memory asks for.
@@ -196,6 +198,7 @@ class Model:
             lattice=None if lattice is None else Lattice(lattice),
             seamless=seamless,
             temperature=temperature,
+            restarts=restarts,
         )
         other = None if blend is None else blend.checkpoint
         control = Control(guide, guide_strength, other, mask)
@@ -254,13 +257,20 @@ class Model:
         """The folder of its model file."""
         return None if self.path is None else self.path.parent
 
-    def steps(self, asked: int | None = None) -> int:
+    def steps(self, asked: int | None = None, restarts: int = 0) -> int:
         """Evaluations that a picture takes."""
-        return self.checkpoint.family.steps(Request(steps=asked))
+        return self.checkpoint.family.steps(Request(steps=asked, restarts=restarts))
 
-    def expect(self, size: Size = None, count: int = 1, steps: int | None = None) -> dict[str, Any]:
+    def expect(
+        self,
+        size: Size = None,
+        count: int = 1,
+        steps: int | None = None,
+        restarts: int = 0,
+    ) -> dict[str, Any]:
         """What samples would take: seconds and MiB, of a few evaluations that are timed."""
-        request = Request(size=None if size is None else (size[1], size[0]), steps=steps)
+        asked = None if size is None else (size[1], size[0])
+        request = Request(size=asked, steps=steps, restarts=restarts)
         return forecast.of_samples(self.checkpoint, request, count, self.dtype)
 
     def repair(

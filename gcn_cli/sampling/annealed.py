@@ -10,6 +10,7 @@ it is carried half a step ahead along its last change (Adams-Bashforth in log s)
 same pictures from a quarter of the evaluations.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -28,6 +29,24 @@ def noise_levels(steps: int, highest: float, lowest: float) -> list[float]:
     """`steps` deviations from highest to lowest, evenly spaced in their logarithm."""
     ratio = math.log(lowest / highest) / max(1, steps - 1)
     return [highest * math.exp(ratio * k) for k in range(steps)]
+
+
+def restarted(levels: list[float], band: tuple[float, float], times: int) -> list[float]:
+    """Levels of which those in a band, lowest and highest, are gone through `times` more.
+
+    A chain that has settled something wrongly there can settle it anew (restart sampling, Xu et al.
+    2023). `anneal` puts noise on where a level is above the one before.
+    """
+    again = [level for level in levels if band[0] <= level <= band[1]]
+    if len(again) < 2:
+        return levels
+    after = levels.index(again[-1]) + 1
+    return [*levels[:after], *again * times, *levels[after:]]
+
+
+def evaluations(levels: list[float]) -> int:
+    """How often `anneal` asks for D on its way: at every level but those that noise is put on."""
+    return len(levels) - sum(later > level for level, later in itertools.pairwise(levels))
 
 
 def annealed_step(
@@ -50,13 +69,19 @@ def anneal(
 ) -> Tensor:
     """Run down `levels` from `start`, noisy images at levels[0]; the last step ends at D.
 
-    `start` is moved in place, piece by piece: beside it there are only D and the D before.
+    `start` is moved in place, piece by piece: beside it there are only D and the D before. Where a
+    level is above the one before, noise is put on (`restarted`).
     With `rounds` above 1 every step down but the last is taken back by noise and taken again, so
     often in all: chains with a part that is given need the time to settle beside it. The callback
     counts evaluations. (N, C, H, W) -> (N, C, H, W).
     """
     x, before, last_step, evaluated = start, None, math.inf, 0
     for level, lower in zip(levels, [*levels[1:], None], strict=True):
+        if lower is not None and lower > level:
+            for (now,) in pieces(x):
+                now.add_(noise(now.shape), alpha=math.sqrt(lower**2 - level**2))
+            before = None
+            continue
         for left in reversed(range(rounds if lower else 1)):
             mean = denoise(x, level)
             evaluated += 1

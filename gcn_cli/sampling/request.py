@@ -28,6 +28,7 @@ class Request:
     lattice: Lattice | None = None
     seamless: Seamless | None = None
     temperature: float = 1.0  # of Langevin's noise: under 1 calmer than the model, above wilder
+    restarts: int = 0  # times chains go back up, to where things settle beside each other
     rounds: int | None = None  # times each level is taken where a part of the picture is given
 
     def __post_init__(self) -> None:

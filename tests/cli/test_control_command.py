@@ -45,11 +45,15 @@ def test_two_textures_in_one_picture(folder: Path) -> None:
     assert float(both[:, :, 44:56].mean()) == pytest.approx(float(light.mean()), abs=12)
 
 
-def test_a_guide_and_a_temperature_change_the_picture(folder: Path) -> None:
+def test_a_guide_a_temperature_and_restarts_change_the_picture(folder: Path) -> None:
     plain = made(folder, "plain.png", "--model", "runs/dark")
     assert torch.equal(plain, made(folder, "1.png", "--model", "runs/dark", "--temperature", "1"))
     calm = made(folder, "calm.png", "--model", "runs/dark", "--temperature", "0.3")
     assert float(calm.std()) < 0.9 * float(plain.std())
+    once = made(folder, "0.png", "--model", "runs/dark", "--restarts", "0")
+    assert torch.equal(plain, once)
+    again = made(folder, "2.png", "--model", "runs/dark", "--steps", "30", "--restarts", "2")
+    assert not torch.equal(again, made(folder, "30.png", "--model", "runs/dark", "--steps", "30"))
     guided = made(folder, "guided.png", "--model", "runs/dark", "--guide", "mask.png")
     change = guided - plain
     assert float(change[:, :, 36:60].mean()) > float(change[:, :, 4:28].mean()) + 5
@@ -63,6 +67,7 @@ def test_a_guide_and_a_temperature_change_the_picture(folder: Path) -> None:
         (["--blend", "runs/grey", "--mask", "mask.png"], "they must be alike"),
         (["--blend", "paper", "--mask", "mask.png"], "a published model has no levels of noise"),
         (["--guide", "absent.png"], "absent.png: No such file"),
+        (["--model", "paper", "--restarts", "1"], "--restarts: this model has one level"),
         (["--temperature", "0"], "--temperature"),
         (["--temperature", "nan"], "--temperature"),
     ],

@@ -21,7 +21,13 @@ from gcn_cli.model.pattern import find_pattern
 from gcn_cli.model.rooms import pieces, room_like
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
 from gcn_cli.ranks import Ranks
-from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
+from gcn_cli.sampling.annealed import (
+    Denoiser,
+    anneal,
+    evaluations,
+    noise_levels,
+    restarted,
+)
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback
@@ -30,6 +36,7 @@ from gcn_cli.sampling.request import Request, check_positive, refused_size
 
 STEPS = 25  # where the quality of textures hardly rises with evaluations any more
 OBJECT_STEPS = 60  # the same of aligned objects, which have to agree from end to end
+RESTARTED = (0.5, 3.0)  # levels that chains may go through again: there parts of things settle
 STRIPS = 400 * 2**20  # bytes: what is worked on at a time, and the program
 MAPS_A_GATE = 2.8  # memory of an evaluation over that of all gates, measured
 FREE_BORDER = 64  # pixels that are cut off where a picture is to end freely
@@ -164,13 +171,23 @@ class LadderFamily:
 
     def steps(self, request: Request) -> int:
         """Evaluations of D, one a level; every level but the last several times in `rounds`."""
-        levels = self._levels(request)
+        levels = evaluations(self._way(request))
         return levels if request.rounds is None else (levels - 1) * request.rounds + 1
 
-    def _levels(self, request: Request) -> int:
-        """How many levels of noise a chain meets."""
-        usual = OBJECT_STEPS if self.config.head else STEPS
-        return usual if request.steps is None else request.steps
+    def _way(self, request: Request) -> list[float]:
+        """The levels of noise that a chain meets, in no more evaluations than asked for."""
+        config, highest = self.config, self.config.noise_max
+        if request.start != "noise":
+            asked = DEFAULT_LEVEL if request.level is None else request.level
+            highest = max(asked, config.noise_min)
+        usual = OBJECT_STEPS if config.head else STEPS
+        count = most = usual if request.steps is None else request.steps
+        while True:
+            levels = noise_levels(count, highest, config.noise_min)
+            way = restarted(levels, RESTARTED, request.restarts)
+            if request.steps is None or evaluations(way) <= most:
+                return way
+            count -= 1
 
     def block(self, request: Request, side: int) -> tuple[int, int] | None:
         """Whole strides and their margins, on a torus; a head has the places of a whole image."""
@@ -201,15 +218,10 @@ class LadderFamily:
         bent: Callable[[Denoiser], Denoiser] | None = None,
     ) -> Tensor:
         """Annealed Langevin dynamics, from white noise or from a picture with noise put on."""
-        config, steps = self.config, self._levels(request)
+        levels = self._way(request)
         device = self.net.weights[0].device
         noise = ImageNoise(request.seed, "chain", numbers, device).at(request.temperature)
-        highest = config.noise_max
-        if start is not None:
-            asked = DEFAULT_LEVEL if request.level is None else request.level
-            highest = max(asked, config.noise_min)
-        levels = noise_levels(steps, highest, config.noise_min)
-        shape = (len(numbers), config.bands, *canvas.size)
+        shape = (len(numbers), self.config.bands, *canvas.size)
         room = canvas.room or room_like(self.net.weights[0])
         x = room(shape, torch.float32)
         drawn = ImageNoise(request.seed, "start", numbers, device)

@@ -89,8 +89,12 @@ class PaperFamily:
 
     def canvas(self, request: Request, trained: tuple[int, int]) -> tuple[int, int]:
         """The size asked for, which the layers must fit on."""
-        if request.level is not None:
-            raise InputError("--level: this model has one level of noise; leave it out")
+        for given, option in (
+            (request.level is not None, "--level"),
+            (request.restarts > 0, "--restarts"),
+        ):
+            if given:
+                raise InputError(f"{option}: this model has one level of noise; leave it out")
         if request.seamless is not None:
             raise InputError("--seamless: is for ladder models; use --lattice circular")
         size = request.size or trained

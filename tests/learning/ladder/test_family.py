@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from gcn_cli.config import LadderConfig
-from gcn_cli.learning.ladder.family import OBJECT_STEPS, STEPS, LadderFamily
+from gcn_cli.learning.ladder.family import (
+    OBJECT_STEPS,
+    STEPS,
+    LadderFamily,
+)
 from gcn_cli.model.spec import Lattice, parse_layers
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.request import Request
@@ -17,7 +21,12 @@ OBJECTS = dataclasses.replace(TEXTURE, head=True, crop=None, margin=0, lattice=L
 
 @pytest.mark.parametrize(
     ("config", "asked", "expected"),
-    [(TEXTURE, None, STEPS), (OBJECTS, None, OBJECT_STEPS), (TEXTURE, 3, 3), (OBJECTS, 3, 3)],
+    [
+        (TEXTURE, None, STEPS),
+        (OBJECTS, None, OBJECT_STEPS),
+        (TEXTURE, 3, 3),
+        (OBJECTS, 3, 3),
+    ],
 )
 def test_evaluations_are_as_many_as_said(
     config: LadderConfig, asked: int | None, expected: int
@@ -35,5 +44,16 @@ def test_evaluations_are_as_many_as_said(
     assert len(counted) == expected == family.steps(request)
 
 
-def test_objects_take_more_than_textures() -> None:
-    assert OBJECT_STEPS > STEPS
+def test_no_more_evaluations_than_asked_for() -> None:
+    family = LadderFamily.build(OBJECTS, (16, 16), OBJECTS.layers)
+    taken = [family.steps(Request(steps=asked, restarts=3)) for asked in range(1, 150)]
+    assert all(asked - 3 <= own <= asked for asked, own in enumerate(taken, start=1))
+
+
+def test_restarts_take_more_evaluations_where_none_are_given() -> None:
+    objects, texture = (LadderFamily.build(c, (16, 16), c.layers) for c in (OBJECTS, TEXTURE))
+    assert objects.steps(Request(restarts=2)) == OBJECT_STEPS + 2 * 12  # of 60 levels 13
+    assert texture.steps(Request(restarts=2)) == STEPS + 2 * 4
+    assert objects.steps(Request(steps=20, rounds=10)) == 19 * 10 + 1
+    ways = Request(start="picture", level=0.4, restarts=2)
+    assert texture.steps(ways) == STEPS  # it begins below what is gone through again

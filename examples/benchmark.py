@@ -259,7 +259,7 @@ def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     config = LadderConfig()
     _, learner = make_learner(config, [picture], device, torch.bfloat16)
     assert isinstance(learner, LadderLearner)
-    turn = learner.turn
+    turn = learner.course.turn
     seconds_ = {
         "default_training": turn * per_iteration(learner, 1, timed, device)
         + (config.length - turn) * per_iteration(learner, turn + 1, timed, device)

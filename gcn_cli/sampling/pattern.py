@@ -70,16 +70,12 @@ def lowest_level(pattern: Pattern) -> float:
 
 
 def fits(pattern: Pattern, size: Sequence[int], most_bent: float = MOST_BENT) -> bool:
-    """Whether whole periods are near enough on both sides (H, W)."""
+    """Whether sides (H, W) hold whole periods that differ by less than a share from their own."""
     return all(
-        repeats is None or (side >= repeats and bent(side, repeats) < most_bent)
+        repeats is None
+        or (side >= repeats and abs(_whole(side, repeats) / repeats - 1) < most_bent)
         for side, repeats in zip(size, pattern.periods, strict=True)
     )
-
-
-def bent(side: int, repeats: float) -> float:
-    """The share by which a period is made shorter or longer for whole ones on a side."""
-    return abs(_whole(side, repeats) / repeats - 1)
 
 
 def _whole(side: int, repeats: float) -> float:

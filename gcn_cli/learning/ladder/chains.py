@@ -3,8 +3,8 @@
 Chain k of n is k/n of the way ahead of chain 0, so that at any iteration the chains are spread
 evenly over the levels. At the foot a chain starts anew from noise, a random part of a step higher
 or lower than before: every level is met, as in denoising. Where there is a coarser ladder, chains
-start from what a chain of that one was when it came by their highest level. Where the texture has a
-regular pattern chains from noise are told where it lies, as samples are (`sampling/pattern.py`).
+start from what a chain of that one was when it came by their highest level. A regular pattern is
+followed by chains as by samples (`sampling/pattern.py`).
 """
 
 import math
@@ -42,7 +42,7 @@ class LadderChains:
         """`steps` is the number of levels a chain meets from `highest` to `lowest`.
 
         `above` are the chains of the coarser ladder, None where there is none; `pattern` is what
-        chains from noise follow. Raises ValueError where it does not fit their shape.
+        chains from noise follow, and has to fit their shape.
         """
         self.above = above
         self.pattern = pattern
@@ -111,7 +111,7 @@ class LadderChains:
         level = self.levels()
         moving = [chain for chain, taken in enumerate(self.taken) if taken >= 0]
         begun = torch.tensor([0.5 * (taken > 0) for taken in self.taken]).to(means)
-        means = self._held(means, level.tolist())
+        means = self._held(means)
         ahead = means + begun[:, None, None, None] * (means - self.means)
         below = (self.ratio * level)[:, None, None, None]
         drawn = self.noise(self.images.shape)
@@ -126,13 +126,13 @@ class LadderChains:
             if self.taken[chain] in (0, self.steps):
                 self.taken[chain] = 0 if self._restart(chain) else -1
 
-    def _held(self, means: Tensor, levels: Sequence[float]) -> Tensor:
+    def _held(self, means: Tensor) -> Tensor:
         """D with the pattern of every chain in it, where there is one."""
         if self.pattern is None:
             return means
         means, size = means.clone(), (means.shape[2], means.shape[3])
-        for chain, level in enumerate(levels):
-            own = slice(chain, chain + 1)
+        for chain, steps in enumerate(self._way()):
+            level, own = self.highest * self.ratio**steps, slice(chain, chain + 1)
             held = Held(self.pattern, size, self.moves[own])
             held.hold_(self.images[own], means[own], level)
         return means
@@ -171,9 +171,10 @@ class LadderChains:
         """Put back what `state` returned."""
         if "moves" in state:
             self.moves.copy_(state["moves"])
-        else:  # chains of before followed none, on canvases that need not hold one
-            self.pattern = None
-        self.images, self.means = (state[name].to(self.images) for name in ("images", "means"))
+        else:
+            self.pattern = None  # which chains of before did not follow
+        self.images.copy_(state["images"])
+        self.means.copy_(state["means"])
         self.taken, self.offsets = state["taken"].tolist(), state["offsets"].tolist()
         self.noise.load_state(state["noise"])
         self.places.set_state(state["places"])

@@ -63,7 +63,7 @@ class LadderLearner:
     ) -> None:
         """`ranks` share the images of every batch, `above` are the chains of a coarser ladder.
 
-        `pattern` is what chains from noise follow, `refined_rate` the share of the learning rates
+        `pattern` is what chains follow, `refined_rate` the share of the learning rates
         at which the likelihood begins to count.
         """
         self.config, self.observed, self.ranks = config, observed, ranks

@@ -16,7 +16,6 @@ in each band of levels by itself: under a bound on the mean of all a single band
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import Prepared, ascend, total
 from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.spec import Lattice
-from gcn_cli.sampling.pattern import bent, fits
+from gcn_cli.sampling.pattern import fits
 
 CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
@@ -59,15 +58,14 @@ class Refinement:
         """`count` chains to compare with images of `size`; `weight` is that of the gradient.
 
         `noise_range` is the lowest and the highest level, `above` where chains come from, `pattern`
-        what those from noise follow, where it fits.
+        what they follow, where it fits.
         """
         self.net, self.size = net, size
         stride = net.total_stride
         around = SURROUNDINGS if net.image_size is None else 0
         canvas = [-(-(side + around) // stride) * stride for side in size]
-        if pattern is not None:
-            whole = _holding_whole(pattern, canvas, stride)
-            canvas, pattern = (whole, pattern) if whole else (canvas, None)
+        if pattern is not None and not fits(pattern, canvas, MOST_BENT_LEARNED):
+            pattern = None
         self.weight, self.values = weight, count * net.channels * size[0] * size[1]
         share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WAY)
         self.gaps = [0.0] * max(2, round(BANDS * share))  # running means, the highest levels first
@@ -139,12 +137,3 @@ class Refinement:
         self.chains.load_state(state)
         # Up to format 7 there was one for all.
         self.gaps = state["gap"].expand(len(self.gaps)).tolist()
-
-
-def _holding_whole(pattern: Pattern, size: Sequence[int], stride: int) -> list[int] | None:
-    """The size or a stride more, whichever bends a pattern least; None where it is bent too far."""
-    near = [
-        side if repeats is None else min(side, side + stride, key=partial(bent, repeats=repeats))
-        for side, repeats in zip(size, pattern.periods, strict=True)
-    ]
-    return near if fits(pattern, near, MOST_BENT_LEARNED) else None

@@ -78,8 +78,7 @@ def anneal(
     x, before, last_step, evaluated = start, None, math.inf, 0
     for level, lower in zip(levels, [*levels[1:], None], strict=True):
         if lower is not None and lower > level:
-            for (now,) in pieces(x):
-                now.add_(noise(now.shape), alpha=math.sqrt(lower**2 - level**2))
+            _raise_(x, level, lower, noise)
             before = None
             continue
         for left in reversed(range(rounds if lower else 1)):
@@ -95,10 +94,15 @@ def anneal(
                     drawn = noise(now.shape).to(now.dtype)
                     now.copy_(annealed_step(now, aim, math.exp(-step), lower, drawn))
                 if left:
-                    for (now,) in pieces(x):
-                        now.add_(noise(now.shape), alpha=math.sqrt(level**2 - lower**2))
+                    _raise_(x, lower, level, noise)
                 else:
                     before, last_step = mean, step
             if callback is not None:
                 callback(evaluated, x)
     return x
+
+
+def _raise_(x: Tensor, level: float, higher: float, noise: NoiseSource) -> None:
+    """Put noise on images at a level, in place, so that they are at a higher one."""
+    for (now,) in pieces(x):
+        now.add_(noise(now.shape), alpha=math.sqrt(higher**2 - level**2))

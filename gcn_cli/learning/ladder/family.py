@@ -21,13 +21,7 @@ from gcn_cli.model.pattern import find_pattern
 from gcn_cli.model.rooms import pieces, room_like
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
 from gcn_cli.ranks import Ranks
-from gcn_cli.sampling.annealed import (
-    Denoiser,
-    anneal,
-    evaluations,
-    noise_levels,
-    restarted,
-)
+from gcn_cli.sampling.annealed import Denoiser, anneal, evaluations, noise_levels, restarted
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.conditional import Given
 from gcn_cli.sampling.langevin import Callback

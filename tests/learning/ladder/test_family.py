@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from gcn_cli.config import LadderConfig
-from gcn_cli.learning.ladder.family import (
-    OBJECT_STEPS,
-    STEPS,
-    LadderFamily,
-)
+from gcn_cli.learning.ladder.family import OBJECT_STEPS, STEPS, LadderFamily
 from gcn_cli.model.spec import Lattice, parse_layers
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.request import Request
@@ -21,12 +17,7 @@ OBJECTS = dataclasses.replace(TEXTURE, head=True, crop=None, margin=0, lattice=L
 
 @pytest.mark.parametrize(
     ("config", "asked", "expected"),
-    [
-        (TEXTURE, None, STEPS),
-        (OBJECTS, None, OBJECT_STEPS),
-        (TEXTURE, 3, 3),
-        (OBJECTS, 3, 3),
-    ],
+    [(TEXTURE, None, STEPS), (OBJECTS, None, OBJECT_STEPS), (TEXTURE, 3, 3), (OBJECTS, 3, 3)],
 )
 def test_evaluations_are_as_many_as_said(
     config: LadderConfig, asked: int | None, expected: int

@@ -48,9 +48,8 @@ def blobs(side: int = 64) -> torch.Tensor:
     return (rough - rough.mean()) / rough.std()
 
 
-def learner(config: LadderConfig = SMALL, picture: torch.Tensor | None = None) -> OctavesLearner:
-    pictures = [blobs() if picture is None else picture]
-    _, made = make_learner(config, pictures, torch.device("cpu"), torch.float32)
+def learner(config: LadderConfig = SMALL) -> OctavesLearner:
+    _, made = make_learner(config, [blobs()], torch.device("cpu"), torch.float32)
     assert isinstance(made, OctavesLearner)
     return made
 

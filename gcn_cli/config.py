@@ -116,9 +116,6 @@ class LadderConfig(_Checked):
         high=0.9,
     )
     likelihood: float = value(8.0, "weight of the likelihood beside denoising", above=0)
-    damped: bool = value(
-        False, "likelihood moves filters by how much its last gradients agree: for large batches"
-    )
     iterations: int | None = value(
         None,
         f"learning iterations a stage; by default {USUAL}, of several ladders {USUAL_TOGETHER}",

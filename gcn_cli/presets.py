@@ -93,7 +93,7 @@ def resolve(
         if key not in own:
             raise InputError(f"{option_name(key)}: means nothing to --learner {learner}")
     if learner == "denoise":
-        for key in ("refined", "likelihood", "damped"):
+        for key in ("refined", "likelihood"):
             if key in values:
                 raise InputError(f"{option_name(key)}: is for --learner {REFINED}; leave one out")
     return dataclasses.replace(base, **values)

@@ -126,10 +126,6 @@ def test_a_picture_barely_noised_stays_itself(trained: Path) -> None:
             ["train", "texture.png", "--learner", "denoise", "--likelihood", "2"],
             "--likelihood: is for --learner denoise,mle",
         ),
-        (
-            ["train", "texture.png", "--learner", "denoise", "--damped"],
-            "--damped: is for --learner denoise,mle",
-        ),
         (["train", "texture.png", "--shifts", "2"], "--shifts 2: crops are shifted anyway"),
         (["train", "texture.png", "--head"], "--head: needs whole upright images"),
         (["train", "texture.png", "--crop", "20", "--margin", "10"], "--margin 10: must be under"),

@@ -29,11 +29,8 @@ class Descent:
         # Of gradients; 0 before the first.
         self.usual_length = torch.zeros((), device=net.biases[0].device)
 
-    def step(self, gradients: dict[str, Tensor], share: float, *, damped: bool = False) -> None:
-        """One step at a share of the learning rates; gradients are by parameter name.
-
-        `damped`: filters move by how much the last gradients agree.
-        """
+    def step(self, gradients: dict[str, Tensor], share: float) -> None:
+        """One step at a share of the learning rates; gradients are by parameter name."""
         squares = torch.stack([g.square().sum() for g in gradients.values()])
         length = squares.sum().sqrt().float()
         scale = self._shortened(length) / length.clamp_min(1e-30)
@@ -42,7 +39,6 @@ class Descent:
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
                 group["lr"] = self.rates[name] * share
-                group["damped"] = damped  # nothing to Adam, whose steps are so by themselves
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 

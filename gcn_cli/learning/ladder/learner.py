@@ -38,7 +38,6 @@ from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise, named_generator
 
 REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
-DAMPED_RATE = 0.2  # the same where steps are damped
 LONGEST_MEMORY = 0.999  # of the running average
 REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
 PREVIEW_STEPS = 16
@@ -192,8 +191,7 @@ class LadderLearner:
     def course(self) -> Course:
         """The present one."""
         config = self.config
-        rate = DAMPED_RATE if config.damped else self.refined_rate
-        return Course(self.begun, self.iterations, config.refined_share, rate)
+        return Course(self.begun, self.iterations, config.refined_share, self.refined_rate)
 
     @property
     def side_by_side(self) -> Weighed:
@@ -274,11 +272,9 @@ class LadderLearner:
 
     def _descend(self, gradients: dict[str, Tensor], iteration: int) -> None:
         """One step of the net and one of the running average."""
-        refining = iteration > self.course.turn
-        rate = self.course.rate(iteration)
-        self.descent.step(gradients, rate, damped=refining and self.config.damped)
+        self.descent.step(gradients, self.course.rate(iteration))
         # A short memory at first, so that the average is never dominated by the start.
-        longest = REFINED_MEMORY if refining else LONGEST_MEMORY
+        longest = REFINED_MEMORY if iteration > self.course.turn else LONGEST_MEMORY
         follow(self.model, self.net, min(longest, iteration / (iteration + 9)))
 
     def _levels(self, count: int) -> Tensor:

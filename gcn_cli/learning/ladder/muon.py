@@ -3,10 +3,6 @@
 A filter bank (filters, channels, k, k) is a matrix from patches to responses. Adam moves it along
 the few directions that gradients agree on; orthogonalised steps move all directions alike. On
 ladders it reaches the loss of Adam in a third of the iterations or fewer.
-
-A step is as long however short the gradient is, and so never settles where gradients turn round
-again and again, as those of maximum likelihood do: chains follow the model with a delay. There
-steps can be damped, by how much the last gradients agree.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +14,6 @@ from torch import Tensor, nn
 # Newton-Schulz iteration that pulls singular values into about 0.7..1.2 (coefficients by Jordan).
 _CUBIC, _QUINTIC, _LINEAR = -4.7750, 2.0315, 3.4445
 _ROUNDS = 5
-LENGTH_MEMORY = 0.98  # of the mean squared length of gradients
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
@@ -58,11 +53,8 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
     ) -> None:
-        """`weight_decay` times the rate is the share of itself that a filter loses a step.
-
-        A group whose "damped" is set to True has its steps damped.
-        """
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "damped": False}
+        """`weight_decay` times the rate is the share of itself that a filter loses a step."""
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(list(parameters), defaults)
 
     @torch.no_grad()
@@ -72,9 +64,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                self._step(parameter, group["lr"], group["momentum"], group["damped"])
+                self._step(parameter, group["lr"], group["momentum"])
 
-    def _step(self, parameter: nn.Parameter, rate: float, momentum: float, damped: bool) -> None:
+    def _step(self, parameter: nn.Parameter, rate: float, momentum: float) -> None:
         gradient = parameter.grad
         if gradient is None:
             return
@@ -85,17 +77,4 @@ class Muon(torch.optim.Optimizer):
         ahead = gradient.lerp(kept["momentum"], momentum).flatten(1)
         rows, columns = ahead.shape
         step = orthogonalise(ahead)
-        if damped:
-            step.mul_(_agreement(kept, gradient))
         parameter.sub_(step.view_as(parameter), alpha=rate * max(1.0, rows / columns) ** 0.5)
-
-
-def _agreement(kept: dict[str, Tensor], gradient: Tensor) -> Tensor:
-    """The length of the mean of the last gradients over the root of their mean squared length.
-
-    One number, 0 to 1: 1 where all are alike.
-    """
-    squared = gradient.square().sum()
-    kept["squared"] = kept.get("squared", squared).lerp(squared, 1 - LENGTH_MEMORY)
-    agreement = kept["momentum"].norm() / kept["squared"].sqrt().clamp_min(1e-30)
-    return torch.clamp(agreement, max=1.0)

@@ -9,7 +9,7 @@ import torch
 from gcn_cli.config import LadderConfig
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.course import LAST_RATE
-from gcn_cli.learning.ladder.learner import DAMPED_RATE, REFINED_RATE, LadderLearner
+from gcn_cli.learning.ladder.learner import REFINED_RATE, LadderLearner
 from gcn_cli.learning.ladder.loss import Denoised, denoising_loss
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.model.ladder.denoiser import fast_denoiser
@@ -84,11 +84,10 @@ def test_an_untrained_ladder_has_a_loss_of_about_one() -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 11])
-@pytest.mark.parametrize("variant", ["crops", "damped", "turned", "head"])
+@pytest.mark.parametrize("variant", ["crops", "turned", "head"])
 def test_a_stopped_run_goes_on_as_if_never_stopped(stop_at: int, variant: str) -> None:
     config = {
         "crops": SMALL,
-        "damped": dataclasses.replace(SMALL, damped=True),
         "turned": dataclasses.replace(SMALL, flips=True, rotations=True),
         "head": dataclasses.replace(
             SMALL, head=True, crop=None, margin=0, lattice=Lattice.ZERO, flips=True, shifts=1
@@ -139,21 +138,6 @@ def test_rates_rise_fall_and_begin_low_where_the_likelihood_counts() -> None:
     assert rates[150] == pytest.approx(REFINED_RATE, rel=0.02)
     assert rates[150:] == sorted(rates[150:], reverse=True)
     assert rates[-1] == pytest.approx(LAST_RATE * REFINED_RATE)
-
-
-def test_only_steps_of_the_likelihood_are_damped_and_begin_at_a_rate_of_their_own() -> None:
-    config = dataclasses.replace(SMALL, refined=1 / 3, damped=True)
-    ours, plain = learner(config), learner(dataclasses.replace(config, damped=False))
-    filters = ours.descent.optimisers["filters"].param_groups[0]
-    damped = []
-    for iteration in range(1, 13):
-        ours.step(iteration)
-        damped.append(filters["damped"])
-    assert damped == [False] * 8 + [True] * 4
-    assert ours.course.rate(8) == pytest.approx(DAMPED_RATE * 8 / 50)
-    assert plain.course.rate(8) == pytest.approx(REFINED_RATE * 8 / 50)
-    run(plain, 0, 12)
-    assert not torch.equal(ours.net.weights[0], plain.net.weights[0])
 
 
 def test_only_the_last_part_learns_by_likelihood_and_only_if_asked() -> None:

@@ -21,9 +21,6 @@ PRESETS: dict[str, Config] = {
     "default": LadderConfig(),
     # Without the widest layers: crops of 96 would show them little but mirrors.
     "quick": LadderConfig(layers=LADDER_LAYERS[:8], crop=96),
-    # As many passes over a picture of 512 pixels as default makes over one of 256, nearly; more
-    # than some 200 iterations of likelihood do harm.
-    "best": LadderConfig(iterations=3000, refined=0.07),
     "object": LadderConfig(
         layers=LADDER_LAYERS[:8],  # the head sees the whole image anyway
         iterations=2000,
@@ -53,7 +50,6 @@ PRESETS: dict[str, Config] = {
 PRESET_NOTES = {
     "default": "one texture, some two minutes of two processor cores",
     "quick": "the same in little more than a minute, with a smaller receptive field",
-    "best": "for pictures of 512 pixels: three times the iterations",
     "object": "a folder of aligned objects",
     "paper-texture": "published, one texture image, three stages",
     "paper-codebook": "published, one image of objects that are not aligned",

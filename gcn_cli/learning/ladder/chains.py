@@ -65,7 +65,7 @@ class LadderChains:
 
     def levels(self) -> Tensor:
         """The noise deviation each chain is at, (N,); of a waiting one, where it would be."""
-        return torch.tensor([self.highest * self.ratio**p for p in self._way()]).to(self.images)
+        return torch.tensor(self._levels()).to(self.images)
 
     def bands(self, count: int) -> list[int | None]:
         """In which of `count` equal parts of the way each chain is, from 0; None: it waits."""
@@ -80,6 +80,10 @@ class LadderChains:
             taken % self.steps + offset
             for taken, offset in zip(self.taken, self.offsets, strict=True)
         ]
+
+    def _levels(self) -> list[float]:
+        """As `levels`, not rounded to the images' numbers, and without waiting for a device."""
+        return [self.highest * self.ratio**steps for steps in self._way()]
 
     def walking(self) -> Tensor:
         """1 for chains that have begun, 0 for those that wait: (N,)."""
@@ -116,8 +120,7 @@ class LadderChains:
         below = (self.ratio * level)[:, None, None, None]
         drawn = self.noise(self.images.shape)
         moved = annealed_step(self.images, ahead, self.ratio, below, drawn)
-        for chain, steps in enumerate(self._way()):  # a tensor would have to be waited for
-            own = self.highest * self.ratio**steps
+        for chain, own in enumerate(self._levels()):
             if chain in moving and own * self.ratio <= self.handed_at <= own:
                 self.passed = Passed(self.images[chain].clone(), ahead[chain].clone(), own)
         self.images[moving], self.means[moving] = moved[moving], means[moving]
@@ -131,8 +134,8 @@ class LadderChains:
         if self.pattern is None:
             return means
         means, size = means.clone(), (means.shape[2], means.shape[3])
-        for chain, steps in enumerate(self._way()):
-            level, own = self.highest * self.ratio**steps, slice(chain, chain + 1)
+        for chain, level in enumerate(self._levels()):
+            own = slice(chain, chain + 1)
             held = Held(self.pattern, size, self.moves[own])
             held.hold_(self.images[own], means[own], level)
         return means

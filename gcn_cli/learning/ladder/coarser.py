@@ -18,8 +18,8 @@ HIDDEN = (2.5, 4.0)
 ABOVE, BELOW = 2.5, 2.5
 # Large things are not made by denoising, which is content with patches of the right colours, but by
 # likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
-# rates it begins with.
-SETTLING, SETTLING_RATE = 0.8, 0.3
+# rates it begins with, up to so many images of all ladders.
+SETTLING, SETTLING_RATE, SETTLING_IMAGES = 0.8, 0.3, 4
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
 SEEDS_APART = 7919  # of ladders, so that no two draw the same
 
@@ -30,6 +30,15 @@ def hiding_level(number: int, contrast: float) -> float:
     The coarser picture, of means of 2x2, has 1 / contrast^2 of the variance.
     """
     return HIDDEN[min(number, 1)] * math.sqrt(max(0.0, 1 - 1 / contrast**2))
+
+
+def settling_rate(images: int) -> float:
+    """The share of the learning rates at which the likelihood of coarser ladders begins.
+
+    `images` are those of an iteration, of all ladders. The more there are, the more a step does:
+    Muon's is as long as ever, and less of it is chance. Contrast would run away.
+    """
+    return SETTLING_RATE * min(1.0, SETTLING_IMAGES / images)
 
 
 def level_ranges(

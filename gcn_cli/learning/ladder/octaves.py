@@ -18,10 +18,10 @@ from gcn_cli.learning.ladder.chains import Above
 from gcn_cli.learning.ladder.coarser import (
     SEEDS_APART,
     SETTLING,
-    SETTLING_RATE,
     coarser_batches,
     half_size,
     level_ranges,
+    settling_rate,
 )
 from gcn_cli.learning.ladder.course import Weighed, length_for
 from gcn_cli.learning.ladder.imputation import Imputation
@@ -56,6 +56,7 @@ class OctavesLearner:
         """
         self.asked, self.model, self.observed = config, net, observed
         self.device, self.dtype, self.ranks = device, dtype, ranks
+        self.settling_rate = settling_rate(observed.batch_size)
         nets, net.coarser = net.octaves(), nn.ModuleList()
         coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
         handovers, ranges = level_ranges(config, contrasts)
@@ -118,7 +119,7 @@ class OctavesLearner:
             self.dtype,
             self.ranks,
             above,
-            refined_rate=SETTLING_RATE if number else REFINED_RATE,
+            refined_rate=self.settling_rate if number else REFINED_RATE,
         )
 
     @property

@@ -11,6 +11,7 @@ errors of all levels above and, with one step a level, has no time left to mend 
 cannot follow, F would learn to tell them from data ever better, and denoising and samples would
 break. So what is maximised is not the gap of the two means but gap - gap^3 / (3 LARGEST_GAP^2),
 in each band of levels by itself: under a bound on the mean of all a single band could run away.
+That bound is for up to BOUNDED chains; of more, each may be as far from its data as one of so many.
 """
 
 import math
@@ -34,6 +35,7 @@ SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decid
 WAY = math.log(100 / 0.03)  # of these, in log s; ladders with less of a way have less steps
 BANDS = 8  # parts of it
 LARGEST_GAP = 0.02  # in F a value of all chains: where these follow F it stays well under that
+BOUNDED = 4  # chains; a bound that grew with their number would let many run away
 GAP_MEMORY = 0.8  # of a band's running mean, from one chain in it to the next
 MOST_BENT_LEARNED = 0.05  # of a period, in chains: the likelihood would learn that it is wrong
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
@@ -69,6 +71,7 @@ class Refinement:
         self.weight, self.values = weight, count * net.channels * size[0] * size[1]
         share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WAY)
         self.gaps = [0.0] * max(2, round(BANDS * share))  # running means, the highest levels first
+        self.largest_gap = LARGEST_GAP * min(1.0, BOUNDED / count)
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),
@@ -88,7 +91,7 @@ class Refinement:
         """
         for band, difference in zip(bands, differences, strict=True):
             if band is not None:
-                bounded = min(max(difference / self.values, 0.0), 2**0.5 * LARGEST_GAP)
+                bounded = min(max(difference / self.values, 0.0), 2**0.5 * self.largest_gap)
                 self.gaps[band] += (1 - GAP_MEMORY) * (bounded - self.gaps[band])
 
     def bands(self) -> list[int | None]:
@@ -100,7 +103,8 @@ class Refinement:
 
         0 of chains that wait.
         """
-        return [0.0 if k is None else 1 - (self.gaps[k] / LARGEST_GAP) ** 2 for k in self.bands()]
+        shares = [(gap / self.largest_gap) ** 2 for gap in self.gaps]
+        return [0.0 if band is None else 1 - shares[band] for band in self.bands()]
 
     def counts(self, level: Tensor) -> Tensor:
         """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""

@@ -143,6 +143,13 @@ def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
     assert learner(replace(SMALL, learner="denoise")).turns == [24]
 
 
+def test_with_more_images_the_likelihood_of_coarser_ladders_begins_at_a_lower_rate() -> None:
+    for images, share in ((2, 1.0), (8, 0.5), (16, 0.25)):
+        made = learner(replace(SMALL, batch_size=images))
+        rates = [one.refined_rate for one in made.learners]
+        assert rates == pytest.approx([REFINED_RATE, *[share * SETTLING_RATE] * 2])
+
+
 def test_a_time_limit_is_planned_for_by_what_every_ladder_has_before_it() -> None:
     made, done, pace, left = learner(replace(SMALL, refined=0.2, iterations=100)), 10, 0.1, 9.0
     planned = made.length_for(done, pace, left)

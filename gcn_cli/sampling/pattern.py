@@ -6,8 +6,9 @@ it were drawn about the pattern m with the variance R of what differs between re
     m + K (x - m),   K = R / (R + s^2),   in place of what D says,
 
 so that courses are straight and close on a torus however large it is. Waves of no pattern are left
-to the model, and all of them below the level where the noise no longer hides R: there the model
-sees, and decides, how one repetition differs from the next.
+to the model, and each of the pattern below the level where the noise no longer hides its R: there
+the model sees, and decides, how one repetition differs from the next. Long waves differ most; what
+lies between two courses is handed to the model long before their edges are.
 """
 
 import math
@@ -20,6 +21,7 @@ from gcn_cli.model.pattern import Pattern, basis
 from gcn_cli.sampling.annealed import Denoiser
 
 HIDDEN = 1.4  # times the deviation of what differs between repetitions: noise that hides it
+HIDDEN_ALONE = 2.8  # the same of one wave, whose own is known less well
 MOST_BENT = 0.1  # of a period that it may be made shorter or longer, so that whole ones fit
 
 
@@ -35,10 +37,11 @@ class Held:
         )
         self.wanted = pattern.cell.to(moves.device) * math.sqrt(size[0] * size[1])
         self.spread = pattern.spread.to(moves.device)
-        self.level = lowest_level(pattern)
+        levels = lowest_levels(pattern)
+        self.levels, self.lowest = levels.to(moves.device), float(levels.min())
 
     def holding(self, denoise: Denoiser) -> Denoiser:
-        """D with the waves of the pattern held above `level`."""
+        """D with the waves of the pattern held, each above its own of `levels`."""
 
         def held(x: Tensor, noise: float) -> Tensor:
             mean = denoise(x, noise)
@@ -48,25 +51,28 @@ class Held:
         return held
 
     def hold_(self, x: Tensor, mean: Tensor, noise: float) -> None:
-        """Give D of noisy images, both (N, C, H, W), the waves of the pattern; above `level`."""
-        if noise <= self.level:
+        """Give D of noisy images, both (N, C, H, W), those waves of the pattern that are held."""
+        if noise <= self.lowest:
             return
+        held = noise > self.levels
         kept = self.spread / (self.spread + noise**2)
         for noisy, image, up, along in zip(x, mean, self.up, self.along, strict=True):
             own = torch.lerp(self.wanted, up @ noisy @ along.T, kept)
-            missing = own - up @ image @ along.T
+            missing = held * (own - up @ image @ along.T)
             missing[:, 0, 0] = 0  # the mean colour is not the pattern's
             for channel, waves in zip(image, missing, strict=True):
                 channel.addmm_(up.T, waves @ along)
 
 
-def lowest_level(pattern: Pattern) -> float:
-    """The noise deviation down to which a pattern is held.
+def lowest_levels(pattern: Pattern) -> Tensor:
+    """The noise deviation down to which every wave of a pattern is held: (I, J).
 
-    HIDDEN times the root of the spread, in the mean over waves weighted by the pattern's own power.
+    HIDDEN_ALONE times the root of its spread, at most HIDDEN times that of the mean over waves,
+    weighted by the pattern's own power.
     """
     power, spread = pattern.cell.square().sum(dim=0), pattern.spread.sum(dim=0)
-    return HIDDEN * math.sqrt(float((power * spread).sum() / power.sum()))
+    mean = (power * spread).sum() / power.sum()
+    return torch.minimum(HIDDEN_ALONE * spread.sqrt(), HIDDEN * mean.sqrt())
 
 
 def fits(pattern: Pattern, size: Sequence[int], most_bent: float = MOST_BENT) -> bool:

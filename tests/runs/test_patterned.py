@@ -12,7 +12,7 @@ import gcn_cli as gcn
 from gcn_cli.errors import InputError
 from gcn_cli.runs.synthesis import _moves
 from gcn_cli.sampling.annealed import noise_levels
-from gcn_cli.sampling.pattern import Held, lowest_level
+from gcn_cli.sampling.pattern import Held, lowest_levels
 from gcn_cli.sampling.request import Request
 from tests.runs.small import LADDER
 
@@ -53,7 +53,8 @@ def test_chains_are_the_pattern_and_noise_where_layout_is_settled(model: gcn.Mod
     """Each moved by a share of its own, whatever the batch."""
     size, pattern, levels = (64, 48), model.checkpoint.pattern, noise_levels(25, 100.0, 0.03)
     assert pattern is not None
-    settled = next(number for number, level in enumerate(levels) if level <= lowest_level(pattern))
+    first = float(lowest_levels(pattern).max())
+    settled = next(number for number, level in enumerate(levels) if level <= first)
     seen: list[torch.Tensor] = []
     (made,) = model.samples(
         size=(48, 64), numbers=[2], on_state=lambda x: seen.append(x[0].clone())

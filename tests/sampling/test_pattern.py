@@ -1,4 +1,4 @@
-"""Waves of a pattern are held above a level, and nothing else is touched."""
+"""Waves of a pattern are held above levels of theirs, and nothing else is touched."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from gcn_cli.model.pattern import Pattern, basis
 from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.noise import ImageNoise
-from gcn_cli.sampling.pattern import HIDDEN, Held, fits, lowest_level
+from gcn_cli.sampling.pattern import HIDDEN, HIDDEN_ALONE, Held, fits, lowest_levels
 
 
 def pattern(down: float | None = 12.0, across: float | None = 16.0, spread: float = 0.0) -> Pattern:
@@ -75,7 +75,7 @@ def test_what_differs_between_repetitions_is_drawn_about_the_pattern() -> None:
     one = pattern(spread=spread)
     held = Held(one, size, torch.zeros(count, 2, dtype=torch.float64))
     noise = ImageNoise(0, "chain", range(count))
-    levels = noise_levels(40, 100.0, 1.001 * lowest_level(one))
+    levels = noise_levels(40, 100.0, 1.001 * float(lowest_levels(one).max()))
     start = levels[0] * ImageNoise(0, "start", range(count))((count, 3, *size)).double()
     denoise = held.holding(lambda x, _: torch.zeros_like(x))
     seen: list[Tensor] = []
@@ -88,9 +88,27 @@ def test_what_differs_between_repetitions_is_drawn_about_the_pattern() -> None:
 
 def test_a_pattern_is_held_while_noise_hides_what_differs() -> None:
     one, size = pattern(spread=4.0), (48, 64)
-    level = lowest_level(one)
+    level = float(lowest_levels(one).max())
     assert level == pytest.approx(HIDDEN * math.sqrt(3 * 4.0))  # of three channels together
     held, mean = Held(one, size, torch.zeros(2, 2, dtype=torch.float64)), images(size, 1)
     denoise = held.holding(lambda x, noise: mean.clone())
     assert torch.equal(denoise(images(size, 2), level), mean)
     assert not torch.equal(denoise(images(size, 2), 1.01 * level), mean)
+
+
+def test_waves_that_differ_less_between_repetitions_are_held_longer() -> None:
+    one, size = pattern(spread=4.0), (48, 64)
+    one.spread[:, :, 3:] = 0.25
+    one.spread[:, 2] = 1000.0  # more than the mean: no longer than that
+    levels = lowest_levels(one)
+    power, spread = one.cell.square().sum(dim=0), one.spread.sum(dim=0)
+    mean = float((power * spread).sum() / power.sum())
+    assert levels[2].tolist() == pytest.approx([HIDDEN * math.sqrt(mean)] * levels.shape[1])
+    assert float(levels[1, 1]) == pytest.approx(HIDDEN_ALONE * math.sqrt(12.0))
+    assert float(levels[1, 3]) == pytest.approx(HIDDEN_ALONE * math.sqrt(0.75))
+    held, mean_image = Held(one, size, torch.zeros(2, 2, dtype=torch.float64)), images(size, 1)
+    noise = 0.5 * float(levels[1, 1] + levels[1, 3])
+    changed = held.holding(lambda x, _: mean_image.clone())(images(size, 2), noise) - mean_image
+    waves = (held.up @ changed[:, 0] @ held.along.transpose(1, 2)).abs()
+    assert float(waves[:, 1:, 1:3].max()) < 1e-9
+    assert float(waves[:, 1, 3:].min()) > 1e-6

@@ -103,8 +103,9 @@ class Refinement:
 
         0 of chains that wait.
         """
-        shares = [(gap / self.largest_gap) ** 2 for gap in self.gaps]
-        return [0.0 if band is None else 1 - shares[band] for band in self.bands()]
+        return [
+            0.0 if k is None else 1 - (self.gaps[k] / self.largest_gap) ** 2 for k in self.bands()
+        ]
 
     def counts(self, level: Tensor) -> Tensor:
         """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""

@@ -20,6 +20,8 @@ ABOVE, BELOW = 2.5, 2.5
 # likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
 # rates it begins with, up to so many images of all ladders.
 SETTLING, SETTLING_RATE, SETTLING_IMAGES = 0.8, 0.3, 4
+# Of more ladders than so many, as of pictures from 896 pixels on, contrast runs away at that rate.
+SETTLING_LADDERS, CALM_RATE = 3, 0.1
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
 SEEDS_APART = 7919  # of ladders, so that no two draw the same
 
@@ -32,13 +34,14 @@ def hiding_level(number: int, contrast: float) -> float:
     return HIDDEN[min(number, 1)] * math.sqrt(max(0.0, 1 - 1 / contrast**2))
 
 
-def settling_rate(images: int) -> float:
+def settling_rate(images: int, ladders: int) -> float:
     """The share of the learning rates at which the likelihood of coarser ladders begins.
 
     `images` are those of an iteration, of all ladders. The more there are, the more a step does:
     Muon's is as long as ever, and less of it is chance. Contrast would run away.
     """
-    return SETTLING_RATE * min(1.0, SETTLING_IMAGES / images)
+    highest = SETTLING_RATE if ladders <= SETTLING_LADDERS else CALM_RATE
+    return highest * min(1.0, SETTLING_IMAGES / images)
 
 
 def level_ranges(

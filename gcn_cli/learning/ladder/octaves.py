@@ -56,8 +56,8 @@ class OctavesLearner:
         """
         self.asked, self.model, self.observed = config, net, observed
         self.device, self.dtype, self.ranks = device, dtype, ranks
-        self.settling_rate = settling_rate(observed.batch_size)
         nets, net.coarser = net.octaves(), nn.ModuleList()
+        self.settling_rate = settling_rate(observed.batch_size, len(nets))
         coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
         handovers, ranges = level_ranges(config, contrasts)
         assert net.contrasts is not None

@@ -12,6 +12,7 @@ from gcn_cli.learning.ladder.chains import Above, LadderChains
 from gcn_cli.learning.ladder.coarser import (
     ABOVE,
     BELOW,
+    CALM_RATE,
     SETTLING,
     SETTLING_RATE,
     coarse_share,
@@ -148,6 +149,14 @@ def test_with_more_images_the_likelihood_of_coarser_ladders_begins_at_a_lower_ra
         made = learner(replace(SMALL, batch_size=images))
         rates = [one.refined_rate for one in made.learners]
         assert rates == pytest.approx([REFINED_RATE, *[share * SETTLING_RATE] * 2])
+
+
+def test_of_four_ladders_the_likelihood_of_the_coarser_ones_begins_at_a_low_rate() -> None:
+    config = replace(SMALL, layers=parse_layers("6@3"), octaves=4)
+    _, made = make_learner(config, [blobs(128)], torch.device("cpu"), torch.float32)
+    assert isinstance(made, OctavesLearner)
+    rates = [one.refined_rate for one in made.learners]
+    assert rates == pytest.approx([REFINED_RATE, *[CALM_RATE] * 3])
 
 
 def test_a_time_limit_is_planned_for_by_what_every_ladder_has_before_it() -> None:

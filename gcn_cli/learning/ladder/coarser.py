@@ -18,7 +18,7 @@ HIDDEN = (2.5, 4.0)
 ABOVE, BELOW = 2.5, 2.5
 # Large things are not made by denoising, which is content with patches of the right colours, but by
 # likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
-# rates it begins with, up to so many images of all ladders.
+# rates it begins with, up to so many images asked for an iteration.
 SETTLING, SETTLING_RATE, SETTLING_IMAGES = 0.8, 0.3, 4
 # Of more ladders than so many, as of pictures from 896 pixels on, contrast runs away at that rate.
 SETTLING_LADDERS, CALM_RATE = 3, 0.1
@@ -37,8 +37,9 @@ def hiding_level(number: int, contrast: float) -> float:
 def settling_rate(images: int, ladders: int) -> float:
     """The share of the learning rates at which the likelihood of coarser ladders begins.
 
-    `images` are those of an iteration, of all ladders. The more there are, the more a step does:
-    Muon's is as long as ever, and less of it is chance. Contrast would run away.
+    `images` are as many an iteration as were asked for (ladders have two each at least). The more
+    there are, the more a step does: Muon's is as long as ever, and less of it is chance. Contrast
+    would run away; it does with more `ladders`, too.
     """
     highest = SETTLING_RATE if ladders <= SETTLING_LADDERS else CALM_RATE
     return highest * min(1.0, SETTLING_IMAGES / images)

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig, PaperConfig
+from gcn_cli.config import LadderConfig, PaperConfig
+from gcn_cli.config.ladder import LADDER_LAYERS
+from gcn_cli.config.paper import PUBLISHED_LAYERS
 from gcn_cli.learning.ladder.learner import LadderLearner
 from gcn_cli.learning.ladder.loss import denoising_loss
 from gcn_cli.learning.setup import make_learner

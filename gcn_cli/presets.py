@@ -4,15 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gcn_cli.config import (
-    FAMILIES,
-    LADDER_LAYERS,
-    REFINED,
-    Config,
-    LadderConfig,
-    PaperConfig,
-    fields,
-)
+from gcn_cli.config import FAMILIES, Config, LadderConfig, PaperConfig, fields
+from gcn_cli.config.ladder import LADDER_LAYERS, REFINED
 from gcn_cli.errors import InputError
 from gcn_cli.model.spec import Lattice
 from gcn_cli.values import option_name, parse

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcn_cli.config import LADDER_LAYERS, PUBLISHED_LAYERS, LadderConfig
+from gcn_cli.config import LadderConfig
+from gcn_cli.config.ladder import LADDER_LAYERS
+from gcn_cli.config.paper import PUBLISHED_LAYERS
 from gcn_cli.learning.setup import make_learner
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.ladder.denoiser import fast_denoiser

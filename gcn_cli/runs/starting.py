@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gcn_cli.config import USUAL, Config, to_json
+from gcn_cli.config import Config, to_json
+from gcn_cli.config.ladder import USUAL
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import room_for
 from gcn_cli.learning.ladder.coarser import coarse_share

@@ -100,7 +100,7 @@ class Training:
     @property
     def asked_length(self) -> int:
         """Iterations of a stage as asked, or as many as such a model has by default."""
-        return self.family.config.length_as(self.asked)
+        return self.family.config.length_as(self.asked.iterations)
 
     @property
     def complete(self) -> bool:

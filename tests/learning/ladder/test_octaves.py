@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gcn_cli.config import USUAL, USUAL_TOGETHER, LadderConfig
+from gcn_cli.config import LadderConfig
+from gcn_cli.config.ladder import USUAL, USUAL_TOGETHER
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.chains import Above, LadderChains
 from gcn_cli.learning.ladder.coarser import (

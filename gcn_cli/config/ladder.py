@@ -1,66 +1,27 @@
-"""What a training is asked to do: a frozen dataclass for each family of models.
-
-The fields feed the options of `gcn train`,
-the checkpoint and `gcn inspect` alike; the text beside a field is its help.
-"""
+"""The ladder: denoising at every level of noise, refined by maximum likelihood. The default."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
+from gcn_cli.config.checked import Checked
 from gcn_cli.errors import InputError
 from gcn_cli.model.spec import Lattice, LayerSpec, closing_border, parse_layers
-from gcn_cli.values import check, parse, value
+from gcn_cli.values import value
 
-IMAGENET_MEAN = (123.68, 116.779, 103.939)  # what the authors subtract, RGB 0..255
-PUBLISHED_LAYERS = parse_layers("100@15/3+2,64@5+2,30@3+2")
 # Two layers at each of 1/2, 1/4, ... 1/32 of the resolution: the wide ones cost least.
 LADDER_LAYERS = parse_layers("64@5,64@3,96@3/2,96@3,128@3/2,128@3,128@3/2,128@3,128@3/2,128@3")
 REFINED = "denoise,mle"
-LATTICES = tuple(map(str, Lattice))
+BORDERS = tuple(str(one) for one in Lattice if one is not Lattice.VALID)
 LARGE = 384  # pixels a side of a picture of which one ladder does not see enough
 COARSE = 0.5  # share of the variance in means of 4x4 pixels, from which large things matter most
 USUAL, USUAL_TOGETHER = 1000, 700  # iterations of one ladder, and of several
 SMALLEST_OCTAVE = 112  # pixels a side of a coarser picture, for it to be learned from by default
 
 
-class _Checked:
-    """Checks every field by its rules when a config is made."""
-
-    channels: int | None
-    mean_color: tuple[float, ...] | None
-    steps_lowered: tuple[str, ...] = ()  # rates and steps that a training which diverges halves
-    # What a family has no option for.
-    shrink: int | None = None
-    flips: bool = False
-    rotations: bool = False
-    shifts: int = 0
-
-    def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):  # type: ignore[arg-type]
-            check(spec.name, getattr(self, spec.name), spec.metadata)
-        given = len(self.mean_color) if self.mean_color is not None else None
-        if given is not None and self.channels is not None and given != self.channels:
-            raise InputError(
-                f"--mean-color has {given} values for {self.channels} channels; "
-                "give one a channel, or 'own'"
-            )
-
-    @property
-    def bands(self) -> int:
-        """Channels of the model: colours, until pictures have `settled` it."""
-        return 3 if self.channels is None else self.channels
-
-    def slower(self) -> Self:
-        """With steps half as long, for a training that diverged."""
-        halved = {name: getattr(self, name) / 2 for name in self.steps_lowered}
-        return dataclasses.replace(self, **halved)  # type: ignore[type-var]
-
-
 @dataclass(frozen=True)
-class LadderConfig(_Checked):
+class LadderConfig(Checked):
     """Denoising: one generative ConvNet for every level of noise. The default."""
 
     learner: str = value(
@@ -88,7 +49,7 @@ class LadderConfig(_Checked):
     )
     depth: int = value(2, "space-to-depth: filters see blocks of this side", low=1, high=8)
     head: bool = value(False, "fully connected to the whole map, by place: aligned objects")
-    lattice: Lattice = value(Lattice.REFLECT, "what lies beyond the border", choices=LATTICES[1:])
+    lattice: Lattice = value(Lattice.REFLECT, "what lies beyond the border", choices=BORDERS)
     smoothness: float = value(0.5, "half width of the box that smooths the ReLU", above=0)
     exact_gates: bool = value(False, "plain ReLU gates: exactly piecewise Gaussian, learns slower")
     noise_min: float = value(0.03, "lowest level, in deviations of the data", above=0)
@@ -156,12 +117,12 @@ class LadderConfig(_Checked):
     @property
     def length(self) -> int:
         """Iterations of a training."""
-        return self.length_as(self)
+        return self.length_as(self.iterations)
 
-    def length_as(self, asked: "Config") -> int:
-        """Those that `asked` asks for, which is settled as this config is."""
+    def length_as(self, asked: int | None) -> int:
+        """As many as asked for, or as such a ladder has by default."""
         usual = USUAL_TOGETHER if (self.octaves or 1) > 1 else USUAL
-        return asked.iterations or usual
+        return asked or usual
 
     def _too_narrow(self, crop: int) -> bool:
         """Whether the maps of a crop are too narrow to be mirrored at their borders."""
@@ -179,7 +140,7 @@ class LadderConfig(_Checked):
 
     def settled(
         self, room: int, channels: int, coarse: float, *, on_gpu: bool
-    ) -> tuple["LadderConfig", list[str]]:
+    ) -> tuple[Self, list[str]]:
         """With what the pictures and the device decide, and what is to be said of that.
 
         `coarse` is the share of their variance that means of 4x4 pixels keep.
@@ -230,106 +191,3 @@ class LadderConfig(_Checked):
         if self.crop is not None and self._too_narrow(self.crop):
             words = "too small for --layers, whose maps it makes too narrow; enlarge it"
             raise InputError(f"--crop {self.crop}: {words}")
-
-
-@dataclass(frozen=True)
-class PaperConfig(_Checked):
-    """The published learners, maximum likelihood and contrastive divergence."""
-
-    learner: str = value("mle", "", choices=("mle", "cd"))
-    size: int | None = value(224, "", low=1)
-    crop: int | None = value(None, "", low=1)
-    batch_size: int | None = value(None, "", low=1)
-    channels: int | None = value(None, "", low=1)
-    mean_color: tuple[float, ...] | None = value(IMAGENET_MEAN, "")
-    layers: tuple[LayerSpec, ...] = value(PUBLISHED_LAYERS, "")
-    head: bool = value(False, "")
-    lattice: Lattice = value(Lattice.ZERO, "", choices=LATTICES)
-    sigma: float = value(1.0, "deviation of the reference distribution, in grey levels", above=0)
-    langevin_steps: int = value(10, "Langevin steps an iteration", low=1)
-    step_size: float = value(0.3, "Langevin step size, in grey levels", above=0)
-    chains: int | None = value(
-        None, "persistent chains; by default 16 as published on a GPU, 1 on a processor", low=1
-    )
-    growth: bool = value(True, "add layers one at a time, training all below again")
-    iterations: int = value(700, "", low=1)
-    learning_rate: float = value(5e-4, "", above=0)
-    rate_divisor: float = value(2.0, "divides the learning rate at every new stage", above=0)
-    bias_rate: float = value(2.0, "biases learn this many times faster", low=0)
-    momentum: float = value(0.0, "momentum of the descent", low=0, high=0.999)
-    weight_decay: float = value(1e-4, "pull of filters towards 0", low=0)
-    gradient_cap: float = value(20.0, "a layer's gradient is scaled to this maximum", above=0)
-    init_std: float = value(0.01, "deviation of new filters", above=0)
-    seed: int = value(0, "", low=0)
-
-    unit_deviation = False  # pixels stay in grey levels
-    steps_lowered = ("learning_rate", "step_size")
-    smooth_gates = False
-    texture_ladder = False
-    stride = 1  # images may have any side
-    space_to_depth = 1
-
-    def length_as(self, asked: "Config") -> int:
-        """Iterations of a stage."""
-        return asked.iterations or self.iterations
-
-    @property
-    def first_layers(self) -> tuple[LayerSpec, ...]:
-        """Those that a training begins with."""
-        return self.layers[:1] if self.growth else self.layers
-
-    def settled(
-        self, room: int, channels: int, coarse: float, *, on_gpu: bool
-    ) -> tuple["PaperConfig", list[str]]:
-        """With what pictures and device decide: persistent chains run side by side on a GPU.
-
-        The published mean colour becomes a grey where pictures are grey.
-        """
-        del room, coarse
-        mean = self.mean_color
-        if mean == IMAGENET_MEAN and channels == 1:
-            mean = (sum(IMAGENET_MEAN) / 3,)
-        own = dataclasses.replace(self, channels=channels, mean_color=mean)
-        if self.learner != "mle" or self.chains is not None:
-            return own, []
-        return dataclasses.replace(own, chains=16 if on_gpu else 1), []
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.crop is not None and self.head:
-            raise InputError("--crop and --head: a head needs whole aligned images; leave one out")
-        if self.learner == "cd" and self.chains is not None:
-            raise InputError("--chains: contrastive divergence starts at the data; leave it out")
-
-
-Config = LadderConfig | PaperConfig
-FAMILIES: dict[str, type[LadderConfig] | type[PaperConfig]] = {
-    "denoise": LadderConfig,
-    REFINED: LadderConfig,
-    "mle": PaperConfig,
-    "cd": PaperConfig,
-}
-
-
-def fields() -> dict[str, dataclasses.Field[Any]]:
-    """Every config value by name, in the order of the help, with the text of its help."""
-    both = [*dataclasses.fields(LadderConfig), *dataclasses.fields(PaperConfig)]
-    known: dict[str, dataclasses.Field[Any]] = {}
-    for spec in both:
-        known.setdefault(spec.name, spec)
-    return known
-
-
-def to_json(config: Config) -> dict[str, Any]:
-    """Plain values for a checkpoint or a screen; `from_json` takes them back."""
-    values = {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(config)}
-    values["layers"] = ",".join(map(str, config.layers))
-    values["lattice"] = str(config.lattice)
-    return values
-
-
-def from_json(values: Mapping[str, Any]) -> Config:
-    """The config that `to_json` described. Raises KeyError, TypeError where it is none."""
-    family = FAMILIES[values["learner"]]
-    kinds = {spec.name: spec.type for spec in dataclasses.fields(family)}
-    return family(**{key: parse(key, kinds[key], v) for key, v in values.items()})

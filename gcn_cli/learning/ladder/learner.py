@@ -16,34 +16,28 @@ import torch
 from torch import Tensor
 
 from gcn_cli.config import LadderConfig
-from gcn_cli.errors import DivergedError
 from gcn_cli.learning.batches import Batches, roomiest
 from gcn_cli.learning.ladder.chains import Above
 from gcn_cli.learning.ladder.course import Course, Weighed, length_for
 from gcn_cli.learning.ladder.descent import Descent, follow
 from gcn_cli.learning.ladder.imputation import Imputation
-from gcn_cli.learning.ladder.loss import denoising_loss
+from gcn_cli.learning.ladder.loss import counted_share, denoising_loss
+from gcn_cli.learning.ladder.preview import preview
 from gcn_cli.learning.ladder.refinement import Refinement
-from gcn_cli.learning.ladder.verdict import apart, unrefined, verdict
+from gcn_cli.learning.ladder.verdict import apart, check_course, unrefined, verdict
 from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.ladder.denoiser import fast_denoiser
-from gcn_cli.model.ladder.level import LadderLevel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import prepare
 from gcn_cli.model.pattern import Pattern
 from gcn_cli.ranks import ALONE, Ranks
-from gcn_cli.sampling.annealed import Denoiser, anneal, noise_levels
-from gcn_cli.sampling.noise import ImageNoise, named_generator
+from gcn_cli.sampling.noise import named_generator
 
 REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
 LONGEST_MEMORY = 0.999  # of the running average
 REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
-PREVIEW_STEPS = 16
-APART = 0.06  # a gap between data and chains that is no chance
-RUNAWAY = 20.0  # a loss: that of a Gaussian is 1 at most
-SPREAD = (0.02, 20.0)  # of a chain's deviation to that of noisy data: a collapsed one, a runaway
 
 
 class LadderLearner:
@@ -116,7 +110,7 @@ class LadderLearner:
         own = self.ranks.share(len(clean))
         idle = own.start == own.stop  # as fewer images than processes leave some
         mine = slice(0, 1) if idle else own
-        counted = _counted(mask, len(clean), mine, self.config.margin)
+        counted = counted_share(mask, len(clean), mine, self.config.margin)
         compared: tuple[Tensor, ...] = ()
         bands: list[int | None] = []
         weight = 0.0
@@ -143,7 +137,7 @@ class LadderLearner:
         told = torch.stack([loss, gap, spread.min(), spread.max()])
         # At once: each look waits for the device.
         numbers = torch.cat([told, differences.to(told)]).tolist()
-        _check_course(iteration, *numbers[:4])
+        check_course(iteration, *numbers[:4])
         if refinement:
             refinement.note(bands, numbers[4:])
         return {"loss": numbers[0], "gap": numbers[1], "likelihood": weight}
@@ -229,7 +223,7 @@ class LadderLearner:
         turn = self.course.turn
         said = (
             verdict([row["loss"] for row in history[max(since, self.begun) : turn]]),
-            apart([row["gap"] for row in history[turn:]], APART),
+            apart([row["gap"] for row in history[turn:]]),
         )
         return [sentence for sentence in said if sentence is not None]
 
@@ -286,42 +280,8 @@ class LadderLearner:
         return config.noise_min * torch.exp(span * place)
 
 
-def preview(
-    config: LadderConfig,
-    net: LadderNet,
-    denoise: Denoiser,
-    size: tuple[int, int],
-    device: torch.device,
-) -> Tensor:
-    """Two samples of a net, (2, C, H, W), down the levels of a config."""
-    noise = ImageNoise(config.seed, "preview", range(2), device)
-    levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
-    start = LadderLevel(net, levels[0]).sigma * noise((2, net.channels, *size))
-    return anneal(start, denoise, levels, noise)
-
-
 def fit_spectrum(net: LadderNet, observed: Batches) -> None:
     """Measure the spectrum of the pictures of a texture."""
     # Half a picture at most, so that there are several windows to take the mean of.
     half = min(roomiest(picture) for picture in observed.pictures) // 2
     net.spectrum.fit(observed.pictures, min(half, *observed.image_size))
-
-
-def _counted(mask: Tensor | None, images: int, mine: slice, margin: int) -> Tensor:
-    """Which share of all pixels that the loss counts lies in the images of `mine`, one number."""
-    if mask is None:
-        return torch.tensor((mine.stop - mine.start) / images)
-    inner = mask[:, :, margin : -margin or None, margin : -margin or None]
-    return inner[mine].sum() / inner.sum()
-
-
-def _check_course(iteration: int, loss: float, gap: float, low: float, high: float) -> None:
-    """Raise DivergedError for what is not finite, a runaway loss, chains that collapse or run."""
-    for name, value in (("loss", loss), ("gap", gap), ("a chain's deviation", high)):
-        if not math.isfinite(value):
-            raise DivergedError(f"iteration {iteration}: {name} is {value}")
-    if loss > RUNAWAY:
-        raise DivergedError(f"iteration {iteration}: the loss ran away to {loss:.3g}")
-    if low < SPREAD[0] or high > SPREAD[1]:
-        what, how = ("collapsed", low) if low < SPREAD[0] else ("ran away", high)
-        raise DivergedError(f"iteration {iteration}: a chain {what} to {how:.3g} of its deviation")

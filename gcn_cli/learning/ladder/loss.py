@@ -61,3 +61,11 @@ def denoising_loss(
     beside = None if times is None else times / largest
     gradients = directional_gradient(net, up, down, along / largest, beside)
     return Denoised(loss, scores, {name: g * largest for name, g in gradients.items()})
+
+
+def counted_share(mask: Tensor | None, images: int, mine: slice, margin: int) -> Tensor:
+    """Which share of all pixels that the loss counts lies in the images of `mine`, one number."""
+    if mask is None:
+        return torch.tensor((mine.stop - mine.start) / images)
+    inner = mask[:, :, margin : -margin or None, margin : -margin or None]
+    return inner[mine].sum() / inner.sum()

@@ -25,7 +25,8 @@ from gcn_cli.learning.ladder.coarser import (
 )
 from gcn_cli.learning.ladder.course import Weighed, length_for
 from gcn_cli.learning.ladder.imputation import Imputation
-from gcn_cli.learning.ladder.learner import REFINED_RATE, LadderLearner, fit_spectrum, preview
+from gcn_cli.learning.ladder.learner import REFINED_RATE, LadderLearner, fit_spectrum
+from gcn_cli.learning.ladder.preview import preview
 from gcn_cli.learning.ladder.verdict import unrefined
 from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics

@@ -34,8 +34,8 @@ def test_few_losses_say_nothing() -> None:
 
 
 def test_chains_that_stay_apart_are_said() -> None:
-    assert apart([], 0.05) is None
-    assert apart([0.2] * 20 + [0.01] * 20, 0.05) is None
-    said = apart([0.01] * 20 + [0.08] * 20, 0.05)
+    assert apart([]) is None
+    assert apart([0.2] * 20 + [0.01] * 20) is None
+    said = apart([0.01] * 20 + [0.08] * 20)
     assert said is not None
     assert said.startswith("unstable")

@@ -47,6 +47,7 @@ class LadderChains:
         self.above = above
         self.pattern = pattern
         self.moves = torch.zeros(count, 2, device=device)  # of the pattern, in shares of its cell
+        self.held: dict[int, Held] = {}  # the pattern as each chain follows it
         self.passed: Passed | None = None  # the last that came by this level:
         self.handed_at = 0.0  # where chains are handed down to a finer ladder, if there is one
         self.images = torch.zeros(count, *shape, device=device)
@@ -131,14 +132,19 @@ class LadderChains:
 
     def _held(self, means: Tensor) -> Tensor:
         """D with the pattern of every chain in it, where there is one."""
-        if self.pattern is None:
+        if not self.held:
             return means
-        means, size = means.clone(), (means.shape[2], means.shape[3])
-        for chain, level in enumerate(self._levels()):
+        means, levels = means.clone(), self._levels()
+        for chain, held in self.held.items():
             own = slice(chain, chain + 1)
-            held = Held(self.pattern, size, self.moves[own])
-            held.hold_(self.images[own], means[own], level)
+            held.hold_(self.images[own], means[own], levels[chain])
         return means
+
+    def _follow(self, chain: int) -> None:
+        """Have a chain follow the pattern where it was moved to, if there is one."""
+        if self.pattern is not None:
+            size = (self.images.shape[2], self.images.shape[3])
+            self.held[chain] = Held(self.pattern, size, self.moves[chain : chain + 1])
 
     def _restart(self, chain: int) -> bool:
         """Noise of the variance that noisy data has at the first level, or what is handed down.
@@ -148,6 +154,7 @@ class LadderChains:
         self.offsets[chain] = float(torch.rand((), generator=self.places))
         if self.pattern is not None:
             self.moves[chain] = torch.rand(2, generator=self.places)
+            self._follow(chain)
         level = self.highest * self.ratio ** self.offsets[chain]
         white = self.images[chain].normal_(generator=self.noise.generators[chain])
         if self.above is not None:
@@ -174,8 +181,10 @@ class LadderChains:
         """Put back what `state` returned."""
         if "moves" in state:
             self.moves.copy_(state["moves"])
+            for chain in range(len(self.moves)):
+                self._follow(chain)
         else:
-            self.pattern = None  # which chains of before did not follow
+            self.pattern, self.held = None, {}  # which chains of before did not follow
         self.images.copy_(state["images"])
         self.means.copy_(state["means"])
         self.taken, self.offsets = state["taken"].tolist(), state["offsets"].tolist()

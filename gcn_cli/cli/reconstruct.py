@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gcn_cli.cli.options import (
-    Noise,
-    Sides,
     linked_option,
     machine_options,
     model_option,
     output_options,
     overwrite_option,
 )
+from gcn_cli.cli.param_types import Noise, Sides
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,6 @@ from typing import Any
 import click
 
 from gcn_cli.cli.options import (
-    Seeds,
-    Size,
-    Tile,
     dry_run_option,
     linked_option,
     machine_options,
@@ -15,6 +12,7 @@ from gcn_cli.cli.options import (
     output_options,
     overwrite_option,
 )
+from gcn_cli.cli.param_types import Seeds, Size, Tile
 from gcn_cli.model.spec import Lattice
 
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gcn_cli.cli.options import (
-    Duration,
-    More,
     config_options,
     dry_run_option,
     given_config,
@@ -16,6 +14,7 @@ from gcn_cli.cli.options import (
     output_options,
     overwrite_option,
 )
+from gcn_cli.cli.param_types import Duration, More
 from gcn_cli.cli.words import WordsKept
 from gcn_cli.errors import InterruptedRunError
 from gcn_cli.launcher import speaks

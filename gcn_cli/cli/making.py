@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice, repeat
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,6 @@ from gcn_cli.sampling.request import Seamless
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcn_cli.quality import Yardstick
     from gcn_cli.runs.folder import Existing, Target
     from gcn_cli.runs.library import Model
     from gcn_cli.runs.pictures import Linked
@@ -92,6 +91,7 @@ class Synthesis:
 
     def carry_out(self) -> None:
         """Make the pictures, or say what they would take."""
+        from gcn_cli.cli.graded import told_of_all
         from gcn_cli.cli.output import Final, as_lines, machine
         from gcn_cli.runs.folder import model_path, sample_targets, to_make
         from gcn_cli.runs.library import load
@@ -120,36 +120,30 @@ class Synthesis:
             if len(targets) < len(mine):
                 log.info("%d of %d are there already", len(mine) - len(targets), len(mine))
             about["files"] = self._make(loaded, targets)
-            about |= self._graded(about["files"])
+            about |= told_of_all(about["files"])
         if self.as_json:
             final.show(**about, **machine(loaded.device, loaded.dtype))
         elif self.dry_run:
             click.echo(as_lines(about))
 
-    def _graded(self, files: list[dict[str, Any]]) -> dict[str, Any]:
-        """The quality of all pictures in the median, where it was measured."""
-        from gcn_cli.runs.grading import median, rounded
-
-        grades = [one["quality"] for one in files if "quality" in one]
-        for one in files:
-            if "quality" in one:
-                one["quality"] = rounded(one["quality"])
-        return {"quality": rounded(median(grades))} if grades else {}
-
     def _make(self, loaded: "Model", targets: "Sequence[Target]") -> list[dict[str, Any]]:
         """The pictures, written; what there is to say of every file."""
         from gcn_cli.cli.console import Progress
+        from gcn_cli.cli.graded import best_of, yardstick
         from gcn_cli.cli.writing import write_all
         from gcn_cli.runtime import leaving_on_signals
 
         shown: list[Tensor] = []
         grades: list[dict[str, float]] = []
-        by = self._yardstick(loaded)
+        by = None
+        if self.best_of is not None or self.as_json:
+            needed = self.best_of is not None or self.exemplar is not None
+            by = yardstick(loaded, self.exemplar, needed=needed)
         rest = "is written whole; the same command with --skip-existing makes what is missing"
         with leaving_on_signals(rest), Progress("synthesize") as progress:
             pictures = self._pictures(loaded, targets, progress.update)
             if by is not None:
-                pictures = self._best(loaded, by, pictures, grades)
+                pictures = best_of(self.best_of or 1, pictures, loaded, by, grades)
             if self.sheet is not None or self.preview_tiled is not None:
                 pictures = _remembered(pictures, shown)
             records = write_all(
@@ -162,34 +156,6 @@ class Synthesis:
         if shown:
             self._write_beside(loaded, shown)
         return records
-
-    def _yardstick(self, loaded: "Model") -> "Yardstick | None":
-        """What quality is measured by, where it is asked for."""
-        from gcn_cli.errors import InputError
-        from gcn_cli.images import open_picture
-
-        if self.best_of is None and not self.as_json:
-            return None
-        try:
-            return loaded.yardstick(None if self.exemplar is None else open_picture(self.exemplar))
-        except InputError:
-            if self.best_of is not None or self.exemplar is not None:
-                raise
-            return None  # an object's model, or a file that came without its run
-
-    def _best(
-        self,
-        loaded: "Model",
-        by: "Yardstick",
-        pictures: "Iterator[Tensor]",
-        grades: list[dict[str, float]],
-    ) -> "Iterator[Tensor]":
-        """The best of every --best-of pictures; what each was graded goes to `grades`."""
-        while tried := list(islice(pictures, self.best_of or 1)):
-            graded = [by.measure(one[: loaded.maps[0].channels]) for one in tried]
-            best = min(range(len(tried)), key=lambda place: graded[place]["quality"])
-            grades.append(graded[best])
-            yield tried[best]
 
     def _pictures(
         self,

@@ -9,7 +9,7 @@ from gcn_cli.errors import DivergedError, LostProcessError
 from gcn_cli.learning.trainer import Metrics, train
 from gcn_cli.runs.course import Course
 from gcn_cli.runs.folder import make_folder
-from gcn_cli.runs.lock import locked
+from gcn_cli.runs.lock import locked, refuse_newer
 from gcn_cli.runs.recorder import Recorder
 from gcn_cli.runs.retreat import Retreat
 from gcn_cli.runs.starting import Schedule, Work, begin
@@ -37,14 +37,16 @@ def run_training(
     """
     limit = StopRequest(work.schedule.max_time)
     folder = work.run if work.ranks.first else None
+    there = folder is not None and folder.is_dir()
     with ExitStack() as held:
         with work.ranks.together():
-            if folder is not None and folder.is_dir():
+            if folder is not None and there:
                 held.enter_context(locked(folder))
             training = begin(work)
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not there:  # not made before: a training refused leaves none
             make_folder(folder)
             held.enter_context(locked(folder))
+            refuse_newer(folder)
         return _Job(training, folder, work.schedule, limit, on_step, should_stop).carried_on()
 
 

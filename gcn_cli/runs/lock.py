@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gcn_cli.errors import BusyError
+from gcn_cli.runs.folder import MODEL
 
 NAME = ".lock"
 
@@ -29,3 +30,12 @@ def locked(run: Path) -> Iterator[None]:
                 f"{run}: another job is training here; wait for it, or name another run with -o"
             ) from error
         yield
+
+
+def refuse_newer(run: Path) -> None:
+    """Raise BusyError where another job has trained in a folder since this one did not find it."""
+    if (run / MODEL).exists():
+        raise BusyError(
+            f"{run}: another job has trained here since this one began; the same command again "
+            "goes on from there, or name another run with -o"
+        )

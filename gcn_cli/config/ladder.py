@@ -63,6 +63,12 @@ class LadderConfig(Checked):
         low=1,
         high=8,
     )
+    coarser_layers: int = value(
+        6,
+        "layers of the coarser ladders, the lowest so many: wider ones see a small picture whole, "
+        "and go by its borders",
+        low=1,
+    )
     margin: int = value(12, "pixels at the border of a crop that do not count", low=0)
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")

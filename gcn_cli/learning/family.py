@@ -41,7 +41,7 @@ class Family(Protocol):
         ...
 
     def octaves(self) -> list[dict[str, float | str]]:
-        """The resolution of every network, and the level of noise above which it answers."""
+        """Of every network: resolution, the noise above which it answers, pixels it looks at."""
         ...
 
     def receptive_fields(self, level: float | None = None) -> list[int]:

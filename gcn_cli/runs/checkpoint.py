@@ -28,10 +28,10 @@ from gcn_cli.model.period import Periods
 from gcn_cli.model.spec import parse_layers
 from gcn_cli.version import VERSION
 
-FORMAT = 9
+FORMAT = 10
 # 4 lacks what was asked for, where that was cut down; 5 lacks maps; 6 lacks patterns; 7 lacks the
-# mean of aligned pictures; 8 lacks coarser ladders
-READABLE = (4, 5, 6, 7, 8, 9)
+# mean of aligned pictures; 8 lacks coarser ladders; in 9 these have all layers
+READABLE = (4, 5, 6, 7, 8, 9, 10)
 
 MEAN = "spectrum.middle"  # of aligned pictures, in a ladder's state
 
@@ -135,7 +135,8 @@ def _assemble(
     written = description["config"]
     if description["format"] < 9 and "depth" in written:
         written = {**written, "octaves": 1}  # there was one ladder
-    config = from_json(written)
+    coarser = _coarser_layers(description)
+    config = from_json(written | coarser)
     height, width = description["image_size"]
     layers = parse_layers(description["layers"])
     with torch.device("meta"):  # before memory is taken for what a damaged file asks for
@@ -168,10 +169,18 @@ def _assemble(
             for name, tensor in tensors.items()
             if name.startswith(("learner.", "model."))
         },
-        asked=None if asked is None else from_json(asked),
+        asked=None if asked is None else from_json(asked | coarser),
         periods=_periods(description.get("periods", (None, None))),
         pattern=_pattern(description.get("pattern"), tensors, family.config.bands),
     )
+
+
+def _coarser_layers(description: dict[str, Any]) -> dict[str, int]:
+    """What the config of an older file of several ladders lacks: they had all layers."""
+    written = description["config"]
+    if description["format"] != 9 or written.get("octaves", 1) == 1:
+        return {}
+    return {"coarser_layers": len(parse_layers(written["layers"]))}
 
 
 def _described(one: Map) -> dict[str, Any]:

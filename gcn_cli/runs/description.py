@@ -32,7 +32,7 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
         whole = {"layer": "head", "receptive_field": f"{width}x{height}", "map": "1"}
         layers.append({**whole, "parameters": net.head_parameters})
     octaves = loaded.family.octaves()
-    widest = max(net.receptive_fields()) << (len(octaves) - 1)
+    widest = max(int(one["looks_at"]) for one in octaves)
     return {
         "config": to_json(loaded.config),
         "maps": [f"{one.name} {one.bands} {one.depth} bits".strip() for one in loaded.maps],
@@ -41,7 +41,7 @@ def describe(loaded: Checkpoint) -> dict[str, Any]:
         "iteration": loaded.iteration,
         "total_iterations": loaded.total_iterations,
         "seconds": round(loaded.seconds, 1),
-        "parameters": len(octaves) * sum(int(layer["parameters"]) for layer in layers),
+        "parameters": sum(one.numel() for one in net.parameters()),
         "octaves": octaves,
         "looks_at": f"{width}x{height}" if net.head_parameters else widest,
         "layers": layers,

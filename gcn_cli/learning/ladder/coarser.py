@@ -20,6 +20,9 @@ ABOVE, BELOW = 2.5, 2.5
 # likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
 # rates it begins with, up to so many images asked for an iteration.
 SETTLING, SETTLING_RATE, SETTLING_IMAGES = 0.8, 0.3, 4
+# How far apart their data and chains may be, in F a value. Things that are whole or not differ by
+# more than grain does: under the bound of full resolution joints and edges fade.
+SETTLING_GAP = 0.05
 # Of more ladders than so many, as of pictures from 896 pixels on, contrast runs away at that rate.
 SETTLING_LADDERS, CALM_RATE = 3, 0.1
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
@@ -83,7 +86,7 @@ def coarser_batches(
         pictures = [contrasts[-1] * picture for picture in pictures]
         side = min(min(picture.shape[1:]) for picture in pictures)
         crop = min(observed.image_size[0], int(MOST_SHOWN * side) // stride * stride)
-        if crop <= 2 * config.margin:
+        if crop < 2 * stride:
             raise ValueError(f"--octaves: a picture 1/{2**number} as large shows too little")
         own = Batches(
             pictures,

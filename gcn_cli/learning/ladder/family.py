@@ -57,6 +57,7 @@ class LadderFamily:
             rectifier=Rectifier(config.smoothness, config.exact_gates),
             head_for=image_size if config.head else None,
             octaves=config.octaves or 1,
+            coarser_layers=config.coarser_layers,
         )
         return cls(config, net)
 
@@ -98,21 +99,32 @@ class LadderFamily:
 
     def fitting(self, height: int, width: int, level: float | None = None) -> tuple[int, int]:
         """Multiples of what the ladder of that level needs."""
-        stride = self.net.total_stride << self._octave(level)
+        octave = self._octave(level)
+        stride = self.net.octaves()[octave].total_stride << octave
         return height // stride * stride, width // stride * stride
 
     def octaves(self) -> list[dict[str, float | str]]:
-        """Every ladder's resolution, and the noise above which it answers, at full resolution."""
-        found: list[dict[str, float | str]] = [{"resolution": "1", "above": 0.0}]
-        scale = 1.0
-        for number, (handover, contrast) in enumerate(self.net.handed_over()):
-            found.append({"resolution": f"1/{2 << number}", "above": round(handover * scale, 2)})
+        """Every ladder: its resolution, the noise above which it answers, how far it looks.
+
+        Noise and pixels a side are those of full resolution.
+        """
+        above, scale = [0.0], 1.0
+        for handover, contrast in self.net.handed_over():
+            above.append(round(handover * scale, 2))
             scale *= 2 / contrast
-        return found
+        return [
+            {
+                "resolution": "1" if number == 0 else f"1/{1 << number}",
+                "above": level,
+                "looks_at": max(net.receptive_fields()) << number,
+            }
+            for number, (level, net) in enumerate(zip(above, self.net.octaves(), strict=True))
+        ]
 
     def receptive_fields(self, level: float | None = None) -> list[int]:
         """Side in pixels that a filter response of each layer looks at, at a level."""
-        return [field << self._octave(level) for field in self.net.receptive_fields()]
+        octave = self._octave(level)
+        return [field << octave for field in self.net.octaves()[octave].receptive_fields()]
 
     def _octave(self, level: float | None) -> int:
         """Which ladder answers at a level, 0 for that of full resolution."""

@@ -23,7 +23,7 @@ from gcn_cli.learning.ladder.descent import Descent, follow
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.loss import counted_share, denoising_loss
 from gcn_cli.learning.ladder.preview import preview
-from gcn_cli.learning.ladder.refinement import Refinement
+from gcn_cli.learning.ladder.refinement import LARGEST_GAP, Refinement
 from gcn_cli.learning.ladder.verdict import apart, check_course, unrefined, verdict
 from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics
@@ -54,11 +54,12 @@ class LadderLearner:
         above: Above | None = None,
         pattern: Pattern | None = None,
         refined_rate: float = REFINED_RATE,
+        largest_gap: float = LARGEST_GAP,
     ) -> None:
         """`ranks` share the images of every batch, `above` are the chains of a coarser ladder.
 
         `pattern` is what chains follow, `refined_rate` the share of the learning rates
-        at which the likelihood begins to count.
+        at which the likelihood begins to count, `largest_gap` the bound on what it tells apart.
         """
         self.config, self.observed, self.ranks = config, observed, ranks
         self.refined_rate = refined_rate
@@ -67,14 +68,18 @@ class LadderLearner:
         self.net = net = copy.deepcopy(model)  # what is learned
         self.model = model.requires_grad_(False)  # what is sampled: its running average
         self.descent = Descent(net, config.filter_rate, config.learning_rate)
-        self.refinement = self._make_refinement(above, pattern) if config.refined_share else None
+        self.refinement = None
+        if config.refined_share:
+            self.refinement = self._make_refinement(above, pattern, largest_gap)
         self.imputation = None
         if observed.holes:
             self.imputation = Imputation(config.seed, config.noise_max, config.noise_min)
         self.noise_generator = named_generator(config.seed, "denoising", device=device)
         self._evaluate = Captured(self._evaluated)
 
-    def _make_refinement(self, above: Above | None, pattern: Pattern | None) -> Refinement:
+    def _make_refinement(
+        self, above: Above | None, pattern: Pattern | None, largest_gap: float
+    ) -> Refinement:
         config = self.config
         return Refinement(
             self.net,
@@ -86,6 +91,7 @@ class LadderLearner:
             device=self.device,
             above=above,
             pattern=pattern,
+            largest_gap=largest_gap,
         )
 
     @property

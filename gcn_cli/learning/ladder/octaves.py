@@ -18,6 +18,7 @@ from gcn_cli.learning.ladder.chains import Above
 from gcn_cli.learning.ladder.coarser import (
     SEEDS_APART,
     SETTLING,
+    SETTLING_GAP,
     coarser_batches,
     half_size,
     level_ranges,
@@ -27,6 +28,7 @@ from gcn_cli.learning.ladder.course import Weighed, length_for
 from gcn_cli.learning.ladder.imputation import Imputation
 from gcn_cli.learning.ladder.learner import REFINED_RATE, LadderLearner, fit_spectrum
 from gcn_cli.learning.ladder.preview import preview
+from gcn_cli.learning.ladder.refinement import LARGEST_GAP
 from gcn_cli.learning.ladder.verdict import unrefined
 from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics
@@ -59,7 +61,7 @@ class OctavesLearner:
         self.device, self.dtype, self.ranks = device, dtype, ranks
         nets, net.coarser = net.octaves(), nn.ModuleList()
         self.settling_rate = settling_rate(observed.batch_size, len(nets))
-        coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, net.total_stride)
+        coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, nets[-1].total_stride)
         handovers, ranges = level_ranges(config, contrasts)
         assert net.contrasts is not None
         assert net.handovers is not None
@@ -100,6 +102,7 @@ class OctavesLearner:
             iterations=self.asked.length,
             refined=max(self.asked.refined, SETTLING if number else 0.0),
             batch_size=batches.batch_size,
+            margin=0 if number else self.asked.margin,
             noise_min=lowest,
             noise_max=highest,
             seed=self.asked.seed + SEEDS_APART * number,
@@ -121,6 +124,7 @@ class OctavesLearner:
             self.ranks,
             above,
             refined_rate=self.settling_rate if number else REFINED_RATE,
+            largest_gap=SETTLING_GAP if number else LARGEST_GAP,
         )
 
     @property

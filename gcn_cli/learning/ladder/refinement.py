@@ -56,11 +56,12 @@ class Refinement:
         device: torch.device,
         above: Above | None = None,
         pattern: Pattern | None = None,
+        largest_gap: float = LARGEST_GAP,
     ) -> None:
         """`count` chains to compare with images of `size`; `weight` is that of the gradient.
 
         `noise_range` is the lowest and the highest level, `above` where chains come from, `pattern`
-        what they follow, where it fits.
+        what they follow, where it fits; `largest_gap` is the bound on the gap.
         """
         self.net, self.size = net, size
         stride = net.total_stride
@@ -71,7 +72,7 @@ class Refinement:
         self.weight, self.values = weight, count * net.channels * size[0] * size[1]
         share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WAY)
         self.gaps = [0.0] * max(2, round(BANDS * share))  # running means, the highest levels first
-        self.largest_gap = LARGEST_GAP * min(1.0, BOUNDED / count)
+        self.largest_gap = largest_gap * min(1.0, BOUNDED / count)
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),

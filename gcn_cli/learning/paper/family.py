@@ -59,7 +59,7 @@ class PaperFamily:
 
     def octaves(self) -> list[dict[str, float | str]]:
         """One network, at full resolution."""
-        return [{"resolution": "1", "above": 0.0}]
+        return [{"resolution": "1", "above": 0.0, "looks_at": max(self.receptive_fields())}]
 
     def receptive_fields(self, level: float | None = None) -> list[int]:
         """Side in pixels that a filter response of each layer looks at."""

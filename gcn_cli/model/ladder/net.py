@@ -54,10 +54,12 @@ class LadderNet(nn.Module):
         rectifier: Rectifier,
         head_for: tuple[int, int] | None = None,
         octaves: int = 1,
+        coarser_layers: int | None = None,
     ) -> None:
         """`depth` is the space-to-depth factor that the filters see pixels through.
 
-        `octaves` counts this ladder and the coarser ones.
+        `octaves` counts this ladder and the coarser ones, which have the lowest `coarser_layers`
+        only, None: all.
         """
         super().__init__()
         self.layers = tuple(layers)
@@ -75,10 +77,10 @@ class LadderNet(nn.Module):
             self.biases.append(nn.Parameter(torch.zeros(spec.filters)))
             self.levels.append(nn.Parameter(torch.zeros(2 * spec.filters, LEVEL_FEATURES)))
             self.readouts.append(nn.Parameter(torch.zeros(spec.filters, *size)))
-        alike = partial(
-            LadderNet, layers, channels=channels, depth=depth, lattice=lattice, rectifier=rectifier
+        alike = partial(LadderNet, self.layers[:coarser_layers], channels=channels, depth=depth)
+        self.coarser = nn.ModuleList(
+            alike(lattice=lattice, rectifier=rectifier) for _ in range(octaves - 1)
         )
-        self.coarser = nn.ModuleList(alike() for _ in range(octaves - 1))
         for name in ("contrasts", "handovers"):
             self.register_buffer(name, torch.ones(octaves - 1) if octaves > 1 else None)
 
@@ -104,7 +106,7 @@ class LadderNet(nn.Module):
     @property
     def whole_stride(self) -> int:
         """Sides of images that coarser ladders see too must be multiples of this."""
-        return self.total_stride << len(self.coarser)
+        return max(net.total_stride << number for number, net in enumerate(self.octaves()))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Uniform filters and biases of variance 1 / (3 fan-in), small level terms."""

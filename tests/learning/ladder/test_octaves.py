@@ -145,6 +145,12 @@ def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
     assert learner(replace(SMALL, learner="denoise")).turns == [24]
 
 
+def test_of_coarser_ladders_all_of_a_crop_counts() -> None:
+    """What does not count is free for the likelihood to tell crops by, and D there runs away."""
+    made = learner()
+    assert [one.config.margin for one in made.learners] == [SMALL.margin, 0, 0]
+
+
 def test_with_more_images_the_likelihood_of_coarser_ladders_begins_at_a_lower_rate() -> None:
     for images, share in ((2, 1.0), (8, 0.5), (16, 0.25)):
         made = learner(replace(SMALL, batch_size=images))

@@ -14,9 +14,15 @@ from gcn_cli.model.spec import Lattice, parse_layers
 LEVELS = (1.0, 2.0, 6.0)  # answered by the ladder itself, the next coarser one, the one after that
 
 
-def ladder(lattice: Lattice = Lattice.CIRCULAR, octaves: int = 3) -> LadderNet:
+def ladder(
+    lattice: Lattice = Lattice.CIRCULAR, octaves: int = 3, coarser_layers: int | None = None
+) -> LadderNet:
     net = LadderNet(
-        parse_layers("6@3,6@3/2"), lattice=lattice, rectifier=Rectifier(0.5), octaves=octaves
+        parse_layers("6@3,6@3/2"),
+        lattice=lattice,
+        rectifier=Rectifier(0.5),
+        octaves=octaves,
+        coarser_layers=coarser_layers,
     )
     for number, one in enumerate(net.octaves()):
         generator = torch.Generator().manual_seed(number)
@@ -49,10 +55,13 @@ def test_which_ladder_answers() -> None:
     assert isinstance(third.above, CoarseLevel)
 
 
+@pytest.mark.parametrize("layers", [None, 1])
 @pytest.mark.parametrize("lattice", [Lattice.CIRCULAR, Lattice.REFLECT])
 @pytest.mark.parametrize("noise", LEVELS)
-def test_b_is_the_gradient_of_f_and_the_map_is_the_energy(noise: float, lattice: Lattice) -> None:
-    density, x = at(ladder(lattice), noise), images(32, 48)
+def test_b_is_the_gradient_of_f_and_the_map_is_the_energy(
+    noise: float, lattice: Lattice, layers: int | None
+) -> None:
+    density, x = at(ladder(lattice, coarser_layers=layers), noise), images(32, 48)
     assert torch.allclose(density.basis(x), autograd_gradient(density.score)(x), atol=1e-12)
     assert torch.allclose(density.energy_map(x).sum(dim=(1, 2)), energy(density, x))
 
@@ -95,6 +104,14 @@ def test_blocks_make_no_difference_and_are_counted(noise: float, size: tuple[int
     denoise = fast_denoiser(net, torch.float64, None, block, on_block=lambda: ticks.append(1))
     assert torch.allclose(denoise(x, noise), whole, atol=1e-12)
     assert len(ticks) == -(-size[0] // block) * -(-size[1] // block)
+
+
+def test_coarser_ladders_may_have_fewer_layers_and_then_ask_for_less_of_a_size() -> None:
+    assert [len(net.layers) for net in ladder().octaves()] == [2, 2, 2]
+    fewer = ladder(coarser_layers=1)
+    assert [len(net.layers) for net in fewer.octaves()] == [2, 1, 1]
+    assert (ladder().whole_stride, fewer.whole_stride) == (4 << 2, 2 << 2)
+    assert [len(net.layers) for net in ladder(coarser_layers=9).octaves()] == [2, 2, 2]
 
 
 def test_without_coarser_ladders_there_is_one() -> None:

@@ -1,6 +1,7 @@
 """gcn inspect: a preset, a model, or what a model makes of a picture."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from gcn_cli.cli.output import Final
     from gcn_cli.runs.library import Model
+
+
+log = logging.getLogger(__name__)
 
 
 @click.command("inspect")
@@ -47,6 +51,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="which of these models made --picture? once for each; ladders of textures",
 )
+@click.option(
+    "--levels",
+    is_flag=True,
+    help="is the denoiser sound at every level of noise, and are chains as decided there as data?",
+)
 @click.option("--details", is_flag=True, help="all settings, layers and measures too")
 @click.option(
     "--report",
@@ -64,6 +73,7 @@ def command(
     at: str | None,
     map_: str | None,
     compare: tuple[str, ...],
+    levels: bool,
     details: bool,
     report: str | None,
     overwrite: bool,
@@ -93,7 +103,7 @@ def command(
     if compare:
         _refuse_beside_compare(
             {"--model": model, "--level": level, "--filters": filters, "--map": map_}
-            | {"--details": details or None, "--report": report}
+            | {"--details": details or None, "--report": report, "--levels": levels or None}
         )
         _compare(compare, picture, as_json=as_json)
         return
@@ -108,7 +118,7 @@ def command(
             refuse_existing(Path(path), overwrite)
     final = Final("inspect")
     loaded = load(model, device="cpu")
-    facts = loaded.describe()
+    facts = loaded.describe() | _levels(loaded, asked=levels)
     if picture is not None:
         facts["picture"] = loaded.judge(picture, level)
         if map_ is not None:
@@ -134,8 +144,8 @@ def _tell(loaded: "Model", facts: dict[str, Any], final: "Final | None", *, deta
         click.echo(facts["report"])
     else:
         click.echo(_shown(loaded, facts))
-        if details:
-            click.echo(tables(facts))
+        if details or "levels" in facts:
+            click.echo(tables(facts, details=details))
 
 
 def _pixel(at: str) -> tuple[int, int]:
@@ -169,6 +179,24 @@ def _unusual(loaded: "Model", picture: str, level: float | None, path: str) -> d
         "most_unusual": round(found.most, 2),
         "most_unusual_at": list(found.place),
     }
+
+
+def _levels(loaded: "Model", *, asked: bool) -> dict[str, list[dict[str, float]]]:
+    """What there is to say of every level, where it is asked for; where D is none, at once."""
+    if not asked:
+        return {}
+    from gcn_cli.runs.levels import unsound
+
+    found = loaded.by_level()
+    wrong = unsound(found)
+    if wrong is not None:
+        log.warning(
+            "unsound: at noise of %.3g the denoiser errs by %.2f of the variance, more than with "
+            "more noise or without a look; lower --likelihood, of several ladders --coarser-layers",
+            wrong.noise,
+            wrong.error,
+        )
+    return {"levels": [one._asdict() for one in found]}
 
 
 def _refuse_beside_compare(options: Mapping[str, object]) -> None:

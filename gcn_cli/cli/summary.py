@@ -79,17 +79,20 @@ def _next(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | No
     return f"gcn synthesize --model {run} --size 1024; gcn inspect --report page"
 
 
-def tables(facts: dict[str, Any]) -> str:
-    """All settings, layers and some of the history."""
+def tables(facts: dict[str, Any], *, details: bool) -> str:
+    """What there is of every level; with `details` all settings, layers, some of the history."""
     console = Console(file=io.StringIO(), width=100)
-    settings = Table("setting", "value", title="config")
-    for name, value in facts["config"].items():
-        settings.add_row(name, str(value))
-    console.print(settings)
-    for key in ("layers", "octaves", "history"):
-        table = Table(*(facts[key][0] if facts[key] else []), title=key)
-        for row in facts[key]:
+    if details:
+        settings = Table("setting", "value", title="config")
+        for name, value in facts["config"].items():
+            settings.add_row(name, str(value))
+        console.print(settings)
+    for key in ("layers", "octaves", "history", "levels") if details else ("levels",):
+        rows = facts.get(key, [])
+        table = Table(*(rows[0] if rows else []), title=key)
+        for row in rows:
             table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
-        console.print(table)
+        if rows:
+            console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().rstrip()

@@ -22,6 +22,7 @@ from gcn_cli.runs import repair as repairing
 from gcn_cli.runs.canvas import Tile
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.control import Control
+from gcn_cli.runs.levels import LevelFacts, by_level
 from gcn_cli.runs.pictures import (
     Array,
     Kind,
@@ -384,6 +385,10 @@ class Model:
         """Where a picture is unlike what was learned: its energy beside the exemplar's own."""
         density = self.checkpoint.family.density(level, torch.float32)
         return unusual(self.checkpoint, self.run, density, picture, level)
+
+    def by_level(self) -> list[LevelFacts]:
+        """At every level: the error of D, and how much data and a chain are decided there."""
+        return by_level(self.checkpoint, self.run, self.dtype)
 
     def describe(self) -> dict[str, Any]:
         """Config, layers and history as plain values."""

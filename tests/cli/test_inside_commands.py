@@ -96,3 +96,17 @@ def test_a_map_needs_the_exemplar(here: Path) -> None:
     assert done.returncode == 2
     assert b"--map: the run keeps no exemplar to compare with" in done.stderr
     assert not (here / "x.png").exists()
+
+
+def test_levels_are_a_table_or_data(here: Path) -> None:
+    shown = gcn("inspect", "--model", "run", "--levels", cwd=here)
+    assert shown.returncode == 0, shown.stderr.decode()
+    assert b"chain_decided" in shown.stdout
+    assert b"config" not in shown.stdout
+    done = gcn("inspect", "--model", "run", "--levels", "--json", cwd=here)
+    levels = json.loads(done.stdout)["levels"]
+    assert len(levels) == 25
+    assert list(levels[0]) == ["noise", "error", "data_decided", "chain_decided"]
+    refused = gcn("inspect", "--levels", "--compare", "run", "--compare", "run", cwd=here)
+    assert refused.returncode == 2
+    assert b"--levels: is of one model" in refused.stderr

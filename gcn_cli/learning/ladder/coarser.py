@@ -22,7 +22,7 @@ ABOVE, BELOW = 2.5, 2.5
 SETTLING, SETTLING_RATE, SETTLING_IMAGES = 0.8, 0.3, 4
 # How far apart their data and chains may be, in F a value. Things that are whole or not differ by
 # more than grain does: under the bound of full resolution joints and edges fade.
-SETTLING_GAP = 0.05
+SETTLING_GAP = 0.035
 # Of more ladders than so many, as of pictures from 896 pixels on, contrast runs away at that rate.
 SETTLING_LADDERS, CALM_RATE = 3, 0.1
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ

@@ -40,10 +40,10 @@ def test_the_public_names() -> None:
         gcn.synthesise  # noqa: B018
     public = {name for name in vars(gcn.Model) if not name.startswith("_")}
     assert public == {
-        "auto_encode", "complete", "config", "denoise", "describe", "device", "energy", "expect",
-        "filters", "gradable", "grade", "history", "judge", "maps", "reconstruct", "repair", "run",
-        "samples", "save", "score", "size", "split", "steps", "summary", "synthesize", "unusual",
-        "yardstick",
+        "auto_encode", "by_level", "complete", "config", "denoise", "describe", "device", "energy",
+        "expect", "filters", "gradable", "grade", "history", "judge", "maps", "reconstruct",
+        "repair", "run", "samples", "save", "score", "size", "split", "steps", "summary",
+        "synthesize", "unusual", "yardstick",
     }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ COMPUTING = COMMON | {"device", "precision", "threads", "peak_memory_mib"}
         ("synthesize", ["synthesize", "--model", "run", "-o", "s.png", "--overwrite"], COMPUTING),
         ("synthesize --dry-run", ["synthesize", "--model", "run", "--dry-run"], COMPUTING),
         ("reconstruct", ["reconstruct", "texture.jpg", "--model", "run", "-o", "r"], COMPUTING),
-        ("inspect", ["inspect", "--model", "run", "--picture", "texture.jpg"], COMMON),
+        ("inspect", ["inspect", "--model", "run", "--levels", "--picture", "texture.jpg"], COMMON),
     ],
 )
 def test_the_keys_of_every_object_are_those_of_the_page(

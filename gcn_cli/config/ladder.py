@@ -69,7 +69,9 @@ class LadderConfig(Checked):
         "and go by its borders",
         low=1,
     )
-    margin: int = value(12, "pixels at the border of a crop that do not count", low=0)
+    margin: int = value(
+        12, "pixels at the border of a crop that do not count; of coarser ladders all do", low=0
+    )
     flips: bool = value(False, "mirror crops left to right at random")
     rotations: bool = value(False, "turn crops by quarters at random")
     shifts: int = value(

@@ -74,15 +74,17 @@ class LadderFamily:
         Raises InputError where there are fewer images than `ranks` to share them.
         """
         ranks.refuse_fewer("--batch-size", observed.batch_size)
+        pattern = find_pattern(observed.pictures) if self.config.texture_ladder else None
         if (self.config.octaves or 1) > 1:
-            return OctavesLearner(self.config, self.net.to(device), observed, device, dtype, ranks)
+            net, patterned = self.net.to(device), pattern is not None
+            where = (device, dtype, ranks)
+            return OctavesLearner(self.config, net, observed, *where, patterned=patterned)
         self.net.initialise(named_generator(self.config.seed, "layer", 0))
         if self.config.head:
             turned = [one.flip(-1) for one in observed.pictures] if self.config.flips else []
             self.net.spectrum.fit_aligned([*observed.pictures, *turned])
         else:
             fit_spectrum(self.net, observed)
-        pattern = find_pattern(observed.pictures) if self.config.texture_ladder else None
         net = self.net.to(device)
         return LadderLearner(self.config, net, observed, device, dtype, ranks, pattern=pattern)
 

@@ -52,13 +52,16 @@ class OctavesLearner:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         ranks: Ranks = ALONE,
+        *,
+        patterned: bool = False,
     ) -> None:
-        """`net` has its coarser ladders, all at zero.
+        """`net` has its coarser ladders, all at zero; `patterned`: the pictures repeat themselves.
 
         Raises ValueError where pictures or levels are too few for them.
         """
         self.asked, self.model, self.observed = config, net, observed
         self.device, self.dtype, self.ranks = device, dtype, ranks
+        self.patterned = patterned
         nets, net.coarser = net.octaves(), nn.ModuleList()
         self.settling_rate = settling_rate(observed.batch_size, len(nets))
         coarser, contrasts = coarser_batches(config, observed, len(nets) - 1, nets[-1].total_stride)
@@ -124,8 +127,17 @@ class OctavesLearner:
             self.ranks,
             above,
             refined_rate=self.settling_rate if number else REFINED_RATE,
-            largest_gap=SETTLING_GAP if number else LARGEST_GAP,
+            largest_gap=self._largest_gap(number),
         )
+
+    def _largest_gap(self, number: int) -> float:
+        """The bound on the gap of a ladder, the higher one of coarser ladders.
+
+        Where samples are told a pattern, which these chains are not, it is for the coarsest alone:
+        the next one would make up for a layout that samples have, and blacken joints.
+        """
+        wide = number == len(self.shares) - 1 if self.patterned else number > 0
+        return SETTLING_GAP if wide else LARGEST_GAP
 
     @property
     def first(self) -> LadderLearner:

@@ -24,7 +24,8 @@ from gcn_cli.learning.ladder.coarser import (
 )
 from gcn_cli.learning.ladder.learner import REFINED_RATE
 from gcn_cli.learning.ladder.octaves import OctavesLearner
-from gcn_cli.learning.setup import make_learner
+from gcn_cli.learning.setup import build, make_learner
+from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.octaves import pooled, take_details_
 from gcn_cli.model.ladder.spectrum import Spectrum
 from gcn_cli.model.spec import parse_layers
@@ -149,6 +150,17 @@ def test_of_coarser_ladders_all_of_a_crop_counts() -> None:
     """What does not count is free for the likelihood to tell crops by, and D there runs away."""
     made = learner()
     assert [one.config.margin for one in made.learners] == [SMALL.margin, 0, 0]
+
+
+def test_of_pictures_with_a_pattern_the_coarsest_ladder_alone_has_the_wider_bound() -> None:
+    for patterned, bounds in ((False, [0.02, 0.035, 0.035]), (True, [0.02, 0.02, 0.035])):
+        family = build(SMALL, (16, 16))
+        assert isinstance(family.net, LadderNet)
+        made = OctavesLearner(
+            SMALL, family.net, batches(blobs()), torch.device("cpu"), patterned=patterned
+        )
+        found = [one.refinement.largest_gap for one in made.learners if one.refinement is not None]
+        assert found == pytest.approx(bounds)
 
 
 def test_with_more_images_the_likelihood_of_coarser_ladders_begins_at_a_lower_rate() -> None:

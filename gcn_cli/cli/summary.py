@@ -88,11 +88,12 @@ def tables(facts: dict[str, Any], *, details: bool) -> str:
             settings.add_row(name, str(value))
         console.print(settings)
     for key in ("layers", "octaves", "history", "levels") if details else ("levels",):
-        rows = facts.get(key, [])
-        table = Table(*(rows[0] if rows else []), title=key)
+        rows = facts.get(key)
+        if not rows:
+            continue
+        table = Table(*rows[0], title=key)
         for row in rows:
             table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
-        if rows:
-            console.print(table)
+        console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().rstrip()

@@ -192,7 +192,7 @@ def _levels(loaded: "Model", *, asked: bool) -> dict[str, list[dict[str, float]]
     if wrong is not None:
         log.warning(
             "unsound: at noise of %.3g the denoiser errs by %.2f of the variance, more than with "
-            "more noise or without a look; lower --likelihood, of several ladders --coarser-layers",
+            "more noise or without a look; lower --likelihood, of several ladders --octave-layers",
             wrong.noise,
             wrong.error,
         )

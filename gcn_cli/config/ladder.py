@@ -17,6 +17,7 @@ BORDERS = tuple(str(one) for one in Lattice if one is not Lattice.VALID)
 LARGE = 384  # pixels a side of a picture of which one ladder does not see enough
 COARSE = 0.5  # share of the variance in means of 4x4 pixels, from which large things matter most
 USUAL, USUAL_TOGETHER = 1000, 700  # iterations of one ladder, and of several
+USUAL_IMAGES = 4  # an iteration
 SMALLEST_OCTAVE = 112  # pixels a side of a coarser picture, for it to be learned from by default
 
 
@@ -37,7 +38,7 @@ class LadderConfig(Checked):
     crop: int | None = value(
         128, "learn from random crops of this side; 0 takes whole pictures", low=1
     )
-    batch_size: int | None = value(4, "observed images an iteration; 0 means all", low=1)
+    batch_size: int | None = value(USUAL_IMAGES, "observed images an iteration; 0 means all", low=1)
     channels: int | None = value(
         None, "3 for colour, 1 for grey; 0 takes what the pictures have", low=1
     )
@@ -59,14 +60,14 @@ class LadderConfig(Checked):
     octaves: int | None = value(
         None,
         "ladders, at 1, 1/2, 1/4 ... of the resolution, of which the coarser settle large things; "
-        "each takes its part of a batch, two images at least; 0 lets the pictures' size decide",
+        "each has its part of --batch-size, two images at least; 0 lets the pictures' size decide",
         low=1,
         high=8,
     )
-    coarser_layers: int = value(
+    octave_layers: int = value(
         6,
-        "layers of the coarser ladders, the lowest so many: wider ones see a small picture whole, "
-        "and go by its borders",
+        "layers of each of several ladders, the lowest so many: wider ones see a small picture "
+        "whole, and go by its borders",
         low=1,
     )
     margin: int = value(
@@ -158,17 +159,24 @@ class LadderConfig(Checked):
         octaves = self._octaves(room, coarse)
         own = dataclasses.replace(self, channels=channels, octaves=octaves)
         own = dataclasses.replace(own, iterations=own.length)
-        if self.crop is None or room >= self.crop:
+        said = []
+        if octaves > 1:
+            own = dataclasses.replace(own, layers=self.layers[: self.octave_layers])
             coarsest = f"the coarsest at 1/{2 ** (octaves - 1)} of the resolution"
-            return own, [f"{octaves} ladders, {coarsest} (--octaves)"] if octaves > 1 else []
+            said.append(f"{octaves} ladders, {coarsest} (--octaves)")
+        elif self.crop is not None and (self.batch_size or 0) > USUAL_IMAGES:
+            words = f"of one ladder, more than {USUAL_IMAGES} made two pictures of three worse"
+            said.append(f"--batch-size {self.batch_size}: {words}")
+        if self.crop is None or room >= self.crop:
+            return own, said
         crop = room // self.stride * self.stride
         if crop <= 2 * self.margin or self._too_narrow(crop):
             raise InputError(
                 f"a picture with room for crops of side {room} only is too small to learn from; "
                 "enlarge it, or hide less of it"
             )
-        said = f"cut down to {crop}, the smallest picture has room for a side of {room}"
-        return dataclasses.replace(own, crop=crop), [f"--crop {self.crop}: {said}"]
+        words = f"cut down to {crop}, the smallest picture has room for a side of {room}"
+        return dataclasses.replace(own, crop=crop), [*said, f"--crop {self.crop}: {words}"]
 
     def _octaves(self, room: int, coarse: float) -> int:
         """As many as there are coarser pictures large enough to learn from, or as asked.

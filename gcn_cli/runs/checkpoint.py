@@ -28,10 +28,11 @@ from gcn_cli.model.period import Periods
 from gcn_cli.model.spec import parse_layers
 from gcn_cli.version import VERSION
 
-FORMAT = 10
+FORMAT = 11
 # 4 lacks what was asked for, where that was cut down; 5 lacks maps; 6 lacks patterns; 7 lacks the
-# mean of aligned pictures; 8 lacks coarser ladders; in 9 these have all layers
-READABLE = (4, 5, 6, 7, 8, 9, 10)
+# mean of aligned pictures; 8 lacks coarser ladders; in 9 these have all layers; in 10 their option
+# has another name, and the finest ladder had its part of a batch only
+READABLE = (4, 5, 6, 7, 8, 9, 10, 11)
 
 MEAN = "spectrum.middle"  # of aligned pictures, in a ladder's state
 
@@ -53,6 +54,7 @@ class Checkpoint:
     maps: tuple[Map, ...] = (Map(),)  # what pictures the channels are
     periods: Periods = (None, None)  # down and across, where the pattern is regular
     pattern: Pattern | None = None  # what repeats itself exactly, in units of the model
+    learned_alike: bool = True  # as this gcn learns, so that it can go on
 
     @property
     def config(self) -> Config:
@@ -135,8 +137,7 @@ def _assemble(
     written = description["config"]
     if description["format"] < 9 and "depth" in written:
         written = {**written, "octaves": 1}  # there was one ladder
-    coarser = _coarser_layers(description)
-    config = from_json(written | coarser)
+    config = from_json(_with_octave_layers(written, description))
     height, width = description["image_size"]
     layers = parse_layers(description["layers"])
     with torch.device("meta"):  # before memory is taken for what a damaged file asks for
@@ -169,18 +170,21 @@ def _assemble(
             for name, tensor in tensors.items()
             if name.startswith(("learner.", "model."))
         },
-        asked=None if asked is None else from_json(asked | coarser),
+        asked=None if asked is None else from_json(_with_octave_layers(asked, description)),
         periods=_periods(description.get("periods", (None, None))),
         pattern=_pattern(description.get("pattern"), tensors, family.config.bands),
+        learned_alike=description["format"] > 10 or written.get("octaves", 1) == 1,
     )
 
 
-def _coarser_layers(description: dict[str, Any]) -> dict[str, int]:
-    """What the config of an older file of several ladders lacks: they had all layers."""
-    written = description["config"]
-    if description["format"] != 9 or written.get("octaves", 1) == 1:
-        return {}
-    return {"coarser_layers": len(parse_layers(written["layers"]))}
+def _with_octave_layers(written: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+    """A config of a file with its layers of several ladders, in the name that they have now."""
+    made = dict(written)
+    if description["format"] == 10 and "coarser_layers" in made:
+        made["octave_layers"] = made.pop("coarser_layers")
+    if description["format"] == 9 and description["config"].get("octaves", 1) > 1:
+        made["octave_layers"] = len(parse_layers(description["config"]["layers"]))
+    return made
 
 
 def _described(one: Map) -> dict[str, Any]:

@@ -153,6 +153,8 @@ def _check_same(run: Path | None, saved: Checkpoint, config: Config, pictures: s
             raise InputError(f"{run}: trained with {was}; {remedy}")
     if saved.data_digest != pictures:
         raise InputError(f"{run}: trained on other pictures; {remedy}")
+    if not saved.learned_alike:
+        raise InputError(f"{run}: its ladders had other batches, in an older gcn; {remedy}")
 
 
 def digest_of(pictures: Sequence[Tensor]) -> str:

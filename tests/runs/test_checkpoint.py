@@ -104,28 +104,33 @@ def test_a_file_of_format_7_has_no_mean_of_aligned_pictures(tmp_path: Path) -> N
     assert gcn_cli.train(pictures, output=tmp_path, **settings).complete
 
 
-def test_in_files_of_format_9_coarser_ladders_have_all_layers(tmp_path: Path) -> None:
-    """Such a run goes on where that is asked for; by default it would be another model."""
+@pytest.mark.parametrize("version", [9, 10])
+def test_older_files_of_several_ladders_are_sampled_but_not_gone_on_with(
+    tmp_path: Path, version: int
+) -> None:
+    """In format 9 coarser ladders had all layers; in 10 the option had another name."""
     generator = torch.Generator().manual_seed(0)
     picture = 255 * torch.rand(3, 64, 64, generator=generator)
     settings: dict[str, Any] = {
         "layers": "4@3," * 6 + "4@3", "crop": 32, "margin": 2, "octaves": 2, "batch_size": 2,
-        "iterations": 2, "device": "cpu", "precision": "float32",
+        "iterations": 2, "device": "cpu", "precision": "float32", "octave_layers": 7,
     }  # fmt: skip
-    gcn_cli.train(picture, output=tmp_path, should_stop=lambda: True, coarser_layers=7, **settings)
+    gcn_cli.train(picture, output=tmp_path, **settings)
     path = tmp_path / "model.safetensors"
     with safe_open(path, framework="pt") as file:
-        description = json.loads(file.metadata()["gcn"]) | {"format": 9}
+        description = json.loads(file.metadata()["gcn"]) | {"format": version}
         kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for written in (description["config"], description["asked"]):
-        del written["coarser_layers"]
+        layers = written.pop("octave_layers")
+        if version == 10:
+            written["coarser_layers"] = layers
     save_file(kept, path, metadata={"gcn": json.dumps(description)})
     loaded = checkpoint.load(path).family.net
     assert isinstance(loaded, LadderNet)
     assert [len(net.layers) for net in loaded.octaves()] == [7, 7]
-    with pytest.raises(InputError, match="trained with --coarser-layers 7, not 6"):
+    with pytest.raises(InputError, match="other batches, in an older gcn; use --overwrite"):
         gcn_cli.train(picture, output=tmp_path, **settings)
-    assert gcn_cli.train(picture, output=tmp_path, coarser_layers=7, **settings).complete
+    assert gcn_cli.train(picture, output=tmp_path, overwrite=True, **settings).complete
 
 
 OLD = Path(__file__).parent.parent / "data" / "format4"

@@ -57,7 +57,7 @@ class LadderFamily:
             rectifier=Rectifier(config.smoothness, config.exact_gates),
             head_for=image_size if config.head else None,
             octaves=config.octaves or 1,
-            coarser_layers=config.coarser_layers,
+            coarser_layers=config.octave_layers,
         )
         return cls(config, net)
 

@@ -38,7 +38,7 @@ from gcn_cli.model.spec import Lattice
 from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.noise import named_generator
 
-FEWEST = 2  # images of a ladder in an iteration
+FEWEST = 2  # images of a coarser ladder in an iteration
 
 
 class OctavesLearner:
@@ -95,10 +95,11 @@ class OctavesLearner:
     ) -> LadderLearner:
         """The learner of one ladder, below those that there are; its filters drawn."""
         lowest, highest = ranges[number]
-        # Narrower crops, more of them.
-        narrower = self.observed.image_size[0] / batches.image_size[0]
-        own = max(FEWEST, round(batches.batch_size * self.shares[number]))
-        batches.batch_size = round(own * narrower)
+        if number:
+            # Narrower crops, more of them.
+            narrower = self.observed.image_size[0] / batches.image_size[0]
+            own = max(FEWEST, round(batches.batch_size * self.shares[number]))
+            batches.batch_size = round(own * narrower)
         config = replace(
             self.asked,
             octaves=1,

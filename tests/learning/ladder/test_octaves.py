@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gcn_cli.config import LadderConfig
-from gcn_cli.config.ladder import USUAL, USUAL_TOGETHER
+from gcn_cli.config.ladder import LADDER_LAYERS, USUAL, USUAL_TOGETHER
 from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.chains import Above, LadderChains
 from gcn_cli.learning.ladder.coarser import (
@@ -23,7 +23,7 @@ from gcn_cli.learning.ladder.coarser import (
     level_ranges,
 )
 from gcn_cli.learning.ladder.learner import REFINED_RATE
-from gcn_cli.learning.ladder.octaves import OctavesLearner
+from gcn_cli.learning.ladder.octaves import FEWEST, OctavesLearner
 from gcn_cli.learning.setup import build, make_learner
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.octaves import pooled, take_details_
@@ -146,6 +146,15 @@ def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
     assert learner(replace(SMALL, learner="denoise")).turns == [24]
 
 
+def test_full_resolution_has_the_whole_batch_and_coarser_ladders_their_part() -> None:
+    made = learner(replace(SMALL, batch_size=12))
+    sizes = [one.observed.batch_size for one in made.learners]
+    narrower = [16 / one.observed.image_size[0] for one in made.learners]
+    parts = [round(12 * share) for share in made.shares]
+    assert sizes == [12, *(round(parts[k] * narrower[k]) for k in (1, 2))]
+    assert min(one.observed.batch_size for one in learner().learners) == FEWEST
+
+
 def test_of_coarser_ladders_all_of_a_crop_counts() -> None:
     """What does not count is free for the likelihood to tell crops by, and D there runs away."""
     made = learner()
@@ -262,3 +271,11 @@ def test_large_pictures_have_several_ladders_unless_most_of_them_is_detail() -> 
         assert settled.iterations == (USUAL if count == 1 else USUAL_TOGETHER)
         assert bool(said) == (count > 1)
     assert LadderConfig(octaves=2).settled(1024, 3, 0.1, on_gpu=False)[0].octaves == 2
+
+
+def test_several_ladders_have_the_lowest_layers_only() -> None:
+    for octaves, layers in ((1, LADDER_LAYERS), (3, LADDER_LAYERS[:6])):
+        settled, _ = LadderConfig(octaves=octaves).settled(512, 3, 0.9, on_gpu=False)
+        assert settled.layers == layers
+    wider, _ = LadderConfig(octaves=3, octave_layers=8).settled(512, 3, 0.9, on_gpu=False)
+    assert wider.layers == LADDER_LAYERS[:8]

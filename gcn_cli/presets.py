@@ -45,7 +45,7 @@ PRESETS: dict[str, Config] = {
 PRESET_NOTES = {
     "default": "one texture, some two minutes of two processor cores",
     "quick": "the same in little more than a minute, with a smaller receptive field",
-    "best": "one texture of 384 pixels or more, things truer, some @@ minutes",
+    "best": "one texture of 384 pixels or more, things truer, seven to eight minutes",
     "object": "a folder of aligned objects",
     "paper-texture": "published, one texture image, three stages",
     "paper-codebook": "published, one image of objects that are not aligned",

@@ -59,8 +59,8 @@ class LadderConfig(Checked):
     )
     octaves: int | None = value(
         None,
-        "ladders, at 1, 1/2, 1/4 ... of the resolution, of which the coarser settle large things; "
-        "each has its part of --batch-size, two images at least; 0 lets the pictures' size decide",
+        "ladders, at 1, 1/2, 1/4 ... of the resolution, of which the coarser settle large things, "
+        "with their part of --batch-size, two at least; 0 lets the pictures' size decide",
         low=1,
         high=8,
     )
@@ -165,8 +165,8 @@ class LadderConfig(Checked):
             coarsest = f"the coarsest at 1/{2 ** (octaves - 1)} of the resolution"
             said.append(f"{octaves} ladders, {coarsest} (--octaves)")
         elif self.crop is not None and (self.batch_size or 0) > USUAL_IMAGES:
-            words = f"of one ladder, more than {USUAL_IMAGES} made two pictures of three worse"
-            said.append(f"--batch-size {self.batch_size}: {words}")
+            words = f"of one ladder, more than {USUAL_IMAGES} made two of three pictures worse"
+            said.append(f"--batch-size {self.batch_size}: {words}; use {USUAL_IMAGES}")
         if self.crop is None or room >= self.crop:
             return own, said
         crop = room // self.stride * self.stride

@@ -29,6 +29,7 @@ from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.octaves import pooled, take_details_
 from gcn_cli.model.ladder.spectrum import Spectrum
 from gcn_cli.model.spec import parse_layers
+from gcn_cli.presets import PRESETS
 from tests.learning.driving import run
 
 SMALL = LadderConfig(
@@ -279,3 +280,11 @@ def test_several_ladders_have_the_lowest_layers_only() -> None:
         assert settled.layers == layers
     wider, _ = LadderConfig(octaves=3, octave_layers=8).settled(512, 3, 0.9, on_gpu=False)
     assert wider.layers == LADDER_LAYERS[:8]
+
+
+def test_many_images_of_one_ladder_are_warned_of() -> None:
+    best = PRESETS["best"]
+    assert isinstance(best, LadderConfig)
+    for config, room, expected in ((best, 256, True), (best, 512, False), (SMALL, 64, False)):
+        _, said = config.settled(room, 3, 0.9, on_gpu=False)
+        assert any(line.startswith("--batch-size 12: of one ladder") for line in said) == expected

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 # Newton-Schulz iteration that pulls singular values into about 0.7..1.2 (coefficients by Jordan).
 _CUBIC, _QUINTIC, _LINEAR = -4.7750, 2.0315, 3.4445
 _ROUNDS = 5
+# Momentum of filters that no image moves any more fades into numbers that processors compute with
+# some hundred times as slowly (subnormal ones, as squares soon are); less than this is nothing.
+_NOTHING = 1e-20
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
@@ -73,8 +76,9 @@ class Muon(torch.optim.Optimizer):
         kept = self.state[parameter]
         if "momentum" not in kept:
             kept["momentum"] = torch.zeros_like(parameter)
-        kept["momentum"].lerp_(gradient, 1 - momentum)
-        ahead = gradient.lerp(kept["momentum"], momentum).flatten(1)
+        followed = kept["momentum"].lerp_(gradient, 1 - momentum)
+        torch.hardshrink(followed, _NOTHING, out=followed)
+        ahead = gradient.lerp(followed, momentum).flatten(1)
         rows, columns = ahead.shape
         step = orthogonalise(ahead)
         parameter.sub_(step.view_as(parameter), alpha=rate * max(1.0, rows / columns) ** 0.5)

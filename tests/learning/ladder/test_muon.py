@@ -46,3 +46,15 @@ def test_decay_shrinks_by_its_share_of_the_rate() -> None:
     weight.grad = torch.zeros(2, 3)
     optimiser.step()
     torch.testing.assert_close(weight.detach(), torch.full((2, 3), 0.95))
+
+
+def test_what_a_dead_filter_keeps_of_its_momentum_ends() -> None:
+    """It would fade into subnormal numbers, with which long trainings took twice the time."""
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    optimiser = Muon([weight], lr=0.1)
+    for step in range(500):
+        weight.grad = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0] if step == 0 else [0.0] * 3])
+        optimiser.step()
+    kept = optimiser.state[weight]["momentum"]
+    assert torch.equal(kept[1], torch.zeros(3))
+    torch.testing.assert_close(kept[0], torch.tensor([1.0, 2.0, 3.0]))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 # Newton-Schulz iteration that pulls singular values into about 0.7..1.2 (coefficients by Jordan).
 _CUBIC, _QUINTIC, _LINEAR = -4.7750, 2.0315, 3.4445
 _ROUNDS = 5
-# Momentum of filters that no image moves any more fades into numbers that processors compute with
-# some hundred times as slowly (subnormal ones, as squares soon are); less than this is nothing.
+# Momentum of filters that no image moves any more fades into subnormal numbers, its squares sooner:
+# processors are slow with them. Less than this is nothing.
 _NOTHING = 1e-20
 
 

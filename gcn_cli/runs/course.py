@@ -4,6 +4,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from gcn_cli.config.ladder import USUAL_IMAGES
+
 if TYPE_CHECKING:
     from gcn_cli.runs.training import Training
 
@@ -44,6 +46,19 @@ class Course:
             and chosen < self.most
             and training.learner.iterations == self.most
         ):
-            log.info("some %d iterations fit into the time, of %d", chosen, self.most)
+            log.info(
+                "some %d iterations fit into the time, of %d%s",
+                chosen,
+                self.most,
+                _remedy(training),
+            )
         training.set_length(chosen)
         self.next = iteration + max(FIRST, chosen // REVISIONS)
+
+
+def _remedy(training: "Training") -> str:
+    """What leaves time for more of them, if anything does: so few of many images lose more."""
+    images = training.learner.config.batch_size or 0
+    if not training.asked.texture_ladder or images <= USUAL_IMAGES:
+        return ""
+    return f"; --batch-size {USUAL_IMAGES}, not {images}, leaves time for more, and samples gain"

@@ -100,7 +100,7 @@ def scored(net: LadderNet, z: Tensor, level: Tensor, shares: Tensor) -> object:
 
 def learned(net: LadderNet, x: Tensor, level: Tensor, times: Tensor) -> object:
     prepared = prepare(net, torch.float32)
-    return denoising_loss(net, x, 0.5 * x, level, times, margin=2, prepared=prepared)
+    return denoising_loss(net, x, 0.5 * x, level, lambda _: times, margin=2, prepared=prepared)
 
 
 def work(name: str) -> tuple[torch.nn.Module, Function, int]:

@@ -1,5 +1,6 @@
 """Trainings planned to fit into a time, against a clock that the test turns."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,3 +67,15 @@ def test_given_iterations_are_not_planned(monkeypatch: pytest.MonkeyPatch) -> No
     model = gcn.train(picture(), max_time=20.0, iterations=300, on_step=clock.note, **LADDER)
     assert model.config.iterations == 300
     assert 20 <= len(model.history) <= 21
+
+
+@pytest.mark.parametrize(("images", "said"), [(2, False), (12, True)])
+def test_where_many_images_leave_time_for_few_iterations_fewer_are_named(
+    images: int, said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock(monkeypatch, 0.1, 0.22)
+    config = {**LADDER, "batch_size": images}
+    with caplog.at_level(logging.INFO, logger="gcn_cli"):
+        gcn.train(picture(), max_time=5.0, on_step=clock.note, **config)
+    (words,) = (line for line in caplog.messages if "fit into the time" in line)
+    assert ("--batch-size 4, not 12, leaves time for more" in words) == said

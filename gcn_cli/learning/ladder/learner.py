@@ -7,7 +7,6 @@ maximum likelihood too (`refinement`).
 
 import copy
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,6 +28,7 @@ from gcn_cli.learning.state import below
 from gcn_cli.learning.trainer import Metrics
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.double_pass import score_gradient
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import prepare
 from gcn_cli.model.pattern import Pattern
@@ -118,35 +118,30 @@ class LadderLearner:
         mine = slice(0, 1) if idle else own
         counted = counted_share(mask, len(clean), mine, self.config.margin)
         compared: tuple[Tensor, ...] = ()
-        bands: list[int | None] = []
-        weight = 0.0
         if refinement:
-            counts, bands = refinement.counts(level), refinement.bands()
-            weight = refinement.weight * statistics.fmean(refinement.say())
+            counts, walking = refinement.counts(level), refinement.chains.walking()
             crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
-            shares = refinement.shares(level) / counted
+            shares = refinement.weight * counts / counted
             compared = (shares[mine], crops[mine], images[mine])
         seen = known if mask is None else known[mine]
         loss, differences, gradients, means = self._evaluate(
             clean[mine], drawn[mine], level[mine], seen, *compared
         )
         loss = self._added_up(loss, gradients, 0 * counted if idle else counted)
-        spread, gap = loss.new_ones(1), loss.new_zeros(())
+        spread, gap, weight = loss.new_ones(1), loss.new_zeros(()), loss.new_zeros(())
         if refinement and means is not None:
             if idle:
                 differences, means = differences[:0], means[:0]
             differences = self.ranks.gathered(differences, len(clean))
             gap = (counts * differences).sum()
+            weight = refinement.weight * (walking * refinement.slope(differences)).mean()
             refinement.chains.advance(self.ranks.gathered(means, len(clean)))
             spread = refinement.chains.spread()
         self._descend(gradients, iteration)
-        told = torch.stack([loss, gap, spread.min(), spread.max()])
         # At once: each look waits for the device.
-        numbers = torch.cat([told, differences.to(told)]).tolist()
-        check_course(iteration, *numbers[:4])
-        if refinement:
-            refinement.note(bands, numbers[4:])
-        return {"loss": numbers[0], "gap": numbers[1], "likelihood": weight}
+        told = torch.stack([loss, gap, spread.min(), spread.max(), weight]).tolist()
+        check_course(iteration, *told[:4])
+        return {"loss": told[0], "gap": told[1], "likelihood": told[4]}
 
     def _added_up(self, loss: Tensor, gradients: dict[str, Tensor], counted: Tensor) -> Tensor:
         """The loss of all ranks; gradients are added up in place.
@@ -177,15 +172,19 @@ class LadderLearner:
         if self.refinement is None or not compared:
             loss, _, gradients = learn(margin=margin, prepared=prepared)
             return loss, loss.new_zeros(len(clean)), gradients, None
-        shares, crops, images = compared
-        loss, scores, gradients = learn(-shares, margin=margin, prepared=prepared)
-        assert scores is not None
-        scores_there, gradients_there, means = self.refinement.synthesised(
-            prepared, crops, level, shares, images
+        refinement, (shares, crops, images) = self.refinement, compared
+        scores_there, up = refinement.scores(prepared, crops, level)
+        loss, scores, gradients = learn(
+            lambda own: -shares * refinement.slope(own - scores_there),
+            margin=margin,
+            prepared=prepared,
         )
-        for name, gradient in gradients_there.items():
+        assert scores is not None
+        differences = scores - scores_there
+        counted = shares * refinement.slope(differences)
+        for name, gradient in score_gradient(net, up, counted).items():
             gradients[name] += gradient
-        return loss, scores - scores_there, gradients, means
+        return loss, differences, gradients, refinement.means(prepared, images, level)
 
     @property
     def course(self) -> Course:

@@ -3,6 +3,7 @@
 loss = mean over images and levels of |D_s(I + s Z) - I|^2 (s^2 + 1) / s^2.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ class Denoised(NamedTuple):
 
     loss: Tensor
     scores: Tensor | None  # F of the noisy images (N,), where `times` was given
-    gradients: dict[str, Tensor]  # of loss + sum of `times` F, by parameter name
+    gradients: dict[str, Tensor]  # of the loss, and of F as `times` says, by parameter name
 
 
 @torch.no_grad()
@@ -28,7 +29,7 @@ def denoising_loss(
     clean: Tensor,
     drawn: Tensor,
     level: Tensor,
-    times: Tensor | None = None,
+    times: Callable[[Tensor], Tensor] | None = None,
     *,
     known: Tensor | None = None,
     margin: int,
@@ -37,8 +38,8 @@ def denoising_loss(
     """The loss at levels (N,) with standard noise `drawn`, and its parameter gradients.
 
     `prepared` are the parameters of `net` as they are now. Residuals within `margin` of the border,
-    and where `known` (N, 1, H, W) is 0, do not count. With `times` (N,) the gradients are of the
-    loss and of the sum of `times` F.
+    and where `known` (N, 1, H, W) is 0, do not count. `times` says of F of the noisy
+    images (N,) what each counts beside the loss: its gradient so many times, (N,).
     """
     noise = level[:, None, None, None]
     sigma = (noise.square() + 1).sqrt()
@@ -57,8 +58,10 @@ def denoising_loss(
     # v = dloss / d grad F; brought to one for narrow number formats, and back after.
     along = 2 * error * counted / outward
     largest = along.abs().max().clamp_min(1e-30)
-    scores = None if times is None else total(net, up)
-    beside = None if times is None else times / largest
+    scores, beside = None, None
+    if times is not None:
+        scores = total(net, up)
+        beside = times(scores) / largest
     gradients = directional_gradient(net, up, down, along / largest, beside)
     return Denoised(loss, scores, {name: g * largest for name, g in gradients.items()})
 

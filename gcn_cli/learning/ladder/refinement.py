@@ -9,13 +9,12 @@ Algorithm 1, at all levels at once, with chains that walk down the ladder:
 F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
 errors of all levels above and, with one step a level, has no time left to mend them. Where chains
 cannot follow, F would learn to tell them from data ever better, and denoising and samples would
-break. So what is maximised is not the gap of the two means but gap - gap^3 / (3 LARGEST_GAP^2),
-in each band of levels by itself: under a bound on the mean of all a single band could run away.
-That bound is for up to BOUNDED chains; of more, each may be as far from its data as one of so many.
+break: what is learned by heart has an F that no chain reaches, and of a step that goes too far, a
+steeper F makes one that goes further. So what is maximised is not the gap of each image's two F,
+but gap - gap^3 / (3 LARGEST_GAP^2), and nothing beyond LARGEST_GAP.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -23,9 +22,8 @@ from torch import Tensor
 
 from gcn_cli.learning.ladder.chains import Above, LadderChains
 from gcn_cli.model.ladder.denoiser import denoise_each
-from gcn_cli.model.ladder.double_pass import score_gradient
 from gcn_cli.model.ladder.net import LadderNet
-from gcn_cli.model.ladder.passes import Prepared, ascend, total
+from gcn_cli.model.ladder.passes import Ascent, Prepared, ascend, total
 from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.spec import Lattice
 from gcn_cli.sampling.pattern import fits
@@ -33,10 +31,7 @@ from gcn_cli.sampling.pattern import fits
 CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
 WAY = math.log(100 / 0.03)  # of these, in log s; ladders with less of a way have less steps
-BANDS = 8  # parts of it
-LARGEST_GAP = 0.02  # in F a value of all chains: where these follow F it stays well under that
-BOUNDED = 4  # chains; a bound that grew with their number would let many run away
-GAP_MEMORY = 0.8  # of a band's running mean, from one chain in it to the next
+LARGEST_GAP = 0.08  # in F a value: where a chain follows F it stays well under that
 MOST_BENT_LEARNED = 0.05  # of a period, in chains: the likelihood would learn that it is wrong
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
 
@@ -61,7 +56,7 @@ class Refinement:
         """`count` chains to compare with images of `size`; `weight` is that of the gradient.
 
         `noise_range` is the lowest and the highest level, `above` where chains come from, `pattern`
-        what they follow, where it fits; `largest_gap` is the bound on the gap.
+        what they follow, where it fits; `largest_gap` is the bound on the gap of each.
         """
         self.net, self.size = net, size
         stride = net.total_stride
@@ -69,10 +64,9 @@ class Refinement:
         canvas = [-(-(side + around) // stride) * stride for side in size]
         if pattern is not None and not fits(pattern, canvas, MOST_BENT_LEARNED):
             pattern = None
-        self.weight, self.values = weight, count * net.channels * size[0] * size[1]
+        self.weight, self.values = weight, net.channels * size[0] * size[1]
         share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WAY)
-        self.gaps = [0.0] * max(2, round(BANDS * share))  # running means, the highest levels first
-        self.largest_gap = largest_gap * min(1.0, BOUNDED / count)
+        self.largest_gap = largest_gap
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),
@@ -85,61 +79,40 @@ class Refinement:
             device=device,
         )
 
-    def note(self, bands: Sequence[int | None], differences: Sequence[float]) -> None:
-        """Take down by how much F of each noisy image was above that of its chain.
+    def slope(self, differences: Tensor) -> Tensor:
+        """Of the objective, 0 to 1, where F of noisy images is so much above that of chains: (N,).
 
-        `bands` are those of the chains at that time. What leaps counts as 1.4 times the largest.
+        Gradients are multiplied by it. A chain of which F is the higher one learns to the full.
         """
-        for band, difference in zip(bands, differences, strict=True):
-            if band is not None:
-                bounded = min(max(difference / self.values, 0.0), 2**0.5 * self.largest_gap)
-                self.gaps[band] += (1 - GAP_MEMORY) * (bounded - self.gaps[band])
-
-    def bands(self) -> list[int | None]:
-        """Which part of the way each chain is in, from the highest levels on; None: it waits."""
-        return self.chains.bands(len(self.gaps))
-
-    def say(self) -> list[float]:
-        """What each chain's gradient is multiplied by, in -1..1: the slope of the objective.
-
-        0 of chains that wait.
-        """
-        return [
-            0.0 if k is None else 1 - (self.gaps[k] / self.largest_gap) ** 2 for k in self.bands()
-        ]
+        gap = differences.clamp_min(0) / self.values
+        return (1 - (gap / self.largest_gap).square()).clamp_min(0)
 
     def counts(self, level: Tensor) -> Tensor:
         """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""
         squared = level.square()
         telling = squared / (squared + SETTLED_LEVEL**2)
-        return self.chains.walking() * telling / self.values
+        return self.chains.walking() * telling / (self.values * len(level))
 
-    def shares(self, level: Tensor) -> Tensor:
-        """What F of a chain, and minus F of a noisy image, counts in the loss at levels (N,)."""
-        return self.weight * level.new_tensor(self.say()) * self.counts(level)
-
-    def synthesised(
-        self, prepared: Prepared, crops: Tensor, level: Tensor, shares: Tensor, images: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """F of crops of the chains (N,), its gradients weighted with `shares`, D of whole chains.
+    def scores(self, prepared: Prepared, crops: Tensor, level: Tensor) -> tuple[Tensor, Ascent]:
+        """F of crops of the chains (N,), and the way up to it, for its gradient.
 
         `prepared` are the parameters as they are now, `level` is where the chains are, (N,).
-        Chains are to `advance` with D.
         """
-        net, sigma = self.net, (level.square() + 1).sqrt()[:, None, None, None]
-        up = ascend(net, crops / sigma, level.log(), prepared, learning=True)
-        scores, gradients = total(net, up), score_gradient(net, up, shares)
-        if net.image_size is None:
+        sigma = (level.square() + 1).sqrt()[:, None, None, None]
+        up = ascend(self.net, crops / sigma, level.log(), prepared, learning=True)
+        return total(self.net, up), up
+
+    def means(self, prepared: Prepared, images: Tensor, level: Tensor) -> Tensor:
+        """D of whole chains, which are to `advance` with it: (N, C, H, W)."""
+        if self.net.image_size is None:
             # On a torus, as textures are made: no border, where a ladder has learned nothing.
             prepared = replace(prepared, lattice=Lattice.CIRCULAR)
-        return scores, gradients, denoise_each(net, images, level, prepared)
+        return denoise_each(self.net, images, level, prepared)
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""
-        return {**self.chains.state(), "gap": torch.tensor(self.gaps, dtype=torch.float64)}
+        return self.chains.state()
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
         self.chains.load_state(state)
-        # Up to format 7 there was one for all.
-        self.gaps = state["gap"].expand(len(self.gaps)).tolist()

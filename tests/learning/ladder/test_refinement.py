@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from gcn_cli.learning.ladder.loss import denoising_loss
-from gcn_cli.learning.ladder.refinement import BOUNDED, LARGEST_GAP, SETTLED_LEVEL, Refinement
+from gcn_cli.learning.ladder.refinement import LARGEST_GAP, SETTLED_LEVEL, Refinement
 from gcn_cli.model.ladder.denoiser import fast_denoiser
+from gcn_cli.model.ladder.double_pass import score_gradient
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import prepare
 from gcn_cli.model.ladder.rectifier import Rectifier
@@ -43,10 +44,9 @@ def advance(ours: Refinement) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """What a training step asks of the chains, and does with them."""
     chains, level = ours.chains, ours.chains.levels()
     prepared = prepare(ours.net, torch.float64)
-    scores, gradients, means = ours.synthesised(
-        prepared, chains.crops(SIZE), level, ours.shares(level), chains.images
-    )
-    chains.advance(means)
+    scores, up = ours.scores(prepared, chains.crops(SIZE), level)
+    gradients = score_gradient(ours.net, up, ours.weight * ours.counts(level))
+    chains.advance(ours.means(prepared, chains.images, level))
     return scores, gradients
 
 
@@ -65,7 +65,8 @@ def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
     learn = partial(denoising_loss, net, clean, drawn, level)
     prepared = prepare(net, torch.float64)
     plain = learn(margin=0, prepared=prepared)
-    both = learn(-ours.shares(level), margin=0, prepared=prepared)
+    shares = -ours.weight * ours.counts(level)
+    both = learn(lambda scores: shares, margin=0, prepared=prepared)
     places = ours.chains.places.get_state()
     pieces = ours.chains.crops(SIZE)
     ours.chains.places.set_state(places)
@@ -107,70 +108,25 @@ def test_chains_wander_on_a_torus_and_the_ladder_keeps_its_border() -> None:
 def test_a_chain_that_waits_counts_on_neither_side() -> None:
     net = ladder()
     ours = refinement(net, 1.0)
-    shares = ours.shares(ours.chains.levels())
-    assert float(shares[0]) > 0
-    assert float(shares[1]) == 0
+    counts = ours.counts(ours.chains.levels())
+    assert float(counts[0]) > 0
+    assert float(counts[1]) == 0
     scores, gradients = advance(ours)
     assert bool(torch.isfinite(scores).all())
     assert any(bool(g.any()) for g in gradients.values())
 
 
-def walking() -> Refinement:
-    """Two chains on their way, in different bands."""
+def test_the_gap_of_each_image_is_kept_from_growing() -> None:
+    """The slope is that of gap - gap^3 / (3 bound^2), of nothing beyond, of gap below 0."""
     ours = refinement(ladder(), 1.0)
-    for _ in range(12):
-        advance(ours)
-    assert len({*ours.bands()} - {None}) == 2
-    return ours
-
-
-def test_the_gap_is_kept_from_growing() -> None:
-    """Full say without a gap, none at the largest, and the reverse beyond it."""
-    ours = walking()
-    bands, full = ours.bands(), ours.shares(ours.chains.levels())
-    for gap, say in ((LARGEST_GAP / 2, 0.75), (LARGEST_GAP, 0.0), (50.0, -1.0), (0.0, 1.0)):
-        for _ in range(300):
-            ours.note(bands, [gap * ours.values] * 2)
-        assert ours.say() == pytest.approx([say] * 2, abs=1e-4)
-        torch.testing.assert_close(ours.shares(ours.chains.levels()), full * say, rtol=0, atol=1e-6)
-
-
-def test_a_level_that_runs_away_is_held_and_the_others_go_on() -> None:
-    ours = walking()
-    for _ in range(300):
-        ours.note(ours.bands(), [LARGEST_GAP * ours.values, 0.0])
-    assert ours.say() == pytest.approx([0.0, 1.0], abs=1e-4)
-
-
-def test_more_chains_do_not_loosen_the_bound() -> None:
-    """Up to so many it is on the mean of all; beyond, a chain may be no further from its data."""
-    values = 3 * SIZE[0] * SIZE[1]
-    for count in (2, BOUNDED, 2 * BOUNDED, 5 * BOUNDED):
-        ours, furthest = refinement(ladder(), 1.0, count), min(count, BOUNDED) * LARGEST_GAP
-        for _ in range(300):
-            ours.note([0] * count, [furthest * values] * count)
-        assert ours.say()[0] == pytest.approx(0.0, abs=1e-4)
-
-
-def test_the_way_down_is_in_bands_and_waiting_chains_are_in_none() -> None:
-    ours = refinement(ladder(), 1.0)
-    assert ours.bands()[1] is None
-    assert ours.say()[1] == 0
-    seen = []
-    for _ in range(ours.chains.steps):
-        seen.append(ours.bands()[0])
-        advance(ours)
-    assert seen == sorted(seen, key=lambda band: -1 if band is None else band)
-    assert {0, len(ours.gaps) - 1} <= set(seen)
-    before = list(ours.gaps)
-    ours.note([None, None], [1e9, 1e9])
-    assert ours.gaps == before
-
-
-def test_a_state_of_one_gap_for_all_levels_is_taken_up() -> None:
-    ours = refinement(ladder(), 1.0)
-    ours.load_state(ours.state() | {"gap": torch.tensor(0.01, dtype=torch.float64)})
-    assert ours.gaps == [0.01] * len(ours.gaps)
+    shares = torch.tensor([-50.0, -0.3, 0.0, 0.5, 0.9, 1.0, 1.1, 50.0], dtype=torch.float64)
+    gaps = (shares * LARGEST_GAP).requires_grad_()
+    bounded = gaps.clamp(max=LARGEST_GAP)
+    objective = torch.where(gaps > 0, bounded - bounded**3 / (3 * LARGEST_GAP**2), gaps)
+    (expected,) = torch.autograd.grad(objective.sum(), gaps)
+    found = ours.slope(gaps.detach() * 3 * SIZE[0] * SIZE[1])
+    torch.testing.assert_close(found, expected)
+    assert found.tolist() == pytest.approx([1, 1, 1, 0.75, 0.19, 0, 0, 0])
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ Algorithm 1, at all levels at once, with chains that walk down the ladder:
 F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
 errors of all levels above and, with one step a level, has no time left to mend them. Where chains
 cannot follow, F would learn to tell them from data ever better, and denoising and samples would
-break: what is learned by heart has an F that no chain reaches, and of a step that goes too far, a
-steeper F makes one that goes further. So what is maximised is not the gap of each image's two F,
-but gap - gap^3 / (3 LARGEST_GAP^2), and nothing beyond LARGEST_GAP.
+break. So of each image's gap g between the two F what is maximised is g - g^3 / (3 LARGEST_GAP^2),
+and beyond LARGEST_GAP no more than that: so far apart are what is learned by heart and any chain.
+From TOO_FAR times LARGEST_GAP on it falls: there a step of the chain went too far, and a steeper F
+would make one that goes further.
 """
 
 import math
@@ -32,6 +33,7 @@ CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
 WAY = math.log(100 / 0.03)  # of these, in log s; ladders with less of a way have less steps
 LARGEST_GAP = 0.08  # in F a value: where a chain follows F it stays well under that
+TOO_FAR = 2.0
 MOST_BENT_LEARNED = 0.05  # of a period, in chains: the likelihood would learn that it is wrong
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
 
@@ -80,12 +82,12 @@ class Refinement:
         )
 
     def slope(self, differences: Tensor) -> Tensor:
-        """Of the objective, 0 to 1, where F of noisy images is so much above that of chains: (N,).
+        """Of the objective, -1 to 1, where F of noisy images is so much above that of chains: (N,).
 
         Gradients are multiplied by it. A chain of which F is the higher one learns to the full.
         """
-        gap = differences.clamp_min(0) / self.values
-        return (1 - (gap / self.largest_gap).square()).clamp_min(0)
+        gap = differences.clamp_min(0) / (self.values * self.largest_gap)
+        return (1 - gap.square()).clamp_min(0) - (gap - TOO_FAR).clamp(0, 1)
 
     def counts(self, level: Tensor) -> Tensor:
         """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""

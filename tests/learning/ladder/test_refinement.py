@@ -117,16 +117,22 @@ def test_a_chain_that_waits_counts_on_neither_side() -> None:
 
 
 def test_the_gap_of_each_image_is_kept_from_growing() -> None:
-    """The slope is that of gap - gap^3 / (3 bound^2), of nothing beyond, of gap below 0."""
+    """The slope is that of gap - gap^3 / (3 bound^2), level from the bound on, of gap below 0."""
     ours = refinement(ladder(), 1.0)
-    shares = torch.tensor([-50.0, -0.3, 0.0, 0.5, 0.9, 1.0, 1.1, 50.0], dtype=torch.float64)
+    shares = torch.tensor([-50.0, -0.3, 0.0, 0.5, 0.9, 1.0, 1.1, 2.0], dtype=torch.float64)
     gaps = (shares * LARGEST_GAP).requires_grad_()
     bounded = gaps.clamp(max=LARGEST_GAP)
     objective = torch.where(gaps > 0, bounded - bounded**3 / (3 * LARGEST_GAP**2), gaps)
     (expected,) = torch.autograd.grad(objective.sum(), gaps)
-    found = ours.slope(gaps.detach() * 3 * SIZE[0] * SIZE[1])
+    found = ours.slope(gaps.detach() * ours.values)
     torch.testing.assert_close(found, expected)
     assert found.tolist() == pytest.approx([1, 1, 1, 0.75, 0.19, 0, 0, 0])
+
+
+def test_chains_that_went_too_far_are_brought_nearer_by_as_much_as_others_at_most() -> None:
+    ours = refinement(ladder(), 1.0)
+    gaps = torch.tensor([2.5, 3.0, 1e9]) * LARGEST_GAP
+    assert ours.slope(gaps * ours.values).tolist() == pytest.approx([-0.5, -1, -1], abs=1e-5)
 
 
 @pytest.mark.parametrize(

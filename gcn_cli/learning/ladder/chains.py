@@ -68,6 +68,13 @@ class LadderChains:
         """The noise deviation each chain is at, (N,); of a waiting one, where it would be."""
         return torch.tensor(self._levels()).to(self.images)
 
+    def bands(self, count: int) -> list[int | None]:
+        """In which of `count` equal parts of the way each chain is, from 0; None: it waits."""
+        return [
+            None if taken < 0 else min(count - 1, int(count * place / self.steps))
+            for taken, place in zip(self.taken, self._way(), strict=True)
+        ]
+
     def _way(self) -> list[float]:
         """Steps from the highest level to where each chain is."""
         return [

@@ -119,10 +119,9 @@ class LadderLearner:
         counted = counted_share(mask, len(clean), mine, self.config.margin)
         compared: tuple[Tensor, ...] = ()
         if refinement:
-            counts, walking = refinement.counts(level), refinement.chains.walking()
+            counts, shares = refinement.counts(level), refinement.shares(level)
             crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
-            shares = refinement.weight * counts / counted
-            compared = (shares[mine], crops[mine], images[mine])
+            compared = ((shares / counted)[mine], crops[mine], images[mine])
         seen = known if mask is None else known[mine]
         loss, differences, gradients, means = self._evaluate(
             clean[mine], drawn[mine], level[mine], seen, *compared
@@ -134,7 +133,9 @@ class LadderLearner:
                 differences, means = differences[:0], means[:0]
             differences = self.ranks.gathered(differences, len(clean))
             gap = (counts * differences).sum()
-            weight = refinement.weight * (walking * refinement.slope(differences)).mean()
+            said = shares * refinement.slope(differences) / counts.clamp_min(1e-30)
+            weight = said.mean()
+            refinement.note(differences)
             refinement.chains.advance(self.ranks.gathered(means, len(clean)))
             spread = refinement.chains.spread()
         self._descend(gradients, iteration)

@@ -12,7 +12,7 @@ cannot follow, F would learn to tell them from data ever better, and denoising a
 break. So of each image's gap g between the two F what is maximised is g - g^3 / (3 LARGEST_GAP^2),
 and beyond LARGEST_GAP no more than that: so far apart are what is learned by heart and any chain.
 From TOO_FAR times LARGEST_GAP on it falls: there a step of the chain went too far, and a steeper F
-would make one that goes further.
+would make one that goes further. Of aligned images the bound is on means (`gaps`).
 """
 
 import math
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.learning.ladder.chains import Above, LadderChains
+from gcn_cli.learning.ladder.gaps import BandGaps
 from gcn_cli.model.ladder.denoiser import denoise_each
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.passes import Ascent, Prepared, ascend, total
@@ -69,6 +70,9 @@ class Refinement:
         self.weight, self.values = weight, net.channels * size[0] * size[1]
         share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WAY)
         self.largest_gap = largest_gap
+        self.band_gaps: BandGaps | None = None
+        if net.image_size is not None:
+            self.band_gaps = BandGaps(share, largest_gap)
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),
@@ -84,8 +88,11 @@ class Refinement:
     def slope(self, differences: Tensor) -> Tensor:
         """Of the objective, -1 to 1, where F of noisy images is so much above that of chains: (N,).
 
-        Gradients are multiplied by it. A chain of which F is the higher one learns to the full.
+        Gradients are multiplied by it. A chain of which F is the higher one learns to the full. Of
+        aligned images 1: `shares` have theirs.
         """
+        if self.band_gaps is not None:
+            return torch.ones_like(differences)
         gap = differences.clamp_min(0) / (self.values * self.largest_gap)
         return (1 - gap.square()).clamp_min(0) - (gap - TOO_FAR).clamp(0, 1)
 
@@ -94,6 +101,27 @@ class Refinement:
         squared = level.square()
         telling = squared / (squared + SETTLED_LEVEL**2)
         return self.chains.walking() * telling / (self.values * len(level))
+
+    def shares(self, level: Tensor) -> Tensor:
+        """What F of a chain, and minus F of a noisy image, counts in the loss at levels (N,).
+
+        To be multiplied by `slope`.
+        """
+        shares = self.weight * self.counts(level)
+        if self.band_gaps is None:
+            return shares
+        return shares * level.new_tensor(self.band_gaps.slopes(self._bands(self.band_gaps)))
+
+    def note(self, differences: Tensor) -> None:
+        """Take down by how much F of each noisy image was above that of its chain, (N,).
+
+        Before chains `advance`.
+        """
+        if self.band_gaps is not None:
+            self.band_gaps.note(self._bands(self.band_gaps), (differences / self.values).tolist())
+
+    def _bands(self, gaps: BandGaps) -> list[int | None]:
+        return self.chains.bands(len(gaps.means))
 
     def scores(self, prepared: Prepared, crops: Tensor, level: Tensor) -> tuple[Tensor, Ascent]:
         """F of crops of the chains (N,), and the way up to it, for its gradient.
@@ -113,8 +141,12 @@ class Refinement:
 
     def state(self) -> dict[str, Tensor]:
         """Everything to go on as if never stopped."""
-        return self.chains.state()
+        if self.band_gaps is None:
+            return self.chains.state()
+        return {**self.chains.state(), "gap": self.band_gaps.state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
         self.chains.load_state(state)
+        if self.band_gaps is not None:
+            self.band_gaps.load_state(state["gap"])

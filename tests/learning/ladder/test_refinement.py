@@ -135,6 +135,26 @@ def test_chains_that_went_too_far_are_brought_nearer_by_as_much_as_others_at_mos
     assert ours.slope(gaps * ours.values).tolist() == pytest.approx([-0.5, -1, -1], abs=1e-5)
 
 
+def test_of_aligned_images_the_bound_is_on_means_over_chains() -> None:
+    net = LadderNet(parse_layers("4@5,4@3/2"), rectifier=Rectifier(0.5), head_for=SIZE)
+    net.initialise(torch.Generator().manual_seed(0))
+    ours = refinement(net.double(), 1.0)
+    assert ours.slope(torch.tensor([1e9])).tolist() == [1.0]
+    for _ in range(12):
+        advance(ours)
+    level = ours.chains.levels()
+    full = ours.shares(level)
+    torch.testing.assert_close(full, ours.counts(level))
+    for _ in range(100):
+        ours.note(torch.tensor([LARGEST_GAP * ours.values, 0.0]))
+    torch.testing.assert_close(
+        ours.shares(level), full * torch.tensor([0.0, 1.0]), atol=1e-6, rtol=0
+    )
+    other = refinement(net, 1.0)
+    other.load_state(ours.state())
+    torch.testing.assert_close(other.shares(level), ours.shares(level))
+
+
 @pytest.mark.parametrize(
     ("periods", "followed"),
     [((None, 12.0), True), ((11.2, 12.0), True), ((11.8, 12.0), False), ((30.0, 12.0), False)],

@@ -20,9 +20,9 @@ ABOVE, BELOW = 2.5, 2.5
 # likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
 # rates it begins with, up to so many images asked for an iteration.
 SETTLING, SETTLING_RATE, SETTLING_IMAGES = 0.8, 0.3, 4
-# How far F of their data and chains may be apart, a value. By less joints and edges fade, of which
-# ladders make more than their part where samples are told a pattern and chains are not.
-SETTLING_GAP, TOLD_GAP = 0.07, 0.04
+# How far apart their data and chains may be, in F a value. Things that are whole or not differ by
+# more than grain does: under the bound of full resolution joints and edges fade.
+SETTLING_GAP = 0.035
 # Of more ladders than so many, as of pictures from 896 pixels on, contrast runs away at that rate.
 SETTLING_LADDERS, CALM_RATE = 3, 0.1
 MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ

@@ -118,10 +118,12 @@ class LadderLearner:
         mine = slice(0, 1) if idle else own
         counted = counted_share(mask, len(clean), mine, self.config.margin)
         compared: tuple[Tensor, ...] = ()
+        bands: list[int | None] = []
         if refinement:
-            counts, shares = refinement.counts(level), refinement.shares(level)
+            counts, bands = refinement.counts(level), refinement.bands()
             crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
-            compared = ((shares / counted)[mine], crops[mine], images[mine])
+            shares = refinement.shares(level) / counted
+            compared = (shares[mine], crops[mine], images[mine])
         seen = known if mask is None else known[mine]
         loss, differences, gradients, means = self._evaluate(
             clean[mine], drawn[mine], level[mine], seen, *compared
@@ -133,16 +135,18 @@ class LadderLearner:
                 differences, means = differences[:0], means[:0]
             differences = self.ranks.gathered(differences, len(clean))
             gap = (counts * differences).sum()
-            said = shares * refinement.slope(differences) / counts.clamp_min(1e-30)
-            weight = said.mean()
-            refinement.note(differences)
+            slope = refinement.held() * refinement.slope(differences)
+            weight = refinement.weight * slope.mean()
             refinement.chains.advance(self.ranks.gathered(means, len(clean)))
             spread = refinement.chains.spread()
         self._descend(gradients, iteration)
+        told = torch.stack([loss, gap, spread.min(), spread.max(), weight])
         # At once: each look waits for the device.
-        told = torch.stack([loss, gap, spread.min(), spread.max(), weight]).tolist()
-        check_course(iteration, *told[:4])
-        return {"loss": told[0], "gap": told[1], "likelihood": told[4]}
+        numbers = torch.cat([told, differences.to(told)]).tolist()
+        check_course(iteration, *numbers[:4])
+        if refinement:
+            refinement.note(bands, numbers[5:])
+        return {"loss": numbers[0], "gap": numbers[1], "likelihood": numbers[4]}
 
     def _added_up(self, loss: Tensor, gradients: dict[str, Tensor], counted: Tensor) -> Tensor:
         """The loss of all ranks; gradients are added up in place.

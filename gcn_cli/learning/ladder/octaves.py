@@ -19,7 +19,6 @@ from gcn_cli.learning.ladder.coarser import (
     SEEDS_APART,
     SETTLING,
     SETTLING_GAP,
-    TOLD_GAP,
     coarser_batches,
     half_size,
     level_ranges,
@@ -133,16 +132,13 @@ class OctavesLearner:
         )
 
     def _largest_gap(self, number: int) -> float:
-        """The bound on the gap of a ladder.
+        """The bound on the gap of a ladder, the higher one of coarser ladders.
 
-        Where samples are told a pattern, which chains of ladders between the coarsest and the
-        finest are not, a narrower one: they would make up for a layout that samples have, and
-        blacken joints.
+        Where samples are told a pattern, which these chains are not, it is for the coarsest alone:
+        the next one would make up for a layout that samples have, and blacken joints.
         """
-        if number == 0:
-            return LARGEST_GAP
-        between = self.patterned and number < len(self.shares) - 1
-        return TOLD_GAP if between else SETTLING_GAP
+        wide = number == len(self.shares) - 1 if self.patterned else number > 0
+        return SETTLING_GAP if wide else LARGEST_GAP
 
     @property
     def first(self) -> LadderLearner:

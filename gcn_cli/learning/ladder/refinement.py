@@ -9,13 +9,15 @@ Algorithm 1, at all levels at once, with chains that walk down the ladder:
 F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
 errors of all levels above and, with one step a level, has no time left to mend them. Where chains
 cannot follow, F would learn to tell them from data ever better, and denoising and samples would
-break. So of each image's gap g between the two F what is maximised is g - g^3 / (3 LARGEST_GAP^2),
-and beyond LARGEST_GAP no more than that: so far apart are what is learned by heart and any chain.
-From TOO_FAR times LARGEST_GAP on it falls: there a step of the chain went too far, and a steeper F
-would make one that goes further. Of aligned images the bound is on means (`gaps`).
+break. So of each image's gap g between the two F what is maximised is g - g^3 / (3 b^2), and beyond
+the bound b no more than that: so far apart are what is learned by heart and any chain. From TOO_FAR
+times b on it falls: there a step of the chain went too far, and a steeper F would make one that
+goes further. b is LARGEST_GAP a value of up to BOUNDED chains: each may be as far from its data as
+all of them together. Of aligned images the bound is on means (`gaps`).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -33,7 +35,8 @@ from gcn_cli.sampling.pattern import fits
 CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
 SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
 WAY = math.log(100 / 0.03)  # of these, in log s; ladders with less of a way have less steps
-LARGEST_GAP = 0.08  # in F a value: where a chain follows F it stays well under that
+LARGEST_GAP = 0.02  # in F a value of all chains: where these follow F it stays well under that
+BOUNDED = 4  # chains; a bound that grew with their number would let many run away
 TOO_FAR = 2.0
 MOST_BENT_LEARNED = 0.05  # of a period, in chains: the likelihood would learn that it is wrong
 SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
@@ -59,7 +62,7 @@ class Refinement:
         """`count` chains to compare with images of `size`; `weight` is that of the gradient.
 
         `noise_range` is the lowest and the highest level, `above` where chains come from, `pattern`
-        what they follow, where it fits; `largest_gap` is the bound on the gap of each.
+        what they follow, where it fits; `largest_gap` is the bound on the gap.
         """
         self.net, self.size = net, size
         stride = net.total_stride
@@ -67,12 +70,12 @@ class Refinement:
         canvas = [-(-(side + around) // stride) * stride for side in size]
         if pattern is not None and not fits(pattern, canvas, MOST_BENT_LEARNED):
             pattern = None
-        self.weight, self.values = weight, net.channels * size[0] * size[1]
+        self.weight, self.values = weight, count * net.channels * size[0] * size[1]
         share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WAY)
-        self.largest_gap = largest_gap
+        self.largest_gap = largest_gap * min(1.0, BOUNDED / count)
         self.band_gaps: BandGaps | None = None
         if net.image_size is not None:
-            self.band_gaps = BandGaps(share, largest_gap)
+            self.band_gaps = BandGaps(share, self.largest_gap)
         self.chains = LadderChains(
             count,
             (net.channels, *canvas),
@@ -89,7 +92,7 @@ class Refinement:
         """Of the objective, -1 to 1, where F of noisy images is so much above that of chains: (N,).
 
         Gradients are multiplied by it. A chain of which F is the higher one learns to the full. Of
-        aligned images 1: `shares` have theirs.
+        aligned images 1: theirs is in `held`.
         """
         if self.band_gaps is not None:
             return torch.ones_like(differences)
@@ -100,28 +103,35 @@ class Refinement:
         """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""
         squared = level.square()
         telling = squared / (squared + SETTLED_LEVEL**2)
-        return self.chains.walking() * telling / (self.values * len(level))
+        return self.chains.walking() * telling / self.values
+
+    def held(self) -> Tensor:
+        """Of the objective's slope what is known before F is, (N,): 0 of chains that wait.
+
+        1 of the others; of aligned images all there is, -1 to 1.
+        """
+        if self.band_gaps is None:
+            return self.chains.walking()
+        return torch.tensor(self.band_gaps.slopes(self.bands())).to(self.chains.images)
 
     def shares(self, level: Tensor) -> Tensor:
         """What F of a chain, and minus F of a noisy image, counts in the loss at levels (N,).
 
         To be multiplied by `slope`.
         """
-        shares = self.weight * self.counts(level)
-        if self.band_gaps is None:
-            return shares
-        return shares * level.new_tensor(self.band_gaps.slopes(self._bands(self.band_gaps)))
+        return self.weight * self.held() * self.counts(level)
 
-    def note(self, differences: Tensor) -> None:
-        """Take down by how much F of each noisy image was above that of its chain, (N,).
+    def bands(self) -> list[int | None]:
+        """Of aligned images, which part of the way each chain is in; None: it waits."""
+        return [] if self.band_gaps is None else self.chains.bands(len(self.band_gaps.means))
 
-        Before chains `advance`.
+    def note(self, bands: Sequence[int | None], differences: Sequence[float]) -> None:
+        """Of aligned images, take down by how much F of each was above that of its chain.
+
+        `bands` are those of the chains at that time.
         """
         if self.band_gaps is not None:
-            self.band_gaps.note(self._bands(self.band_gaps), (differences / self.values).tolist())
-
-    def _bands(self, gaps: BandGaps) -> list[int | None]:
-        return self.chains.bands(len(gaps.means))
+            self.band_gaps.note(bands, [difference / self.values for difference in differences])
 
     def scores(self, prepared: Prepared, crops: Tensor, level: Tensor) -> tuple[Tensor, Ascent]:
         """F of crops of the chains (N,), and the way up to it, for its gradient.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gcn_cli.learning.ladder.loss import denoising_loss
-from gcn_cli.learning.ladder.refinement import LARGEST_GAP, SETTLED_LEVEL, Refinement
+from gcn_cli.learning.ladder.refinement import BOUNDED, LARGEST_GAP, SETTLED_LEVEL, Refinement
 from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.double_pass import score_gradient
 from gcn_cli.model.ladder.net import LadderNet
@@ -45,7 +45,7 @@ def advance(ours: Refinement) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     chains, level = ours.chains, ours.chains.levels()
     prepared = prepare(ours.net, torch.float64)
     scores, up = ours.scores(prepared, chains.crops(SIZE), level)
-    gradients = score_gradient(ours.net, up, ours.weight * ours.counts(level))
+    gradients = score_gradient(ours.net, up, ours.shares(level))
     chains.advance(ours.means(prepared, chains.images, level))
     return scores, gradients
 
@@ -65,7 +65,7 @@ def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
     learn = partial(denoising_loss, net, clean, drawn, level)
     prepared = prepare(net, torch.float64)
     plain = learn(margin=0, prepared=prepared)
-    shares = -ours.weight * ours.counts(level)
+    shares = -ours.shares(level)
     both = learn(lambda scores: shares, margin=0, prepared=prepared)
     places = ours.chains.places.get_state()
     pieces = ours.chains.crops(SIZE)
@@ -108,9 +108,9 @@ def test_chains_wander_on_a_torus_and_the_ladder_keeps_its_border() -> None:
 def test_a_chain_that_waits_counts_on_neither_side() -> None:
     net = ladder()
     ours = refinement(net, 1.0)
-    counts = ours.counts(ours.chains.levels())
-    assert float(counts[0]) > 0
-    assert float(counts[1]) == 0
+    shares = ours.shares(ours.chains.levels())
+    assert float(shares[0]) > 0
+    assert float(shares[1]) == 0
     scores, gradients = advance(ours)
     assert bool(torch.isfinite(scores).all())
     assert any(bool(g.any()) for g in gradients.values())
@@ -119,10 +119,11 @@ def test_a_chain_that_waits_counts_on_neither_side() -> None:
 def test_the_gap_of_each_image_is_kept_from_growing() -> None:
     """The slope is that of gap - gap^3 / (3 bound^2), level from the bound on, of gap below 0."""
     ours = refinement(ladder(), 1.0)
+    bound = LARGEST_GAP
     shares = torch.tensor([-50.0, -0.3, 0.0, 0.5, 0.9, 1.0, 1.1, 2.0], dtype=torch.float64)
-    gaps = (shares * LARGEST_GAP).requires_grad_()
-    bounded = gaps.clamp(max=LARGEST_GAP)
-    objective = torch.where(gaps > 0, bounded - bounded**3 / (3 * LARGEST_GAP**2), gaps)
+    gaps = (shares * bound).requires_grad_()
+    bounded = gaps.clamp(max=bound)
+    objective = torch.where(gaps > 0, bounded - bounded**3 / (3 * bound**2), gaps)
     (expected,) = torch.autograd.grad(objective.sum(), gaps)
     found = ours.slope(gaps.detach() * ours.values)
     torch.testing.assert_close(found, expected)
@@ -131,28 +132,64 @@ def test_the_gap_of_each_image_is_kept_from_growing() -> None:
 
 def test_chains_that_went_too_far_are_brought_nearer_by_as_much_as_others_at_most() -> None:
     ours = refinement(ladder(), 1.0)
-    gaps = torch.tensor([2.5, 3.0, 1e9]) * LARGEST_GAP
+    gaps = torch.tensor([2.5, 3.0, 1e9]) * ours.largest_gap
     assert ours.slope(gaps * ours.values).tolist() == pytest.approx([-0.5, -1, -1], abs=1e-5)
 
 
-def test_of_aligned_images_the_bound_is_on_means_over_chains() -> None:
+def test_more_chains_do_not_loosen_the_bound() -> None:
+    """Up to so many each may be as far from its data as all may; beyond, no further."""
+    for count in (1, 2, BOUNDED, 2 * BOUNDED, 5 * BOUNDED):
+        ours = refinement(ladder(), 1.0, count)
+        values = 3 * SIZE[0] * SIZE[1]
+        furthest = torch.tensor([min(count, BOUNDED) * LARGEST_GAP * values])
+        assert ours.slope(furthest).tolist() == pytest.approx([0.0], abs=1e-6)
+        assert float(ours.slope(0.9 * furthest)) > 0
+
+
+def aligned() -> Refinement:
+    """Two chains of images that are learned whole."""
     net = LadderNet(parse_layers("4@5,4@3/2"), rectifier=Rectifier(0.5), head_for=SIZE)
     net.initialise(torch.Generator().manual_seed(0))
-    ours = refinement(net.double(), 1.0)
+    return refinement(net.double(), 1.0)
+
+
+def test_of_aligned_images_the_bound_is_on_means_over_chains() -> None:
+    ours = aligned()
     assert ours.slope(torch.tensor([1e9])).tolist() == [1.0]
     for _ in range(12):
         advance(ours)
-    level = ours.chains.levels()
+    bands, level = ours.bands(), ours.chains.levels()
+    assert len({*bands} - {None}) == 2
     full = ours.shares(level)
     torch.testing.assert_close(full, ours.counts(level))
     for _ in range(100):
-        ours.note(torch.tensor([LARGEST_GAP * ours.values, 0.0]))
-    torch.testing.assert_close(
-        ours.shares(level), full * torch.tensor([0.0, 1.0]), atol=1e-6, rtol=0
-    )
-    other = refinement(net, 1.0)
+        ours.note(bands, [ours.largest_gap * ours.values, 0.0])
+    held = full * torch.tensor([0.0, 1.0])
+    torch.testing.assert_close(ours.shares(level), held, atol=1e-6, rtol=0)
+    other = aligned()
     other.load_state(ours.state())
     torch.testing.assert_close(other.shares(level), ours.shares(level))
+
+
+def test_the_way_down_is_in_bands_and_waiting_chains_are_in_none() -> None:
+    ours = aligned()
+    assert ours.band_gaps is not None
+    assert ours.bands()[1] is None
+    assert float(ours.held()[1]) == 0
+    seen = []
+    for _ in range(ours.chains.steps):
+        seen.append(ours.bands()[0])
+        advance(ours)
+    assert seen == sorted(seen, key=lambda band: -1 if band is None else band)
+    assert {0, len(ours.band_gaps.means) - 1} <= set(seen)
+
+
+def test_of_textures_nothing_is_taken_down() -> None:
+    ours = refinement(ladder(), 1.0)
+    assert ours.bands() == []
+    assert "gap" not in ours.state()
+    ours.note([], [1e9, 1e9])
+    assert ours.held().tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

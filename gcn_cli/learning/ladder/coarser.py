@@ -20,6 +20,7 @@ ABOVE, BELOW = 2.5, 2.5
 # likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
 # rates it begins with, up to so many images asked for an iteration.
 SETTLING, SETTLING_RATE, SETTLING_IMAGES = 0.8, 0.3, 4
+SETTLED_FULLY = 560  # iterations with it for which that holds: as many as there are by default
 # How far apart their data and chains may be, in F a value. Things that are whole or not differ by
 # more than grain does: under the bound of full resolution joints and edges fade.
 SETTLING_GAP = 0.035

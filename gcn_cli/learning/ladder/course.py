@@ -1,7 +1,8 @@
 """The course of a ladder's training: its learning rates, and how long a course fits into a time.
 
-A course begins with denoising alone, at rates that rise, and fall to `refined_rate` of the highest;
-then the likelihood has its part, at rates that fall from there to nothing.
+A course begins with denoising alone, at rates that rise, and fall to a small part of the highest;
+then the likelihood has its part, at rates that fall from there to nothing. The longer that part is,
+the lower these rates: a step of Muon is as long as ever, and F would go further than chains follow.
 """
 
 import bisect
@@ -21,20 +22,26 @@ class Course:
     begun: int  # iterations of the courses before
     length: int
     refined: float  # share of the course, at its end, in which the likelihood counts: 0 to 1
-    refined_rate: float  # share of the learning rates at which it begins to
+    refined_rate: float  # share of the learning rates at which it begins to, at most
+    refined_fully: int  # iterations for which it begins at that; of more, lower in proportion
 
     @property
     def turn(self) -> int:
         """The last iteration of denoising alone."""
         return self.begun + math.ceil((self.length - self.begun) * (1 - self.refined))
 
+    @property
+    def turning_rate(self) -> float:
+        """Share of the learning rates at which the likelihood begins to count."""
+        return self.refined_rate * min(1.0, self.refined_fully / max(1, self.length - self.turn))
+
     def rate(self, iteration: int) -> float:
         """Share of the learning rates at an iteration, 0 to 1."""
         turn = self.turn
         if iteration > turn:
             done = (iteration - turn) / (self.length - turn)
-            return self.refined_rate * _half_cosine(done) + LAST_RATE * self.refined_rate
-        last = self.refined_rate if self.refined else LAST_RATE
+            return self.turning_rate * _half_cosine(done) + LAST_RATE * self.turning_rate
+        last = self.turning_rate if self.refined else LAST_RATE
         done = (iteration - self.begun) / (turn - self.begun)
         falling = last + (1 - last) * _half_cosine(done)
         return min(1, (iteration - self.begun) / WARM_UP) * falling

@@ -9,7 +9,12 @@ from torch import Tensor
 from gcn_cli.config import Config, LadderConfig
 from gcn_cli.errors import InputError
 from gcn_cli.learning.batches import Batches
-from gcn_cli.learning.ladder.learner import LadderLearner, fit_spectrum
+from gcn_cli.learning.ladder.learner import (
+    REFINED_FULLY,
+    REFINED_FULLY_ALIGNED,
+    LadderLearner,
+    fit_spectrum,
+)
 from gcn_cli.learning.ladder.octaves import OctavesLearner
 from gcn_cli.learning.trainer import Learner
 from gcn_cli.model.energy import GenerativeModel
@@ -85,8 +90,16 @@ class LadderFamily:
             self.net.spectrum.fit_aligned([*observed.pictures, *turned])
         else:
             fit_spectrum(self.net, observed)
-        net = self.net.to(device)
-        return LadderLearner(self.config, net, observed, device, dtype, ranks, pattern=pattern)
+        return LadderLearner(
+            self.config,
+            self.net.to(device),
+            observed,
+            device,
+            dtype,
+            ranks,
+            pattern=pattern,
+            refined_fully=REFINED_FULLY_ALIGNED if self.config.head else REFINED_FULLY,
+        )
 
     def density(self, level: float | None, dtype: torch.dtype) -> GenerativeModel:
         """p_s at `level`, by default where noise is as strong as the data."""

@@ -35,7 +35,10 @@ from gcn_cli.model.pattern import Pattern
 from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.noise import named_generator
 
-REFINED_RATE = 0.1  # share of it at which the likelihood begins to count
+REFINED_RATE = 0.1  # share of the learning rates at which the likelihood begins to count
+# Iterations with it for which that holds, of textures and of aligned images: as many as the presets
+# have.
+REFINED_FULLY, REFINED_FULLY_ALIGNED = 200, 400
 LONGEST_MEMORY = 0.999  # of the running average
 REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
 
@@ -54,15 +57,17 @@ class LadderLearner:
         above: Above | None = None,
         pattern: Pattern | None = None,
         refined_rate: float = REFINED_RATE,
+        refined_fully: int = REFINED_FULLY,
         largest_gap: float = LARGEST_GAP,
     ) -> None:
         """`ranks` share the images of every batch, `above` are the chains of a coarser ladder.
 
         `pattern` is what chains follow, `refined_rate` the share of the learning rates
-        at which the likelihood begins to count, `largest_gap` the bound on what it tells apart.
+        at which the likelihood begins to count, if it does for `refined_fully` iterations or less,
+        `largest_gap` the bound on what it tells apart.
         """
         self.config, self.observed, self.ranks = config, observed, ranks
-        self.refined_rate = refined_rate
+        self.refined_rate, self.refined_fully = refined_rate, refined_fully
         self.device, self.dtype = device, dtype
         self.begun = 0  # iterations before the present course of rates
         self.net = net = copy.deepcopy(model)  # what is learned
@@ -194,8 +199,8 @@ class LadderLearner:
     @property
     def course(self) -> Course:
         """The present one."""
-        config = self.config
-        return Course(self.begun, self.iterations, config.refined_share, self.refined_rate)
+        share = self.config.refined_share
+        return Course(self.begun, self.iterations, share, self.refined_rate, self.refined_fully)
 
     @property
     def side_by_side(self) -> Weighed:

@@ -17,6 +17,7 @@ from gcn_cli.learning.batches import Batches
 from gcn_cli.learning.ladder.chains import Above
 from gcn_cli.learning.ladder.coarser import (
     SEEDS_APART,
+    SETTLED_FULLY,
     SETTLING,
     SETTLING_GAP,
     coarser_batches,
@@ -26,7 +27,7 @@ from gcn_cli.learning.ladder.coarser import (
 )
 from gcn_cli.learning.ladder.course import Weighed, length_for
 from gcn_cli.learning.ladder.imputation import Imputation
-from gcn_cli.learning.ladder.learner import REFINED_RATE, LadderLearner, fit_spectrum
+from gcn_cli.learning.ladder.learner import REFINED_FULLY, REFINED_RATE, LadderLearner, fit_spectrum
 from gcn_cli.learning.ladder.preview import preview
 from gcn_cli.learning.ladder.refinement import LARGEST_GAP
 from gcn_cli.learning.ladder.verdict import unrefined
@@ -128,6 +129,7 @@ class OctavesLearner:
             self.ranks,
             above,
             refined_rate=self.settling_rate if number else REFINED_RATE,
+            refined_fully=SETTLED_FULLY if number else REFINED_FULLY,
             largest_gap=self._largest_gap(number),
         )
 

@@ -13,8 +13,8 @@ from gcn_cli.learning.ladder.course import (
     work_done,
 )
 
-ALONE = Course(begun=0, length=1000, refined=0.2, refined_rate=0.1)
-SETTLING = replace(ALONE, refined=0.8, refined_rate=0.3)
+ALONE = Course(begun=0, length=1000, refined=0.2, refined_rate=0.1, refined_fully=200)
+SETTLING = replace(ALONE, refined=0.8, refined_rate=0.3, refined_fully=800)
 
 
 def test_a_whole_course_takes_both_its_parts() -> None:
@@ -46,3 +46,19 @@ def test_a_plan_is_the_closed_form_of_one_ladder_and_never_too_short() -> None:
     assert length_for(alone, 100, 0.1, 100.0) == pytest.approx(expected, abs=2)
     assert length_for(alone, 100, 0.1, 0.0) == math.ceil(100 / 0.8) + 1
     assert length_for(alone, 801, 0.1, 100.0) is None
+
+
+def test_the_likelihood_goes_as_far_however_long_it_has() -> None:
+    """Rates summed over it are the same from `refined_fully` on, and less for less."""
+
+    def way(length: int) -> float:
+        own = replace(ALONE, length=length)
+        return sum(own.rate(iteration) for iteration in range(own.turn + 1, length + 1))
+
+    assert way(2000) == pytest.approx(way(1000), rel=0.01)
+    assert way(5000) == pytest.approx(way(1000), rel=0.01)
+    assert way(500) == pytest.approx(way(1000) / 2, rel=0.02)
+    for length in (500, 3000):
+        own = replace(ALONE, length=length)
+        assert own.rate(own.turn) == pytest.approx(own.turning_rate)  # no step where it begins
+        assert own.rate(own.turn + 1) == pytest.approx(own.turning_rate, rel=0.02)

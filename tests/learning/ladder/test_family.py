@@ -1,4 +1,4 @@
-"""A ladder among the families: how many evaluations a sample takes, counted."""
+"""A ladder among the families: evaluations a sample takes, counted, and how learners are made."""
 
 import dataclasses
 
@@ -7,7 +7,11 @@ import torch
 
 from gcn_cli.config import LadderConfig
 from gcn_cli.learning.ladder.family import OBJECT_STEPS, STEPS, LadderFamily
+from gcn_cli.learning.ladder.learner import LadderLearner
+from gcn_cli.learning.ladder.octaves import OctavesLearner
+from gcn_cli.learning.setup import make_learner
 from gcn_cli.model.spec import Lattice, parse_layers
+from gcn_cli.presets import PRESETS
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.request import Request
 
@@ -48,3 +52,26 @@ def test_restarts_take_more_evaluations_where_none_are_given() -> None:
     assert objects.steps(Request(steps=20, rounds=10)) == 19 * 10 + 1
     ways = Request(start="picture", level=0.4, restarts=2)
     assert texture.steps(ways) == STEPS  # it begins below what is gone through again
+
+
+@pytest.mark.parametrize(
+    ("preset", "octaves"),
+    [("default", 1), ("quick", 1), ("default", 3), ("best", 3), ("object", 1)],
+)
+def test_the_likelihood_of_presets_begins_at_the_full_rate_and_that_of_longer_courses_lower(
+    preset: str, octaves: int
+) -> None:
+    """Of courses as long as presets have rates are what was measured; of longer ones, lower."""
+    side = 64 if preset == "object" else 128 * octaves
+    named = PRESETS[preset]
+    assert isinstance(named, LadderConfig)
+    config = dataclasses.replace(
+        named, octaves=octaves, channels=1, mean_color=(0.0,), layers=TEXTURE.layers
+    )
+    picture = torch.randn(1, side, side, generator=torch.Generator().manual_seed(0))
+    _, made = make_learner(config, [picture], torch.device("cpu"), torch.float32)
+    assert isinstance(made, LadderLearner | OctavesLearner)
+    for _, course in made.side_by_side:
+        assert course.turning_rate == course.refined_rate
+        twice = dataclasses.replace(course, length=2 * course.length)
+        assert twice.turning_rate < course.refined_rate

@@ -14,6 +14,7 @@ from gcn_cli.learning.ladder.coarser import (
     ABOVE,
     BELOW,
     CALM_RATE,
+    SETTLED_FULLY,
     SETTLING,
     SETTLING_RATE,
     coarse_share,
@@ -22,7 +23,7 @@ from gcn_cli.learning.ladder.coarser import (
     hiding_level,
     level_ranges,
 )
-from gcn_cli.learning.ladder.learner import REFINED_RATE
+from gcn_cli.learning.ladder.learner import REFINED_FULLY, REFINED_RATE
 from gcn_cli.learning.ladder.octaves import FEWEST, OctavesLearner
 from gcn_cli.learning.setup import build, make_learner
 from gcn_cli.model.ladder.net import LadderNet
@@ -144,6 +145,8 @@ def test_coarser_ladders_have_more_of_the_likelihood_at_a_higher_rate() -> None:
     assert made.turns == [math.ceil(100 * (1 - SETTLING)), 80]
     assert [one.course.turn for one in made.learners] == [80, 20, 20]
     assert [one.refined_rate for one in made.learners] == [REFINED_RATE, *[SETTLING_RATE] * 2]
+    fully = [one.course.refined_fully for one in made.learners]
+    assert fully == [REFINED_FULLY, *[SETTLED_FULLY] * 2]
     assert learner(replace(SMALL, learner="denoise")).turns == [24]
 
 

@@ -15,7 +15,7 @@ PRESETS: dict[str, Config] = {
     # Without the widest layers: crops of 96 would show them little but mirrors.
     "quick": LadderConfig(layers=LADDER_LAYERS[:8], crop=96),
     # Things of several ladders are truer by more images; one ladder is better off with fewer.
-    "best": LadderConfig(batch_size=12),
+    "best": LadderConfig(batch_size=12, iterations=1400),
     "object": LadderConfig(
         layers=LADDER_LAYERS[:8],  # the head sees the whole image anyway
         iterations=2000,
@@ -45,7 +45,7 @@ PRESETS: dict[str, Config] = {
 PRESET_NOTES = {
     "default": "one texture, some two minutes of two processor cores",
     "quick": "the same in little more than a minute, with a smaller receptive field",
-    "best": "one texture of 384 pixels or more, things truer, seven to eight minutes",
+    "best": "one texture of 384 pixels or more, things truer, a quarter of an hour",
     "object": "a folder of aligned objects",
     "paper-texture": "published, one texture image, three stages",
     "paper-codebook": "published, one image of objects that are not aligned",

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from gcn_cli.config.ladder import USUAL_IMAGES
+from gcn_cli.config.ladder import USUAL_IMAGES, LadderConfig
 
 if TYPE_CHECKING:
     from gcn_cli.runs.training import Training
@@ -50,15 +50,17 @@ class Course:
                 "some %d iterations fit into the time, of %d%s",
                 chosen,
                 self.most,
-                _remedy(training),
+                _remedy(training, chosen),
             )
         training.set_length(chosen)
         self.next = iteration + max(FIRST, chosen // REVISIONS)
 
 
-def _remedy(training: "Training") -> str:
-    """What leaves time for more of them, if anything does: so few of many images lose more."""
-    images = training.learner.config.batch_size or 0
-    if not training.asked.texture_ladder or images <= USUAL_IMAGES:
+def _remedy(training: "Training", chosen: int) -> str:
+    """What leaves time for more of them, if anything does: fewer than usual of many images lose."""
+    config = training.learner.config
+    images = config.batch_size or 0
+    few = isinstance(config, LadderConfig) and chosen < config.length_as(None)
+    if not few or not config.texture_ladder or images <= USUAL_IMAGES:
         return ""
     return f"; --batch-size {USUAL_IMAGES}, not {images}, leaves time for more, and samples gain"

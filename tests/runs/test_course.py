@@ -69,13 +69,23 @@ def test_given_iterations_are_not_planned(monkeypatch: pytest.MonkeyPatch) -> No
     assert 20 <= len(model.history) <= 21
 
 
-@pytest.mark.parametrize(("images", "said"), [(2, False), (12, True)])
+@pytest.mark.parametrize(
+    ("preset", "images", "seconds", "said"),
+    [("default", 2, 5.0, False), ("default", 12, 5.0, True), ("best", 12, 150.0, False)],
+)
 def test_where_many_images_leave_time_for_few_iterations_fewer_are_named(
-    images: int, said: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    preset: str,
+    images: int,
+    seconds: float,
+    said: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Few beside the default: of the 1400 of `best` some 1100 are a whole training too."""
     clock = Clock(monkeypatch, 0.1, 0.22)
-    config = {**LADDER, "batch_size": images}
+    config = {**LADDER, "preset": preset, "batch_size": images, "max_time": seconds}
+    stop = iter(range(30))
     with caplog.at_level(logging.INFO, logger="gcn_cli"):
-        gcn.train(picture(), max_time=5.0, on_step=clock.note, **config)
+        gcn.train(picture(), on_step=clock.note, should_stop=lambda: next(stop) == 29, **config)
     (words,) = (line for line in caplog.messages if "fit into the time" in line)
     assert ("--batch-size 4, not 12, leaves time for more" in words) == said

@@ -55,13 +55,19 @@ def test_restarts_take_more_evaluations_where_none_are_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "octaves"),
-    [("default", 1), ("quick", 1), ("default", 3), ("best", 3), ("object", 1)],
+    ("preset", "octaves", "shares"),
+    [
+        ("default", 1, [1]),
+        ("quick", 1, [1]),
+        ("object", 1, [1]),
+        ("default", 3, [1, 1, 1]),
+        ("best", 3, [200 / 280, 560 / 1120, 560 / 1120]),
+    ],
 )
-def test_the_likelihood_of_presets_begins_at_the_full_rate_and_that_of_longer_courses_lower(
-    preset: str, octaves: int
+def test_the_likelihood_of_presets_begins_at_the_rates_that_were_measured(
+    preset: str, octaves: int, shares: list[float]
 ) -> None:
-    """Of courses as long as presets have rates are what was measured; of longer ones, lower."""
+    """At the full rate but for `best`, whose course is longer."""
     side = 64 if preset == "object" else 128 * octaves
     named = PRESETS[preset]
     assert isinstance(named, LadderConfig)
@@ -71,7 +77,5 @@ def test_the_likelihood_of_presets_begins_at_the_full_rate_and_that_of_longer_co
     picture = torch.randn(1, side, side, generator=torch.Generator().manual_seed(0))
     _, made = make_learner(config, [picture], torch.device("cpu"), torch.float32)
     assert isinstance(made, LadderLearner | OctavesLearner)
-    for _, course in made.side_by_side:
-        assert course.turning_rate == course.refined_rate
-        twice = dataclasses.replace(course, length=2 * course.length)
-        assert twice.turning_rate < course.refined_rate
+    begun = [course.turning_rate / course.refined_rate for _, course in made.side_by_side]
+    assert begun == pytest.approx(shares)

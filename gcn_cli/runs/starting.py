@@ -149,8 +149,10 @@ def _check_same(run: Path | None, saved: Checkpoint, config: Config, pictures: s
         if key == "iterations" and now[key] is None and then.get(key) == USUAL:
             continue  # as it was written before several ladders had another default
         if now[key] != then.get(key):
-            was = f"{option_name(key)} {then.get(key)}, not {now[key]}"
-            raise InputError(f"{run}: trained with {was}; {remedy}")
+            option, was = option_name(key), then.get(key)
+            own = f"the default of {option}" if was is None else f"{option} {was}"
+            other = "the default" if now[key] is None else now[key]
+            raise InputError(f"{run}: trained with {own}, not {other}; {remedy}")
     if saved.data_digest != pictures:
         raise InputError(f"{run}: trained on other pictures; {remedy}")
     if not saved.learned_alike:

@@ -80,3 +80,18 @@ def test_a_message_is_one_line_whatever_a_file_is_called(
 ) -> None:
     assert app._fail("a\nb\x1b[31m.png: no such file", 2, debug=False) == 2
     assert capsys.readouterr().err == "gcn: error: a\\nb\\x1b[31m.png: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        ({}, {"iterations": 7}, "trained with the default of --iterations, not 7; use --overwrite"),
+        ({"iterations": 7}, {}, "trained with --iterations 7, not the default; use --overwrite"),
+    ],
+)
+def test_a_run_under_other_values_says_both_also_where_one_is_the_default(
+    first: dict[str, Any], then: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    gcn.train(picture(), output=tmp_path, should_stop=lambda: True, **SMALL, **first)
+    with pytest.raises(InputError, match=said):
+        gcn.train(picture(), output=tmp_path, **SMALL, **then)

@@ -4,7 +4,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from gcn_cli.config.ladder import USUAL_IMAGES, LadderConfig
+from gcn_cli.config.ladder import USUAL_IMAGES
 
 if TYPE_CHECKING:
     from gcn_cli.runs.training import Training
@@ -60,7 +60,7 @@ def _remedy(training: "Training", chosen: int) -> str:
     """What leaves time for more of them, if anything does: fewer than usual of many images lose."""
     config = training.learner.config
     images = config.batch_size or 0
-    few = isinstance(config, LadderConfig) and chosen < config.length_as(None)
+    few = chosen < config.length_as(None)
     if not few or not config.texture_ladder or images <= USUAL_IMAGES:
         return ""
     return f"; --batch-size {USUAL_IMAGES}, not {images}, leaves time for more, and samples gain"

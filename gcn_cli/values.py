@@ -43,6 +43,15 @@ def parse(name: str, kind: Any, written: Any) -> Any:
         raise InputError(f"{option_name(name)} {written}: {error}") from error
 
 
+def as_written(name: str, given: Any) -> str | None:
+    """What `parse` makes a value of; None: it is left open by leaving the option out."""
+    if given is not None:
+        return ",".join(map(str, given)) if isinstance(given, tuple) else str(given)
+    if name in _NEVER_ZERO:
+        return None
+    return "own" if name == "mean_color" else "0"
+
+
 def _typed(name: str, kind: Any, written: Any) -> Any:
     if name in _WRITTEN:
         return _WRITTEN[name](written)

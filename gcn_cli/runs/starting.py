@@ -23,7 +23,7 @@ from gcn_cli.runs.folder import MODEL
 from gcn_cli.runs.observed import Observed
 from gcn_cli.runs.training import Training
 from gcn_cli.runtime import free_memory
-from gcn_cli.values import option_name
+from gcn_cli.values import as_written, option_name
 
 log = logging.getLogger(__name__)
 
@@ -149,9 +149,9 @@ def _check_same(run: Path | None, saved: Checkpoint, config: Config, pictures: s
         if key == "iterations" and now[key] is None and then.get(key) == USUAL:
             continue  # as it was written before several ladders had another default
         if now[key] != then.get(key):
-            option, was = option_name(key), then.get(key)
+            option, was = option_name(key), as_written(key, then.get(key))
             own = f"the default of {option}" if was is None else f"{option} {was}"
-            other = "the default" if now[key] is None else now[key]
+            other = as_written(key, now[key]) or "the default"
             raise InputError(f"{run}: trained with {own}, not {other}; {remedy}")
     if saved.data_digest != pictures:
         raise InputError(f"{run}: trained on other pictures; {remedy}")

@@ -87,6 +87,9 @@ def test_a_message_is_one_line_whatever_a_file_is_called(
     [
         ({}, {"iterations": 7}, "trained with the default of --iterations, not 7; use --overwrite"),
         ({"iterations": 7}, {}, "trained with --iterations 7, not the default; use --overwrite"),
+        ({"batch_size": 0}, {}, "trained with --batch-size 0, not 4; use --overwrite"),
+        ({}, {"shrink": 0}, "trained with --shrink 512, not 0; use --overwrite"),
+        ({}, {"mean_color": "0,0,0"}, "trained with --mean-color own, not 0.0,0.0,0.0; use"),
     ],
 )
 def test_a_run_under_other_values_says_both_also_where_one_is_the_default(

@@ -11,13 +11,16 @@ from gcn_cli.config import LadderConfig
 from gcn_cli.config.ladder import LADDER_LAYERS
 from gcn_cli.config.paper import PUBLISHED_LAYERS
 from gcn_cli.learning.setup import make_learner
+from gcn_cli.learning.trainer import Learner
 from gcn_cli.model.capture import Captured
 from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
 from gcn_cli.model.paper.fast import fast_basis
 from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.model.spec import Lattice
 from gcn_cli.runtime import choose_device
+from gcn_cli.sampling.annealed import anneal, noise_levels
 from gcn_cli.sampling.langevin import run_chain
 from gcn_cli.sampling.noise import ImageNoise
 
@@ -72,3 +75,39 @@ def test_learning_goes_the_way_it_goes_on_the_processor(
         assert rows[-1]["likelihood"] > 0
         losses.append(sum(row["loss"] for row in rows) / len(rows))
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+@pytest.mark.parametrize("octaves", [1, 2])
+def test_a_training_repeats_and_goes_on_to_the_bit(
+    gpu: torch.device, octaves: int, images: Callable[..., Tensor]
+) -> None:
+    config = LadderConfig(iterations=12, crop=64, refined=0.5, octaves=octaves)
+
+    def learner() -> Learner:
+        return make_learner(config, [images(3, 256, 256).float()], gpu, torch.bfloat16)[1]
+
+    whole, other, rest = learner(), learner(), learner()
+    for number in range(1, 13):
+        whole.step(number)
+        other.step(number)
+        if number == 9:
+            kept = {name: tensor.clone() for name, tensor in other.state().items()}
+    rest.load_state(kept)
+    for number in range(10, 13):
+        rest.step(number)
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor, other.state()[name]), name
+        assert torch.equal(tensor, rest.state()[name]), name
+
+
+def test_a_picture_is_the_same_in_any_batch(gpu: torch.device) -> None:
+    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.5))
+    net.initialise(torch.Generator().manual_seed(0))
+    denoise = fast_denoiser(net.to(gpu), torch.bfloat16, Lattice.CIRCULAR)
+
+    def made(numbers: range) -> Tensor:
+        noise = ImageNoise(0, "chain", numbers, gpu)
+        start = 100 * ImageNoise(0, "start", numbers, gpu)((len(numbers), 3, 128, 128))
+        return anneal(start, denoise, noise_levels(8, 100.0, 0.1), noise)
+
+    assert torch.equal(made(range(4))[2:3], made(range(2, 3)))

@@ -76,3 +76,21 @@ class Captured(Generic[Result]):
             kept.copy_(given)
         self._replay()
         return self._result
+
+
+def one_by_one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of images (N, ...) and what is common to them, called for every image by itself.
+
+    A GPU's libraries choose their kernels by the size of a batch, and these round differently; so
+    an image is the same whatever batch it is in. The result of each is copied at once.
+    """
+
+    def each(x: Tensor, *common: object) -> Tensor:
+        if len(x) == 1:
+            return function(x, *common)
+        made = torch.empty_like(x)
+        for number in range(len(x)):
+            made[number : number + 1] = function(x[number : number + 1], *common)
+        return made
+
+    return each

@@ -42,10 +42,11 @@ def samples(
 ) -> Iterator[Tensor]:
     """The pictures of these numbers, (C, H, W) in 0..255, each as soon as it is made.
 
-    Picture k is the same whatever others are made and whatever `tile` is. On a GPU all chains run
-    together, in smaller batches where memory does not allow it. `start` is the picture that a
-    request starts from, `control` what it is steered with. Raises InputError, before the first
-    picture, for what the model cannot do; DivergedError where a chain left the finite numbers.
+    Picture k is the same whatever others are made and whatever `tile` is. On a GPU all chains of
+    pictures without blocks run together, fewer where memory does not allow it. `start` is the
+    picture that a request starts from, `control` what it is steered with. Raises InputError,
+    before the first picture, for what the model cannot do; DivergedError where a chain left the
+    finite numbers.
     """
     family, device = loaded.family, loaded.family.net.weights[0].device
     opened = None if start is None else [open_once(one) for one in several(start)]
@@ -57,7 +58,7 @@ def samples(
     canvas = planned(family, request, size, dtype, tile, beside=beside)
     starts = _starts(loaded, request, numbers, opened, size)
     count = len(numbers)
-    batch = count if device.type != "cpu" else 1
+    batch = count if device.type != "cpu" and canvas.block is None else 1
     bent = None if control is None else control.bending(loaded, request, canvas, dtype)
     pattern = loaded.pattern if bent is None and request.start == "noise" else None
     work, done = family.steps(request) * canvas.blocks, 0

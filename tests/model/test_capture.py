@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gcn_cli.learning.ladder.loss import denoising_loss
-from gcn_cli.model.capture import Captured
+from gcn_cli.model.capture import Captured, one_by_one
 from gcn_cli.model.ladder.denoiser import denoise_each
 from gcn_cli.model.ladder.double_pass import score_gradient
 from gcn_cli.model.ladder.net import LadderNet
@@ -154,6 +154,14 @@ def test_other_shapes_are_recorded_anew(images: Callable[..., Tensor]) -> None:
         x = images(1, 1, *shape)
         torch.testing.assert_close(recorded(x), x.square() + 1)
     assert len(counted) == 3
+
+
+def test_one_by_one_an_image_knows_nothing_of_its_batch(images: Callable[..., Tensor]) -> None:
+    """Of a recording, too, which overwrites what it gave last."""
+    recorded = Captured(lambda x, level: x / len(x) + level, record=tape)
+    x, level = images(3, 1, 2, 3).float(), torch.ones(1)
+    assert torch.equal(one_by_one(recorded)(x, level), x + 1)
+    assert torch.equal(one_by_one(recorded)(x[1:2], level), x[1:2] + 1)
 
 
 def test_on_a_processor_nothing_is_recorded() -> None:

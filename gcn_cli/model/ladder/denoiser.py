@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gcn_cli.model.capture import Captured
+from gcn_cli.model.capture import Captured, one_by_one
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.octaves import composed_mean, pooled
 from gcn_cli.model.ladder.passes import Prepared, ascend, descend, prepare
@@ -116,7 +116,7 @@ def fast_denoiser(
 
     Parameters are copied: make it anew after they change. `dtype` is that of the maps, `lattice`
     by default that of the net; `block`, `room` and `on_block` as in `denoise_each`. Coarser
-    ladders answer at their levels.
+    ladders answer at their levels. On a GPU images are looked at one by one.
     """
     nets, handed = net.octaves(), net.handed_over()
     made = _one_ladder(nets[-1], dtype, lattice, block, room, None if handed else on_block)
@@ -125,7 +125,7 @@ def fast_denoiser(
         own = _one_ladder(nets[number], dtype, lattice, block, room, counted)
         above, spectrum = _Above(made, *handed[number]), nets[number].spectrum
         made = _handing_over(own, above, spectrum, lattice or net.lattice, room, block, counted)
-    return made
+    return made if net.weights[0].device.type == "cpu" else one_by_one(made)
 
 
 class _Above(NamedTuple):

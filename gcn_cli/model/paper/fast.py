@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.model.capture import Captured
+from gcn_cli.model.capture import Captured, one_by_one
 from gcn_cli.model.energy import Gradient
 from gcn_cli.model.lattice import close_, empty_maps, extend, fold_, inside
 from gcn_cli.model.paper.network import GenerativeConvNet
@@ -141,8 +141,9 @@ class FastNet:
 
     @classmethod
     def of(cls, net: GenerativeConvNet, dtype: torch.dtype = torch.float32) -> "FastNet":
-        """`dtype` is that of the maps on the way to B."""
-        return cls(net, Captured(fast_basis(net, dtype)))
+        """`dtype` is that of the maps on the way to B. On a GPU images are looked at one by one."""
+        basis = Captured(fast_basis(net, dtype))
+        return cls(net, basis if net.weights[0].device.type == "cpu" else one_by_one(basis))
 
     @property
     def sigma(self) -> float:

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gcn_cli.learning.ladder.loss import denoising_loss
+from gcn_cli.learning.ladder.muon import orthogonalise_each
 from gcn_cli.model.capture import Captured, one_by_one
 from gcn_cli.model.ladder.denoiser import denoise_each
 from gcn_cli.model.ladder.double_pass import score_gradient
@@ -110,6 +111,8 @@ def work(name: str) -> tuple[torch.nn.Module, Function, int]:
         model = paper(head)
         return model, partial(rearranged, model), 0
     net = ladder(head)
+    if name == "orthogonalise":
+        return net, lambda x: orthogonalise_each(x.flatten(1), x.flatten(2)[0]), 0
     if name.startswith("denoise"):
         return net, lambda x, s: denoise_each(net, x, s, prepare(net, torch.float32)), 1
     if name.startswith("learn"):
@@ -118,6 +121,7 @@ def work(name: str) -> tuple[torch.nn.Module, Function, int]:
 
 
 WORKS = ["basis", "basis head", "denoise", "denoise head", "learn", "learn head", "score"]
+WORKS.append("orthogonalise")
 
 
 def arguments(images: Callable[..., Tensor], extra: int, seed: int) -> list[Tensor]:

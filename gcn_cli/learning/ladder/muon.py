@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gcn_cli.model.capture import Captured
+
 # Newton-Schulz iteration that pulls singular values into about 0.7..1.2 (coefficients by Jordan).
 _CUBIC, _QUINTIC, _LINEAR = -4.7750, 2.0315, 3.4445
 _ROUNDS = 5
@@ -46,6 +48,11 @@ def _factor(square: Tensor) -> Tensor:
     return factor
 
 
+def orthogonalise_each(*matrices: Tensor) -> list[Tensor]:
+    """`orthogonalise` of several."""
+    return [orthogonalise(matrix) for matrix in matrices]
+
+
 class Muon(torch.optim.Optimizer):
     """Orthogonalised Nesterov momentum for filter banks; other parameters want Adam."""
 
@@ -59,26 +66,30 @@ class Muon(torch.optim.Optimizer):
         """`weight_decay` times the rate is the share of itself that a filter loses a step."""
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(list(parameters), defaults)
+        # On a GPU starting these hundreds of small products would be half of an iteration.
+        self._steps = Captured(orthogonalise_each)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One step from the gradients that the parameters hold."""
         del closure
         for group in self.param_groups:
-            for parameter in group["params"]:
+            moved = [one for one in group["params"] if one.grad is not None]
+            if not moved:
+                continue
+            ahead = [self._ahead(one, group["momentum"]) for one in moved]
+            for parameter, step in zip(moved, self._steps(*ahead), strict=True):
+                rows, columns = step.shape
+                longer = max(1.0, rows / columns) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                self._step(parameter, group["lr"], group["momentum"])
+                parameter.sub_(step.view_as(parameter), alpha=group["lr"] * longer)
 
-    def _step(self, parameter: nn.Parameter, rate: float, momentum: float) -> None:
-        gradient = parameter.grad
-        if gradient is None:
-            return
-        kept = self.state[parameter]
+    def _ahead(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """The momentum a step further, as a matrix; it follows the gradient."""
+        kept, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
         if "momentum" not in kept:
             kept["momentum"] = torch.zeros_like(parameter)
         followed = kept["momentum"].lerp_(gradient, 1 - momentum)
         torch.hardshrink(followed, _NOTHING, out=followed)
-        ahead = gradient.lerp(followed, momentum).flatten(1)
-        rows, columns = ahead.shape
-        step = orthogonalise(ahead)
-        parameter.sub_(step.view_as(parameter), alpha=rate * max(1.0, rows / columns) ** 0.5)
+        return gradient.lerp(followed, momentum).flatten(1)

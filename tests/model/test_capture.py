@@ -1,6 +1,7 @@
 """Recording steps: with a tape in place of a CUDA graph, which replays what a graph would."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -104,6 +105,12 @@ def learned(net: LadderNet, x: Tensor, level: Tensor, times: Tensor) -> object:
     return denoising_loss(net, x, 0.5 * x, level, lambda _: times, margin=2, prepared=prepared)
 
 
+def denoised(net: LadderNet, lattice: Lattice, x: Tensor, level: Tensor) -> Tensor:
+    """On a torus of a size that the maps do not close on."""
+    x = x[..., :-1, :-3] if lattice is Lattice.CIRCULAR else x
+    return denoise_each(net, x, level, replace(prepare(net, torch.float32), lattice=lattice))
+
+
 def work(name: str) -> tuple[torch.nn.Module, Function, int]:
     """A model, a function that steps are made of, and how many (N,) it takes after its images."""
     head = name.endswith("head")
@@ -114,14 +121,15 @@ def work(name: str) -> tuple[torch.nn.Module, Function, int]:
     if name == "orthogonalise":
         return net, lambda x: orthogonalise_each(x.flatten(1), x.flatten(2)[0]), 0
     if name.startswith("denoise"):
-        return net, lambda x, s: denoise_each(net, x, s, prepare(net, torch.float32)), 1
+        lattice = Lattice.CIRCULAR if name.endswith("torus") else net.lattice
+        return net, partial(denoised, net, lattice), 1
     if name.startswith("learn"):
         return net, partial(learned, net), 2
     return net, partial(scored, net), 2
 
 
-WORKS = ["basis", "basis head", "denoise", "denoise head", "learn", "learn head", "score"]
-WORKS.append("orthogonalise")
+WORKS = ["basis", "basis head", "denoise", "denoise head", "denoise torus", "learn", "learn head"]
+WORKS += ["score", "orthogonalise"]
 
 
 def arguments(images: Callable[..., Tensor], extra: int, seed: int) -> list[Tensor]:

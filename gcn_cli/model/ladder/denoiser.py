@@ -70,13 +70,15 @@ class _Part(NamedTuple):
 
     own: slice
     inside: slice
-    seen: Tensor | None  # places on the endless axis; None for the axis as it is
+    seen: range | None  # places on the endless axis; None for the axis as it is
 
     def taken(self, x: Tensor, axis: int) -> Tensor:
         """What is looked at, of an image."""
         if self.seen is None:
             return x
-        return x.index_select(axis, (self.seen % x.shape[axis]).to(x.device))
+        # Made where it is used: a copy from the host cannot be part of a captured step.
+        places = torch.arange(self.seen.start, self.seen.stop, device=x.device)
+        return x.index_select(axis, places % x.shape[axis])
 
 
 def _blocks(x: Tensor, block: int | None, stride: int, reach: int) -> Iterator[tuple[_Part, _Part]]:
@@ -99,7 +101,7 @@ def _parts(side: int, block: int | None, stride: int, reach: int) -> list[_Part]
     for first in range(0, side, length):
         own = min(length, side - first)
         whole = -(-(own + 2 * reach) // stride) * stride
-        seen = torch.arange(first - reach, first - reach + whole)
+        seen = range(first - reach, first - reach + whole)
         parts.append(_Part(slice(first, first + own), slice(reach, reach + own), seen))
     return parts
 

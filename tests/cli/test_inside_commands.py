@@ -47,7 +47,7 @@ def test_a_map_shows_where_a_picture_is_unlike_the_exemplar(here: Path) -> None:
 
 def test_filters_at_a_place_are_the_gradients_of_the_units_there(here: Path) -> None:
     """Whose sum along the picture is what the smooth unit's response changes by, along it."""
-    model = gcn_api.load(here / "run")
+    model = gcn_api.load(here / "run", device="cpu")
     words = ["inspect", "--model", "run", "--picture", "odd.png", "--filters", "at.png"]
     done = gcn(*words, "--at", "10,20", cwd=here)
     assert done.returncode == 0, done.stderr.decode()

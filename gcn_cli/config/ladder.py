@@ -164,8 +164,8 @@ class LadderConfig(Checked):
             own = dataclasses.replace(own, layers=self.layers[: self.octave_layers])
             coarsest = f"the coarsest at 1/{2 ** (octaves - 1)} of the resolution"
             said.append(f"{octaves} ladders, {coarsest} (--octaves)")
-        elif self.crop is not None and (self.batch_size or 0) > USUAL_IMAGES:
-            words = f"of one ladder, more than {USUAL_IMAGES} made two of three pictures worse"
+        elif self.crop is not None and room < LARGE and (self.batch_size or 0) > USUAL_IMAGES:
+            words = f"of so small a picture more than {USUAL_IMAGES} made two of three worse"
             said.append(f"--batch-size {self.batch_size}: {words}; use {USUAL_IMAGES}")
         if self.crop is None or room >= self.crop:
             return own, said

@@ -285,9 +285,10 @@ def test_several_ladders_have_the_lowest_layers_only() -> None:
     assert wider.layers == LADDER_LAYERS[:8]
 
 
-def test_many_images_of_one_ladder_are_warned_of() -> None:
+def test_many_images_of_small_pictures_are_warned_of() -> None:
     best = PRESETS["best"]
     assert isinstance(best, LadderConfig)
-    for config, room, expected in ((best, 256, True), (best, 512, False), (SMALL, 64, False)):
-        _, said = config.settled(room, 3, 0.9, on_gpu=False)
-        assert any(line.startswith("--batch-size 12: of one ladder") for line in said) == expected
+    cases = ((best, 256, 0.9), (best, 512, 0.9), (best, 512, 0.3), (SMALL, 64, 0.9))
+    for (config, room, coarse), expected in zip(cases, (True, False, False, False), strict=True):
+        _, said = config.settled(room, 3, coarse, on_gpu=False)
+        assert any(line.startswith("--batch-size 12: of so small") for line in said) == expected

@@ -7,7 +7,7 @@ from typing import Any
 from gcn_cli.config import FAMILIES, Config, LadderConfig, PaperConfig, fields
 from gcn_cli.config.ladder import LADDER_LAYERS, REFINED
 from gcn_cli.errors import InputError
-from gcn_cli.model.spec import Lattice, parse_layers
+from gcn_cli.model.spec import Lattice
 from gcn_cli.values import option_name, parse
 
 OBJECT = LadderConfig(
@@ -29,7 +29,9 @@ PRESETS: dict[str, Config] = {
     # Half as many filters again, of all layers: of the wider ones alone no more objects are whole.
     "object-best": dataclasses.replace(
         OBJECT,
-        layers=parse_layers("96@5,96@3,144@3/2,144@3,192@3/2,192@3,192@3/2,192@3"),
+        layers=tuple(
+            dataclasses.replace(layer, filters=layer.filters * 3 // 2) for layer in OBJECT.layers
+        ),
     ),
     "paper-texture": PaperConfig(),
     "paper-codebook": PaperConfig(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),

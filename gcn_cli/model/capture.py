@@ -78,12 +78,15 @@ class Captured(Generic[Result]):
         return self._result
 
 
-def one_by_one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function of images (N, ...) and what is common to them, called for every image by itself.
+def one_by_one(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """A function of images (N, ...) on a device and what is common to them, called for each image.
 
     A GPU's libraries choose their kernels by the size of a batch, and these round differently; so
-    an image is the same whatever batch it is in. The result of each is copied at once.
+    an image is the same whatever batch it is in. The result of each is copied at once. On a
+    processor, where that is so anyway, the function as it is.
     """
+    if device.type == "cpu":
+        return function
 
     def each(x: Tensor, *common: object) -> Tensor:
         if len(x) == 1:

@@ -128,8 +128,10 @@ def work(name: str) -> tuple[torch.nn.Module, Function, int]:
     return net, partial(scored, net), 2
 
 
-WORKS = ["basis", "basis head", "denoise", "denoise head", "denoise torus", "learn", "learn head"]
-WORKS += ["score", "orthogonalise"]
+WORKS = [
+    *("basis", "basis head", "denoise", "denoise head", "denoise torus"),
+    *("learn", "learn head", "score", "orthogonalise"),
+]
 
 
 def arguments(images: Callable[..., Tensor], extra: int, seed: int) -> list[Tensor]:
@@ -171,9 +173,11 @@ def test_other_shapes_are_recorded_anew(images: Callable[..., Tensor]) -> None:
 def test_one_by_one_an_image_knows_nothing_of_its_batch(images: Callable[..., Tensor]) -> None:
     """Of a recording, too, which overwrites what it gave last."""
     recorded = Captured(lambda x, level: x / len(x) + level, record=tape)
+    each = one_by_one(recorded, torch.device("cuda"))
     x, level = images(3, 1, 2, 3).float(), torch.ones(1)
-    assert torch.equal(one_by_one(recorded)(x, level), x + 1)
-    assert torch.equal(one_by_one(recorded)(x[1:2], level), x[1:2] + 1)
+    assert torch.equal(each(x, level), x + 1)
+    assert torch.equal(each(x[1:2], level), x[1:2] + 1)
+    assert one_by_one(recorded, torch.device("cpu")) is recorded
 
 
 def test_on_a_processor_nothing_is_recorded() -> None:

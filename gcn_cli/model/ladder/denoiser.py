@@ -127,7 +127,7 @@ def fast_denoiser(
         own = _one_ladder(nets[number], dtype, lattice, block, room, counted)
         above, spectrum = _Above(made, *handed[number]), nets[number].spectrum
         made = _handing_over(own, above, spectrum, lattice or net.lattice, room, block, counted)
-    return made if net.weights[0].device.type == "cpu" else one_by_one(made)
+    return one_by_one(made, net.weights[0].device)
 
 
 class _Above(NamedTuple):

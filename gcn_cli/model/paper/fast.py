@@ -142,8 +142,7 @@ class FastNet:
     @classmethod
     def of(cls, net: GenerativeConvNet, dtype: torch.dtype = torch.float32) -> "FastNet":
         """`dtype` is that of the maps on the way to B. On a GPU images are looked at one by one."""
-        basis = Captured(fast_basis(net, dtype))
-        return cls(net, basis if net.weights[0].device.type == "cpu" else one_by_one(basis))
+        return cls(net, one_by_one(Captured(fast_basis(net, dtype)), net.weights[0].device))
 
     @property
     def sigma(self) -> float:

@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import os
 import signal
 import sys
 import time
@@ -212,8 +211,6 @@ def free_memory(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu" or sys.platform != "linux":
         return None
-    import resource
-
     found = []
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -222,20 +219,26 @@ def free_memory(device: torch.device) -> int | None:
     for most, used in CONTAINER_LIMITS:
         with suppress(OSError, ValueError):  # the word "max" is no limit
             found.append(int(most.read_text()) - int(used.read_text()))
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    with suppress(OSError, ValueError):
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         if limit != resource.RLIM_INFINITY:
             found.append(limit - pages * resource.getpagesize())
     return max(0, min(found)) if found else None
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """The most memory held so far, in MiB: of tensors on a GPU, of this process elsewhere."""
-    import resource
+def peak_memory_mib(device: torch.device) -> float | None:
+    """The most memory held so far, in MiB: of tensors on a GPU, of this process elsewhere.
 
+    None where that cannot be told, as of a process on Windows.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1024 if os.uname().sysname == "Linux" else peak / 2**20
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024

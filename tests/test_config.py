@@ -84,3 +84,13 @@ def test_options_that_would_be_ignored_are_refused() -> None:
 def test_nought_unsets_what_may_be_unset() -> None:
     assert parse_text("size", "0") is None
     assert parse_text("mean_color", "own") is None
+
+
+@pytest.mark.parametrize("learner", ["denoise", "mle"])
+@pytest.mark.parametrize("text", ["300,0,0", "0,-1,0", "0,0,nan", "0,inf,0"])
+def test_a_mean_color_is_of_pixels(learner: str, text: str) -> None:
+    rule = rf"--mean-color {text}: each value must be in 0\.\.255; give one a channel, or 'own'"
+    with pytest.raises(InputError, match=f"^{rule}$"):
+        resolve({"learner": learner, "mean_color": parse_text("mean_color", text)})
+    kept = resolve({"learner": learner, "mean_color": parse_text("mean_color", "0,127.5,255")})
+    assert kept.mean_color == (0, 127.5, 255)

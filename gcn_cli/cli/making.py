@@ -91,7 +91,7 @@ class Synthesis:
 
     def carry_out(self) -> None:
         """Make the pictures, or say what they would take."""
-        from gcn_cli.cli.graded import told_of_all
+        from gcn_cli.cli.graded import refuse_ungradable, told_of_all
         from gcn_cli.cli.output import Final, as_lines, machine
         from gcn_cli.runs.folder import model_path, sample_targets, to_make
         from gcn_cli.runs.library import load
@@ -102,6 +102,8 @@ class Synthesis:
         path = model_path(self.model)
         loaded = load(path, device=self.device, precision=self.precision)
         size, maps = self.size or loaded.size, [one.name for one in loaded.maps]
+        if self.best_of is not None and (self.size is not None or self.start == "noise"):
+            refuse_ungradable(self.best_of, size)
         seeds = self.seeds or (self.seed or 0,)
         planned = sample_targets(self.output, path.parent, seeds, self.count, size, maps=maps)
         self._check_files(planned, size)
@@ -134,7 +136,7 @@ class Synthesis:
         from gcn_cli.runtime import leaving_on_signals
 
         shown: list[Tensor] = []
-        grades: list[dict[str, float]] = []
+        grades: list[dict[str, float] | None] = []
         by = None
         if self.best_of is not None or self.as_json:
             needed = self.best_of is not None or self.exemplar is not None
@@ -151,6 +153,7 @@ class Synthesis:
                 pictures,
                 repeat(loaded.maps),
                 as_json=self.as_json,
+                overwrite=self.overwrite,
                 grades=None if by is None else grades,
             )
         if shown:
@@ -213,10 +216,10 @@ class Synthesis:
 
         if self.sheet is not None:
             whole = [side_by_side(one, loaded.maps) for one in shown]
-            images.write(images.grid(torch.stack(whole)), self.sheet)
+            images.write(images.grid(torch.stack(whole)), self.sheet, new=not self.overwrite)
         if self.preview_tiled is not None:
             tiled = side_by_side(shown[0].repeat(1, 2, 2), loaded.maps)
-            images.write(tiled, self.preview_tiled)
+            images.write(tiled, self.preview_tiled, new=not self.overwrite)
 
     def _check_files(self, targets: "Sequence[Target]", size: tuple[int, int]) -> None:
         """Raise an error where pictures of `size` (width, height) cannot go where they are to."""

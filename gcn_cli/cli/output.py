@@ -45,16 +45,17 @@ def as_lines(values: dict[str, Any]) -> str:
 
 
 def machine(device: Any, dtype: Any) -> dict[str, Any]:
-    """Device, number format, threads and memory of a command that computes."""
+    """Device, number format, threads and memory (MiB or None) of a command that computes."""
     import torch
 
     from gcn_cli.runtime import device_name, peak_memory_mib
 
+    peak = peak_memory_mib(device)
     return {
         "device": device_name(device),
         "precision": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "peak_memory_mib": round(peak_memory_mib(device), 1),
+        "peak_memory_mib": None if peak is None else round(peak, 1),
     }
 
 

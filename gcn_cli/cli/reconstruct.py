@@ -188,7 +188,7 @@ class _Asked:
                 for one in opened
                 for picture in self._variants(loaded, one, progress.update)
             )
-            return write_all(jobs, made, kinds, as_json=self.as_json)
+            return write_all(jobs, made, kinds, as_json=self.as_json, overwrite=self.overwrite)
 
     def _variants(
         self, loaded: "Model", rasters: "list[Raster]", progress: "OnEvaluation"
@@ -220,10 +220,12 @@ class _Asked:
         from gcn_cli.runs.folder import map_path
 
         files: list[dict[str, object]] = []
+        new = self.output is not None and not self.overwrite  # the default's are made again
         for source, rasters, target in zip(sources, opened, targets, strict=True):
             result, measures = loaded.auto_encode(rasters, self.steps or 1, self.level)
             for one, part in zip(loaded.maps, split(result, loaded.maps), strict=True):
-                write(part, str(map_path(str(target), one.name)), one.depth, one.profile)
+                path = str(map_path(str(target), one.name))
+                write(part, path, one.depth, one.profile, new=new)
             files.append({"image": source, "path": str(target), **measures})
             if not self.as_json:
                 words = "  ".join(f"{name} {value:.4g}" for name, value in measures.items())

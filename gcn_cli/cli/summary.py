@@ -76,7 +76,7 @@ def _next(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | No
         return "it learned by heart: fewer --iterations, or more pictures of the texture"
     if (known.get("quality") or 0) >= ROUGH:
         return "more or larger pictures of the texture; --preset default where another was taken"
-    return f"gcn synthesize --model {run} --size 1024; gcn inspect --report page"
+    return f"gcn synthesize --model {run} --size 1024; gcn inspect --model {run} --report page"
 
 
 def tables(facts: dict[str, Any], *, details: bool) -> str:

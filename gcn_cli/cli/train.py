@@ -192,7 +192,8 @@ def command(
         if as_json:
             final.show(run=run, dry_run=True, **expected)
         else:
-            click.echo(as_lines({"run": run, **expected}))
+            known = {name: value for name, value in expected.items() if value is not None}
+            click.echo(as_lines({"run": run, **known}))
         return
     stop = StopRequest()
     told = [progress_page(run, report)] if report is not None and speaks() else []

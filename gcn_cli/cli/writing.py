@@ -1,6 +1,7 @@
 """Pictures to their paths as they come, and the paths to stdout."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from gcn_cli import images, quality
 from gcn_cli.images import BANDS, Map
-from gcn_cli.runs.folder import Target, map_path
+from gcn_cli.images.writing import TakenError
+from gcn_cli.runs.folder import Target, map_path, next_target
 
 
 def write_all(
@@ -17,19 +19,22 @@ def write_all(
     maps: Iterable[Sequence[Map]],
     *,
     as_json: bool,
-    grades: Sequence[dict[str, float]] | None = None,
+    overwrite: bool,
+    grades: Sequence[dict[str, float] | None] | None = None,
 ) -> list[dict[str, Any]]:
     """Every picture to its path, and the path to stdout unless --json or the picture goes there.
 
     `maps` are those of each picture; of linked ones each has a file of its own. `grades` grows with
-    the pictures. Returns what there is to say of every file.
+    the pictures. Without `overwrite` no file is replaced that came meanwhile: a default name gives
+    way to the next free one, for others TakenError is raised. Returns what there is to say of every
+    file.
     """
     records: list[dict[str, Any]] = []
     for place, (target, picture, own) in enumerate(zip(targets, pictures, maps, strict=False)):
         across, down = quality.seams(picture)
-        for one, part in zip(own, images.split(picture, own), strict=True):
-            path = target.path if target.path == "-" else str(map_path(target.path, one.name))
-            images.write(part, path, one.depth, one.profile)
+        parts = images.split(picture, own)
+        paths = _written(target, parts, own, overwrite=overwrite)
+        for one, part, path in zip(own, parts, paths, strict=True):
             if path == "-":
                 continue
             height, width = part.shape[1:]
@@ -42,6 +47,26 @@ def write_all(
             if not as_json:
                 click.echo(path)
     return records
+
+
+def _written(
+    target: Target, parts: Sequence[Tensor], maps: Sequence[Map], *, overwrite: bool
+) -> list[str]:
+    """The paths of a picture's linked maps, written under one name, all of them or none."""
+    new = target.default or not overwrite
+    paths: list[str] = []
+    try:
+        for one, part in zip(maps, parts, strict=True):
+            path = target.path if target.path == "-" else str(map_path(target.path, one.name))
+            images.write(part, path, one.depth, one.profile, new=new)
+            paths.append(path)
+    except TakenError:
+        for path in paths:  # of this picture alone, as they were new
+            Path(path).unlink(missing_ok=True)
+        if not target.default:
+            raise
+        return _written(next_target(target), parts, maps, overwrite=overwrite)
+    return paths
 
 
 def as_files(maps: Sequence[Map], rasters: Sequence[images.Raster], *, bare: bool) -> list[Map]:

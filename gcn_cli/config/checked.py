@@ -22,6 +22,12 @@ class Checked:
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):  # type: ignore[arg-type]
             check(spec.name, getattr(self, spec.name), spec.metadata)
+        if any(not 0 <= level <= 255 for level in self.mean_color or ()):  # NaN is not either
+            written = ",".join(f"{level:g}" for level in self.mean_color or ())
+            raise InputError(
+                f"--mean-color {written}: each value must be in 0..255; "
+                "give one a channel, or 'own'"
+            )
         given = len(self.mean_color) if self.mean_color is not None else None
         if given is not None and self.channels is not None and given != self.channels:
             raise InputError(

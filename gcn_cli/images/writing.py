@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gcn_cli.errors import InputError
+from gcn_cli.errors import GcnError, InputError
 from gcn_cli.images.bands import Raster, as_pillow
 from gcn_cli.images.png import write_png
 from gcn_cli.images.reading import WIDE, libvips
@@ -22,6 +22,10 @@ IN_STRIPS = 2**26  # numbers of a picture from which on a PNG is written row by 
 LONGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels a side
 DEEP = ("PNG", "TIFF")  # formats with 16 bits a band
 CLEAR = ("PNG", "TIFF", "WEBP")  # formats with transparency
+
+
+class TakenError(GcnError):
+    """A name that another job has given to a file of its own, meanwhile."""
 
 
 def to_picture(pixels: Tensor, profile: bytes | None = None) -> Image.Image:
@@ -63,15 +67,23 @@ def check_format(target: str, size: tuple[int, int] = (1, 1)) -> None:
         )
 
 
-def write(pixels: Tensor, target: str, depth: int = 8, profile: bytes | None = None) -> None:
+def write(
+    pixels: Tensor,
+    target: str,
+    depth: int = 8,
+    profile: bytes | None = None,
+    *,
+    new: bool = False,
+) -> None:
     """Write (C, H, W) in 0..255 whole or not at all, as a PNG or the format of the name's suffix.
 
-    "-" is stdout. 16 bits and transparency are kept where the format has them. Raises InputError
-    where 16-bit colours lack their library.
+    "-" is stdout. 16 bits and transparency are kept where the format has them. A `new` file
+    replaces none. Raises InputError where 16-bit colours lack their library, TakenError where a
+    new file's name is another's.
     """
     kind = _format(target)
     if kind == "PNG" and target != "-" and pixels.numel() > IN_STRIPS:
-        with replacing(Path(target)) as file:
+        with replacing(Path(target), new=new) as file:
             write_png(file, pixels, depth, profile)
         return
     data = (
@@ -82,7 +94,7 @@ def write(pixels: Tensor, target: str, depth: int = 8, profile: bytes | None = N
     if target == "-":
         sys.stdout.buffer.write(data)
     else:
-        write_bytes(Path(target), data)
+        write_bytes(Path(target), data, new=new)
 
 
 def _encoded(pixels: Tensor, kind: str, profile: bytes | None) -> bytes:
@@ -118,15 +130,18 @@ def _wide(pixels: Tensor, target: str, kind: str, profile: bytes | None) -> byte
     return made
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    with replacing(path) as file:
+def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
+    """Write a file whole or not at all. Raises TakenError where a `new` one's name is another's."""
+    with replacing(path, new=new) as file:
         file.write(data)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary name, sync, rename: a reader sees the old file or the new one."""
+def replacing(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
+    """Write to a temporary name, sync, rename: a reader sees the old file or the new one.
+
+    A `new` file replaces none: raises TakenError where there is one at the end.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -135,12 +150,37 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        if new:
+            _claim(temporary, path)
+        else:
+            os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a full disk does not say where it is
         raise
+
+
+def _claim(temporary: str, path: Path) -> None:
+    """Rename a file to a name that no file has, at once. Raises TakenError where one has it."""
+    try:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links, as that of a memory card
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+    except FileExistsError as error:
+        raise TakenError(
+            f"{path}: another job wrote it meanwhile; it is kept, name another file, or add "
+            "--overwrite"
+        ) from error
+    Path(temporary).unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -12,6 +12,7 @@ from gcn_cli.learning.trainer import Learner
 from gcn_cli.model.energy import GenerativeModel
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.model.pattern import Pattern
 from gcn_cli.ranks import Ranks
 from gcn_cli.sampling.annealed import Denoiser
 from gcn_cli.sampling.canvas import Canvas
@@ -53,9 +54,18 @@ class Family(Protocol):
         ...
 
     def learner(
-        self, observed: Batches, device: torch.device, dtype: torch.dtype, ranks: Ranks
+        self,
+        observed: Batches,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks,
+        *,
+        pattern: Pattern | None,
     ) -> Learner:
-        """What trains the network, which moves to `device`; `ranks` share the work."""
+        """What trains the network, which moves to `device`; `ranks` share the work.
+
+        `pattern` is that of the observed pictures, None where they have none.
+        """
         ...
 
     def density(self, level: float | None, dtype: torch.dtype) -> GenerativeModel:

@@ -11,6 +11,7 @@ from gcn_cli.learning.family import Family
 from gcn_cli.learning.ladder.family import LadderFamily
 from gcn_cli.learning.paper.family import PaperFamily
 from gcn_cli.learning.trainer import Learner
+from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.spec import LayerSpec
 from gcn_cli.ranks import ALONE, Ranks
 from gcn_cli.sampling.noise import named_generator
@@ -32,8 +33,12 @@ def make_learner(
     device: torch.device,
     dtype: torch.dtype,
     ranks: Ranks = ALONE,
+    *,
+    pattern: Pattern | None = None,
 ) -> tuple[Family, Learner]:
     """The model of `config` and its learner, for pictures (C, H, W) in model units, on `device`.
+
+    `pattern` is that of the pictures, None where they have none.
 
     Raises ValueError where the pictures do not fit one another, the crop or the layers, InputError
     where there is too little for all `ranks`.
@@ -49,4 +54,4 @@ def make_learner(
     )
     build(config, batches.image_size).net.map_sizes(*batches.image_size)
     family = build(config, batches.image_size, config.first_layers)
-    return family, family.learner(batches, device, dtype, ranks)
+    return family, family.learner(batches, device, dtype, ranks, pattern=pattern)

@@ -11,7 +11,7 @@ from gcn_cli.errors import InputError
 from gcn_cli.model.energy import GenerativeModel, reconstruct
 from gcn_cli.runs.model import Model
 from gcn_cli.runs.pictures import Linked
-from gcn_cli.runs.reconstruction import fitted
+from gcn_cli.runs.reconstruction import Scale, fitted_to_scale
 from gcn_cli.sampling.canvas import Canvas
 from gcn_cli.sampling.modes import descend
 from gcn_cli.sampling.request import Request
@@ -59,20 +59,36 @@ def filters_at(
 ) -> Tensor:
     """The linear filters of all layers at a pixel (x, y) of a picture, a sheet: (C, rows, columns).
 
-    From the first layer down the sheet to the last, strongest first. Raises InputError for a pixel
-    that the picture, as the model sees it, does not have.
+    The pixel is one of the picture as given, which the model may see smaller. From the first layer
+    down the sheet to the last, strongest first. Raises InputError for a pixel that the picture does
+    not have, or that is cut off at its far border.
     """
-    pixels, loaded = fitted(model.checkpoint, picture, level), model.checkpoint
-    height, width = pixels.shape[1:]
-    if not (0 <= at[0] < width and 0 <= at[1] < height):
-        raise InputError(
-            f"--at {at[0]},{at[1]}: the picture, as the model sees it, has {width}x{height} pixels"
-        )
+    loaded = model.checkpoint
+    pixels, scale = fitted_to_scale(loaded, picture, level)
+    place = _seen_at(at, scale, (pixels.shape[1], pixels.shape[2]))
     density = loaded.family.density(level, torch.float32)
-    sheets = painted(density, loaded.seen(pixels), loaded.family.receptive_fields(level), at)
+    sheets = painted(density, loaded.seen(pixels), loaded.family.receptive_fields(level), place)
     widest = max(sheet.shape[2] for sheet in sheets)
     laid = [F.pad(sheet, (0, widest - sheet.shape[2], 0, 8), value=127.5) for sheet in sheets]
     return torch.cat(laid, dim=1)
+
+
+def _seen_at(at: tuple[int, int], scale: Scale, seen: tuple[int, int]) -> tuple[int, int]:
+    """The pixel (x, y) of what is `seen` (H, W) that stands for one of the picture as given.
+
+    Raises InputError where there is none.
+    """
+    height, width = scale.given
+    x, y = scale.inward(at)
+    if 0 <= at[0] < width and 0 <= at[1] < height and x < seen[1] and y < seen[0]:
+        return x, y
+    across = sum(scale.inward((k, 0))[0] < seen[1] for k in range(width))
+    down = sum(scale.inward((0, k))[1] < seen[0] for k in range(height))
+    whole = "" if (down, across) == scale.given else f", the model sees the first {across}x{down}"
+    raise InputError(
+        f"--at {at[0]},{at[1]}: the picture has {width}x{height} pixels{whole}; "
+        f"X must be below {across}, Y below {down}"
+    )
 
 
 def _above(at: tuple[int, int], x: Tensor, responses: Tensor) -> int:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -75,11 +75,28 @@ def next_free(folder: Path, stem: str) -> int:
 
 @dataclass(frozen=True)
 class Target:
-    """Where one picture goes: picture `number` of a seed."""
+    """Where one picture goes: picture `number` of a seed.
+
+    A `default` name is not the user's: where another job takes it, the next free name will do.
+    """
 
     path: str
     seed: int
     number: int
+    default: bool = False
+
+
+def next_target(target: Target) -> Target:
+    """The same picture under the next free name, for a default name that was taken meanwhile."""
+    path = Path(target.path)
+    stem, _, number = path.stem.rpartition("-")
+    # A folder on a network may not yet list the file that took the name.
+    free = max(next_free(path.parent, stem), int(number) + 1)
+    return replace(target, path=str(_numbered(path.parent, free)))
+
+
+def _numbered(folder: Path, number: int) -> Path:
+    return folder / f"sample-{number:04d}.png"
 
 
 def sample_targets(
@@ -116,10 +133,11 @@ def sample_targets(
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--output {output}: is no folder, nor a picture by its name")
         first = next_free(folder, "sample") if output is None else 1
-        paths = [str(folder / f"sample-{first + k:04d}.png") for k in range(len(jobs))]
+        paths = [str(_numbered(folder, first + k)) for k in range(len(jobs))]
     if "-" in paths and len(maps) > 1:
         raise InputError(f"--output -: a picture of {len(maps)} linked maps; name a file or folder")
-    return [Target(path, *job) for path, job in zip(paths, jobs, strict=True)]
+    default = output is None
+    return [Target(path, *job, default) for path, job in zip(paths, jobs, strict=True)]
 
 
 Existing = Literal["refuse", "overwrite", "skip"]
@@ -134,7 +152,7 @@ def to_make(targets: Sequence[Target], maps: Sequence[str], existing: Existing) 
         if existing == "skip" and files and all(path.exists() for path in files):
             continue
         for path in files:
-            refuse_existing(path, existing != "refuse")
+            refuse_existing(path, target.default or existing != "refuse")
         left.append(target)
     return left
 

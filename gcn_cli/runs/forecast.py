@@ -24,6 +24,7 @@ def of_training(training: Training) -> dict[str, Any]:
 
     Some iterations are made, of every kind that it has; the training is of no use after.
     A published course of stages is timed with all of its layers: it takes less than that.
+    The memory is None where it cannot be told.
     """
     learner, done = training.learner, training.iteration
     last, before, seconds = learner.iterations, done, 0.0
@@ -31,12 +32,13 @@ def of_training(training: Training) -> dict[str, Any]:
         if before < until:
             seconds += (until - before) * _pace(training, until)
             before = until
+    peak = peak_memory_mib(training.device)
     return {
         "config": to_json(training.family.config),
         "iterations": last,
         "iterations_done": done,
         "expected_seconds": round(seconds, 1),
-        "expected_memory_mib": round(peak_memory_mib(training.device), 1),
+        "expected_memory_mib": None if peak is None else round(peak, 1),
     }
 
 

@@ -144,8 +144,9 @@ def _report(training: Training) -> None:
     learner, done = training.learner, training.iteration
     for sentence in learner.verdicts(training.history):
         log.info(sentence)
-    memory = peak_memory_mib(training.device)
-    log.info("%.0f s in all, peak memory %.0f MiB", training.seconds, memory)
+    peak = peak_memory_mib(training.device)
+    memory = "" if peak is None else f", peak memory {peak:.0f} MiB"
+    log.info("%.0f s in all%s", training.seconds, memory)
     if not training.complete:
         log.info("time limit after iteration %d of %d, saved", done, learner.iterations)
         for sentence in learner.cut_short(done):

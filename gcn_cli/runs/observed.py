@@ -63,6 +63,8 @@ def observe(
     rasters = [fitted(one, wanted, shrink) for one in raw]
     if crop is None and not linked and mask is None:
         rasters = _fitted_together(rasters, multiple)
+    if alpha != "drop":
+        _refuse_transparent(rasters, (*pictures, *linked))
     alpha = _meant(alpha, rasters, crop)
     groups = [[one] for one in rasters] if linked else [rasters]
     names = [_name(one, k) for k, one in enumerate((*pictures, *linked))] if linked else [""]
@@ -81,7 +83,39 @@ def observe(
         # Antialiased, so that what is hidden in part is unknown too.
         covered = Raster(255.0 * hidden[None], "L").resized(rasters[0].size).values[0] > 0
         made[0] = made[0].masked_fill(covered, torch.nan)
+    _refuse_hidden(made, pictures, masked=mask is not None, alpha=alpha)
     return Observed(made, tuple(maps))
+
+
+def _refuse_transparent(rasters: Sequence[Raster], pictures: Sequence[Picture]) -> None:
+    """Raise InputError for a picture of which nothing can be seen."""
+    for raster, picture in zip(rasters, pictures, strict=True):
+        if raster.bands.endswith("A") and not bool(raster.values[-1].any()):
+            raise InputError(
+                f"{_title(picture)}: is wholly transparent, nothing to learn; leave it out, or "
+                "lay it on white with --alpha drop"
+            )
+
+
+def _refuse_hidden(
+    planes: Sequence[Tensor], pictures: Sequence[Picture], *, masked: bool, alpha: Alpha
+) -> None:
+    """Raise InputError for what is one hole, (C, H, W) with NaN at every place."""
+    # Of linked maps there is one tensor, named by the first.
+    for pixels, picture in zip(planes, pictures, strict=True):
+        if not bool(pixels.isnan().any(dim=0).all()):
+            continue
+        title = _title(picture)
+        if not masked:
+            raise InputError(
+                f"{title}: --alpha mask leaves no pixel that is wholly opaque, nothing to learn; "
+                "use --alpha channel or --alpha drop"
+            )
+        more = "; --alpha drop keeps what is clear" if alpha == "mask" else ""
+        raise InputError(
+            f"--mask: hides all of {title}, nothing to learn; paint black what is to be "
+            f"learned{more}"
+        )
 
 
 def _fitted_together(rasters: list[Raster], multiple: int) -> list[Raster]:
@@ -157,6 +191,11 @@ def _channels(raster: Raster, one: Map, alpha: Alpha) -> Tensor:
     seen = made[-1:] / made[-1].sum()
     mean = (made[:-1] * seen).sum(dim=(1, 2))[:, None, None]
     return torch.cat([torch.where(made[-1:] > 0, made[:-1], mean), made[-1:]])
+
+
+def _title(picture: Picture) -> str:
+    """What messages call a picture."""
+    return str(picture) if isinstance(picture, str | Path) else "a picture"
 
 
 def _name(picture: Picture, place: int) -> str:

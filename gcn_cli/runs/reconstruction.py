@@ -1,5 +1,7 @@
 """What a model's auto-encoder makes of a picture, and how far off that is."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -7,9 +9,26 @@ from gcn_cli import quality
 from gcn_cli.errors import InputError
 from gcn_cli.model.energy import GenerativeModel, energy, reconstruct
 from gcn_cli.runs.checkpoint import Checkpoint
-from gcn_cli.runs.pictures import Linked, to_pixels
+from gcn_cli.runs.pictures import Linked, open_once, several, to_pixels
 from gcn_cli.sampling.langevin import mode_residual
 from gcn_cli.sampling.modes import descend
+
+
+class Scale(NamedTuple):
+    """How a picture as given was resized for a model. Sizes are (H, W)."""
+
+    given: tuple[int, int]  # in pixels of the picture as given
+    resized: tuple[int, int]  # in pixels of the model, before any are cut off at the far border
+
+    def inward(self, at: tuple[int, int]) -> tuple[int, int]:
+        """The model's pixel (x, y) that the middle of a given one lies in."""
+        (height, width), (rows, columns) = self.given, self.resized
+        x, y = at
+        return (2 * x + 1) * columns // (2 * width), (2 * y + 1) * rows // (2 * height)
+
+    def outward(self, at: tuple[int, int]) -> tuple[int, int]:
+        """The given pixel (x, y) that the middle of one of the model's lies in."""
+        return Scale(self.resized, self.given).inward(at)
 
 
 def fitted(loaded: Checkpoint, picture: Linked, level: float | None = None) -> Tensor:
@@ -18,9 +37,20 @@ def fitted(loaded: Checkpoint, picture: Linked, level: float | None = None) -> T
     What its layers do not fit on is cut off at the far border. Raises InputError where nothing is
     left.
     """
+    return fitted_to_scale(loaded, picture, level)[0]
+
+
+def fitted_to_scale(
+    loaded: Checkpoint, picture: Linked, level: float | None = None
+) -> tuple[Tensor, Scale]:
+    """A picture as `fitted`, and the scale from the pixels of the picture as given to its own."""
     config, net = loaded.config, loaded.family.net
     size = loaded.image_size if config.size or config.head else None
-    pixels = to_pixels(picture, loaded.maps, size, config.shrink)
+    # Opened here: the size as given is needed too, and standard input can be read once only.
+    opened = picture if isinstance(picture, Tensor) else [open_once(p) for p in several(picture)]
+    pixels = to_pixels(opened, loaded.maps, size, config.shrink)
+    given = opened.shape[-2:] if isinstance(opened, Tensor) else opened[0].size
+    scale = Scale((given[0], given[1]), (pixels.shape[1], pixels.shape[2]))
     height, width = loaded.family.fitting(pixels.shape[1], pixels.shape[2], level)
     pixels = pixels[:, :height, :width]
     try:
@@ -30,7 +60,7 @@ def fitted(loaded: Checkpoint, picture: Linked, level: float | None = None) -> T
     except ValueError as error:
         named = f"{picture}: " if isinstance(picture, str) else "a picture: "
         raise InputError(f"{named}{error}") from error
-    return pixels
+    return pixels, scale
 
 
 @torch.no_grad()

@@ -2,11 +2,14 @@
 
 import logging
 from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
 from gcn_cli.config import Config
 from gcn_cli.errors import DivergedError
+from gcn_cli.learning.trainer import Metrics
 from gcn_cli.runs.training import Training
 from gcn_cli.values import option_name
 
@@ -17,12 +20,23 @@ KEPT = 3  # states: what was kept last may already have been on its way out
 TRIES = 3  # times a training goes back
 
 
+class Kept(NamedTuple):
+    """A training as it stood after an iteration: the learner's state and all measures until then.
+
+    The measures are kept too: after a step back the training's own are those of another way.
+    """
+
+    iteration: int
+    state: dict[str, Tensor]
+    history: Sequence[Metrics]
+
+
 class Retreat:
     """The last good states of a training, and how often it went back to one."""
 
     def __init__(self, training: Training) -> None:
-        self.kept: deque[tuple[int, dict[str, Tensor]]] = deque(maxlen=KEPT)
-        self.newest: tuple[int, dict[str, Tensor]] = (-1, {})  # of all that were ever kept
+        self.kept: deque[Kept] = deque(maxlen=KEPT)
+        self.newest = Kept(-1, {}, ())  # of all that were ever kept
         self.tried = 0
         self._keep(training)
 
@@ -64,16 +78,16 @@ class Retreat:
     def _keep(self, training: Training) -> None:
         state = training.learner.state()
         if all(bool(tensor.isfinite().all()) for tensor in state.values()):
-            own = {name: tensor.detach().clone() for name, tensor in state.items()}
-            self.kept.append((training.iteration, own))
-            if training.iteration > self.newest[0]:
+            copies = {name: tensor.detach().clone() for name, tensor in state.items()}
+            self.kept.append(Kept(training.iteration, copies, tuple(training.history)))
+            if training.iteration > self.newest.iteration:
                 self.newest = self.kept[-1]
 
 
-def _stand(training: Training, where: tuple[int, dict[str, Tensor]], config: Config) -> None:
+def _stand(training: Training, kept: Kept, config: Config) -> None:
     """Have a training stand at a kept state; what was kept stays as it is."""
-    iteration, state = where
-    training.go_back(iteration, {n: tensor.clone() for n, tensor in state.items()}, config)
+    state = {name: tensor.clone() for name, tensor in kept.state.items()}
+    training.go_back(kept.iteration, state, kept.history, config)
 
 
 def _named(training: Training) -> str:

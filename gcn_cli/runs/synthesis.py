@@ -15,7 +15,7 @@ from gcn_cli.model.period import fitting_side, stretched
 from gcn_cli.model.rooms import strips
 from gcn_cli.runs.canvas import Tile, planned
 from gcn_cli.runs.checkpoint import Checkpoint
-from gcn_cli.runs.control import Control
+from gcn_cli.runs.control import Control, placing
 from gcn_cli.runs.pictures import Linked, open_once, several, to_pixels
 from gcn_cli.sampling.noise import named_generator
 from gcn_cli.sampling.pattern import Held, fits
@@ -56,10 +56,10 @@ def samples(
     copies = 5 * (control is not None and control.steers) + (request.start != "noise")
     beside = copies * 4 * loaded.config.bands * size[0] * size[1]
     canvas = planned(family, request, size, dtype, tile, beside=beside)
-    starts = _starts(loaded, request, numbers, opened, size)
+    starts = _starts(loaded, request, numbers, opened, whole, size)
     count = len(numbers)
     batch = count if device.type != "cpu" and canvas.block is None else 1
-    bent = None if control is None else control.bending(loaded, request, canvas, dtype)
+    bent = None if control is None else control.bending(loaded, request, canvas, whole, dtype)
     pattern = loaded.pattern if bent is None and request.start == "noise" else None
     work, done = family.steps(request) * canvas.blocks, 0
     while done < count:
@@ -162,9 +162,13 @@ def _starts(
     request: Request,
     numbers: Sequence[int],
     opened: list[Raster] | None,
+    picture: tuple[int, int],
     size: tuple[int, int],
 ) -> Tensor | None:
-    """What chains start from in model units, one each of `numbers`, (N, C, H, W); None: noise."""
+    """What chains start from in model units, one each of `numbers`, (N, C, H, W); None: noise.
+
+    `size` (H, W) is the canvas, `picture` (H, W) the part at its upper left that is kept.
+    """
     if request.start == "chains":
         stored = loaded.learner_state.get("chains.images")
         if stored is None:
@@ -176,5 +180,6 @@ def _starts(
         return stored[list(numbers)].float()
     if opened is None:
         return None
-    values = loaded.pixels.to_model(to_pixels(opened, loaded.maps, size))
+    values = loaded.pixels.to_model(to_pixels(opened, loaded.maps, picture))
+    values = placing(loaded, request, size)(values)
     return values.expand(len(numbers), *values.shape)

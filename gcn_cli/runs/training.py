@@ -49,8 +49,9 @@ class Training:
             groups=[size for one in self.maps for size in one.groups],
         )
         self.in_units = [self.pixels.to_model(picture) for picture in pictures]
-        self._make(config)
+        # Once, for chains and samples alike: where holes are filled, the filling would change it.
         self.pattern = find_pattern(self.in_units) if config.texture_ladder else None
+        self._make(config)
         self.periods: Periods = (None, None)
         if self.pattern is not None:
             self.periods = self.pattern.periods
@@ -66,7 +67,7 @@ class Training:
         """A learner at its start."""
         try:
             self.family, self.learner = make_learner(
-                config, self.in_units, self.device, self.dtype, self.ranks
+                config, self.in_units, self.device, self.dtype, self.ranks, pattern=self.pattern
             )
         except ValueError as error:
             raise InputError(f"{error}; see --size, --crop and --layers") from error
@@ -77,15 +78,20 @@ class Training:
         self.iteration, self.history = saved.iteration, list(saved.history)
         self.seconds_before = saved.seconds
 
-    def go_back(self, iteration: int, state: dict[str, Tensor], config: Config) -> None:
-        """Stand after an earlier `iteration` again, with the learner's `state` of then.
+    def go_back(
+        self,
+        iteration: int,
+        state: dict[str, Tensor],
+        history: Sequence[Metrics],
+        config: Config,
+    ) -> None:
+        """Stand after another `iteration` again, with the learner's `state` and `history` of then.
 
         What comes after is learned under another `config`, in its rates alone.
         """
         self._make(config)
         self.learner.load_state(state)
-        self.iteration = iteration
-        del self.history[iteration:]
+        self.iteration, self.history = iteration, list(history)
 
     def set_length(self, iterations: int) -> None:
         """Have so many iterations in all."""

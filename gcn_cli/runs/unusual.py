@@ -16,19 +16,22 @@ from gcn_cli.model.energy import GenerativeModel
 from gcn_cli.runs.checkpoint import Checkpoint
 from gcn_cli.runs.grading import kept_exemplar
 from gcn_cli.runs.pictures import Linked
-from gcn_cli.runs.reconstruction import fitted
+from gcn_cli.runs.reconstruction import fitted, fitted_to_scale
 
 ABOUT = 17  # pixels a side that are averaged over: a filter's energy lies about its middle
 LIMIT = 4.0  # deviations from which a place counts as unusual
 
 
 class Unusual(NamedTuple):
-    """Deviations of the energy from the exemplar's own, (H, W), and what to say of them."""
+    """Deviations of the energy from the exemplar's own, (H, W), and what to say of them.
+
+    (H, W) are those of the picture as the model sees it, which may be smaller than the one given.
+    """
 
     deviations: Tensor
     share: float  # of the pixels above LIMIT
     most: float
-    place: tuple[int, int]  # (x, y) of the most unusual pixel
+    place: tuple[int, int]  # (x, y) of the most unusual pixel, in the picture as given
 
 
 @torch.no_grad()
@@ -50,12 +53,14 @@ def unusual(
     if len(loaded.maps) > 1:
         raise InputError("--map: of linked maps the run keeps the first only; one map is needed")
     own = _energies(density, loaded.seen(fitted(loaded, kept, level)))
-    here = _energies(density, loaded.seen(fitted(loaded, picture, level)))
+    pixels, scale = fitted_to_scale(loaded, picture, level)
+    here = _energies(density, loaded.seen(pixels))
     deviations = (here - own.mean()) / own.std()
     most = int(deviations.argmax())
     width = deviations.shape[1]
     share = float((deviations > LIMIT).float().mean())
-    return Unusual(deviations, share, float(deviations.max()), (most % width, most // width))
+    place = scale.outward((most % width, most // width))
+    return Unusual(deviations, share, float(deviations.max()), place)
 
 
 def _energies(density: GenerativeModel, x: Tensor) -> Tensor:

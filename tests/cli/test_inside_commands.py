@@ -76,7 +76,7 @@ def test_filters_at_a_place_are_the_gradients_of_the_units_there(here: Path) -> 
         (["--picture", "odd.png", "--at", "3", "--filters", "x.png"], b"--at 3: must be X,Y"),
         (
             ["--picture", "odd.png", "--at", "3,96", "--filters", "x.png"],
-            b"--at 3,96: the picture, as the model sees it, has 96x96 pixels",
+            b"--at 3,96: the picture has 96x96 pixels; X must be below 96, Y below 96",
         ),
     ],
 )

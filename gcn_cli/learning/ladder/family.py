@@ -22,7 +22,7 @@ from gcn_cli.model.ladder.denoiser import fast_denoiser
 from gcn_cli.model.ladder.level import LadderLevel, level_of
 from gcn_cli.model.ladder.net import LadderNet
 from gcn_cli.model.ladder.rectifier import Rectifier
-from gcn_cli.model.pattern import find_pattern
+from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.rooms import pieces, room_like
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
 from gcn_cli.ranks import Ranks
@@ -72,14 +72,20 @@ class LadderFamily:
         return replace(self, config=config)
 
     def learner(
-        self, observed: Batches, device: torch.device, dtype: torch.dtype, ranks: Ranks
+        self,
+        observed: Batches,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks,
+        *,
+        pattern: Pattern | None,
     ) -> Learner:
         """First filters drawn, the spectrum measured, from here on the learner's.
 
-        Raises InputError where there are fewer images than `ranks` to share them.
+        Chains follow `pattern`, that of the observed pictures, where they have one. Raises
+        InputError where there are fewer images than `ranks` to share them.
         """
         ranks.refuse_fewer("--batch-size", observed.batch_size)
-        pattern = find_pattern(observed.pictures) if self.config.texture_ladder else None
         if (self.config.octaves or 1) > 1:
             net, patterned = self.net.to(device), pattern is not None
             where = (device, dtype, ranks)

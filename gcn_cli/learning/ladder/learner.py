@@ -233,12 +233,12 @@ class LadderLearner:
     def verdicts(self, history: Sequence[Metrics], since: int = 0) -> list[str]:
         """What became of the denoising, and of the likelihood after it, in the last course.
 
-        Losses count after iteration `since`.
+        Losses count after iteration `since`. Rows count by their "iteration", wherever they are.
         """
-        turn = self.course.turn
+        turn, first = self.course.turn, max(since, self.begun)
         said = (
-            verdict([row["loss"] for row in history[max(since, self.begun) : turn]]),
-            apart([row["gap"] for row in history[turn:]]),
+            verdict([row["loss"] for row in history if first < row["iteration"] <= turn]),
+            apart([row["gap"] for row in history if row["iteration"] > turn]),
         )
         return [sentence for sentence in said if sentence is not None]
 

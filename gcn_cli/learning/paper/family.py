@@ -14,6 +14,7 @@ from gcn_cli.learning.paper.learner import PaperLearner
 from gcn_cli.model.energy import energy_gradient
 from gcn_cli.model.paper.fast import FastNet
 from gcn_cli.model.paper.network import GenerativeConvNet
+from gcn_cli.model.pattern import Pattern
 from gcn_cli.model.spec import Lattice, LayerSpec, responses_per_pixel
 from gcn_cli.ranks import Ranks
 from gcn_cli.sampling.annealed import Denoiser
@@ -72,9 +73,19 @@ class PaperFamily:
         return replace(self, config=config)
 
     def learner(
-        self, observed: Batches, device: torch.device, dtype: torch.dtype, ranks: Ranks
+        self,
+        observed: Batches,
+        device: torch.device,
+        dtype: torch.dtype,
+        ranks: Ranks,
+        *,
+        pattern: Pattern | None,
     ) -> PaperLearner:
-        """First filters drawn; the learner adds the layers that are still to come."""
+        """First filters drawn; the learner adds the layers that are still to come.
+
+        Published chains follow no `pattern`.
+        """
+        del pattern
         config = self.config
         self.net.initialise(config.init_std, named_generator(config.seed, "layer", 0))
         shape = (config.bands, *observed.image_size)

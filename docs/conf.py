@@ -4,10 +4,9 @@ import re
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from gcn_cli.version import VERSION
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
-
-from gcn_cli.version import VERSION
 
 project, author = "gcn", "the gcn authors"
 version = release = VERSION

@@ -20,26 +20,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.config import LadderConfig, PaperConfig
-from gcn_cli.config.ladder import LADDER_LAYERS
-from gcn_cli.config.paper import PUBLISHED_LAYERS
-from gcn_cli.learning.ladder.learner import LadderLearner
-from gcn_cli.learning.ladder.loss import denoising_loss
-from gcn_cli.learning.setup import make_learner
-from gcn_cli.learning.trainer import Learner
-from gcn_cli.model.capture import Captured
-from gcn_cli.model.energy import autograd_gradient, energy, energy_gradient
-from gcn_cli.model.ladder.denoiser import fast_denoiser
-from gcn_cli.model.ladder.net import LadderNet
-from gcn_cli.model.ladder.passes import prepare
-from gcn_cli.model.ladder.rectifier import Rectifier
-from gcn_cli.model.paper.fast import fast_basis
-from gcn_cli.model.paper.network import GenerativeConvNet
-from gcn_cli.model.spec import Lattice
+from gcn_cli.config import DEFAULT_LAYERS, PUBLISHED_LAYERS, NoiseConditionalConfig, PublishedConfig
+from gcn_cli.kinds import make_trainer
+from gcn_cli.models.backprop import pack
+from gcn_cli.models.cascade import make_denoiser
+from gcn_cli.models.convnet import GenerativeConvNet
+from gcn_cli.models.convnet_fast import fast_basis
+from gcn_cli.models.cuda_graph import GraphedFunction
+from gcn_cli.models.energy import autograd_gradient, energy, energy_gradient
+from gcn_cli.models.layers import PaddingMode
+from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.runtime import choose_device, set_threads
-from gcn_cli.sampling.annealed import anneal, noise_levels
-from gcn_cli.sampling.langevin import run_chain
-from gcn_cli.sampling.noise import ImageNoise
+from gcn_cli.samplers.annealed import anneal, noise_levels
+from gcn_cli.samplers.langevin import run_chain
+from gcn_cli.samplers.rng import ImageNoise
+from gcn_cli.training.loop import Trainer
+from gcn_cli.training.losses import denoising_loss
+from gcn_cli.training.trainer import StageTrainer
 
 Work = Callable[[], object]
 
@@ -85,7 +82,7 @@ def fastest_product(dtype: torch.dtype, device: torch.device) -> tuple[Work, flo
 def paper_net(device: torch.device) -> GenerativeConvNet:
     """The published texture net with filters of its usual size."""
     model = GenerativeConvNet(PUBLISHED_LAYERS)
-    model.initialise(0.01, torch.Generator().manual_seed(0))
+    model.initialize(0.01, torch.Generator().manual_seed(0))
     return model.to(device)
 
 
@@ -106,7 +103,7 @@ def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     work = operations(model, images)
     figures: dict[str, Any] = {}
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        fast = Captured(fast_basis(model, dtype))
+        fast = GraphedFunction(fast_basis(model, dtype))
         product, product_work = fastest_product(dtype, device)
         slow_times, fast_times, product_times = in_turn(
             [partial(plain, images), partial(fast, images), product], repeats, device
@@ -124,15 +121,17 @@ def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     return figures
 
 
-def ladder(device: torch.device) -> LadderNet:
+def ladder(device: torch.device) -> NoiseConditionalNet:
     """The default ladder, untrained."""
-    rectifier = Rectifier(LadderConfig().smoothness)
-    net = LadderNet(LADDER_LAYERS, rectifier=rectifier, lattice=Lattice.REFLECT)
-    net.initialise(torch.Generator().manual_seed(0))
+    rectifier = SmoothReLU(NoiseConditionalConfig().smoothness)
+    net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=rectifier, lattice=PaddingMode.REFLECT)
+    net.initialize(torch.Generator().manual_seed(0))
     return net.to(device)
 
 
-def plain_denoising_step(net: LadderNet, clean: Tensor, drawn: Tensor, level: Tensor) -> None:
+def plain_denoising_step(
+    net: NoiseConditionalNet, clean: Tensor, drawn: Tensor, level: Tensor
+) -> None:
     """The loss and its gradient by automatic differentiation twice, contiguous float32."""
     noise = level[:, None, None, None]
     sigma = (noise.square() + 1).sqrt()
@@ -164,7 +163,7 @@ def training_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     def ours(dtype: torch.dtype) -> Work:
         @torch.no_grad()
         def work() -> None:
-            prepared = prepare(net, dtype)
+            prepared = pack(net, dtype)
             denoising_loss(net, clean, drawn, level, margin=12, prepared=prepared)
 
         return work
@@ -201,7 +200,7 @@ def langevin_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     theirs = LangevinDynamics(model=Wrapped(), step_size=0.045, noise_scale=0.3, device=device)
     start = torch.zeros(4, 3, 224, 224, device=device)
     noise = ImageNoise(0, "chain", range(4), device)
-    gradient = energy_gradient(model.sigma, Captured(fast_basis(model)))
+    gradient = energy_gradient(model.sigma, GraphedFunction(fast_basis(model)))
     slow, fast = in_turn(
         [
             lambda: theirs.sample(x=start, n_steps=4),
@@ -218,9 +217,9 @@ def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[st
 
     All sizes in turn, so that a machine that slows down does so for all of them.
     """
-    net, config = ladder(device), LadderConfig()
-    net.lattice = Lattice.CIRCULAR
-    denoise = fast_denoiser(net, torch.bfloat16)
+    net, config = ladder(device), NoiseConditionalConfig()
+    net.lattice = PaddingMode.CIRCULAR
+    denoise = make_denoiser(net, torch.bfloat16)
     levels = noise_levels(4, config.noise_max, config.noise_min)
     noise = ImageNoise(0, "chain", [0], device)
 
@@ -258,26 +257,26 @@ def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[st
 def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     """Whole trainings, each estimated from `timed` iterations of every stage, and a sample."""
     picture = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
-    config = LadderConfig()
-    _, learner = make_learner(config, [picture], device, torch.bfloat16)
-    assert isinstance(learner, LadderLearner)
+    config = NoiseConditionalConfig()
+    _, learner = make_trainer(config, [picture], device, torch.bfloat16)
+    assert isinstance(learner, StageTrainer)
     turn = learner.course.turn
     seconds_ = {
         "default_training": turn * per_iteration(learner, 1, timed, device)
         + (config.length - turn) * per_iteration(learner, turn + 1, timed, device)
     }
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        paper = PaperConfig(chains=16)
+        paper = PublishedConfig(chains=16)
         whole = picture[:, :224, :224]
-        _, paper_learner = make_learner(paper, [40 * whole], device, dtype)
+        _, paper_learner = make_trainer(paper, [40 * whole], device, dtype)
         stages = [1 + stage * paper.iterations for stage in range(len(paper.layers))]
         each = [per_iteration(paper_learner, first, timed, device) for first in stages]
         seconds_[f"paper_texture_16_chains_{name}"] = paper.iterations * sum(each)
     net = ladder(device)
-    net.lattice = Lattice.CIRCULAR
+    net.lattice = PaddingMode.CIRCULAR
     noise = ImageNoise(0, "chain", [0], device)
     levels = noise_levels(25, config.noise_max, config.noise_min)
-    denoise = fast_denoiser(net, torch.bfloat16)
+    denoise = make_denoiser(net, torch.bfloat16)
 
     def sample() -> Tensor:
         return anneal(levels[0] * noise((1, 3, 1024, 1024)), denoise, levels, noise)
@@ -287,7 +286,7 @@ def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
     return {"seconds": seconds_}
 
 
-def per_iteration(learner: Learner, first: int, timed: int, device: torch.device) -> float:
+def per_iteration(learner: Trainer, first: int, timed: int, device: torch.device) -> float:
     """Seconds an iteration of the stage that iteration `first` begins, after a warm-up of 3."""
 
     def work(numbers: range) -> None:

@@ -1,7 +1,6 @@
 """Train on every picture of a folder, sample, judge with any command, print a table.
 
-    python examples/quality_table.py PICTURES --measure "python texmetric.py --json" \
-        [--preset quick] [--samples 3] [--output runs/table] [-- more train options]
+    python examples/quality_table.py PICTURES --measure "python texmetric.py --json"         [--preset quick] [--samples 3] [--output runs/table] [-- more train options]
 
 The measure is called as `MEASURE PICTURE SAMPLE...` and prints JSON: an object with an entry for
 every sample, each an object of figures. `gcn` must be installed. One line a picture as it is

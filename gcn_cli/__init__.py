@@ -1,4 +1,4 @@
-"""gcn: learn a generative ConvNet from pictures and synthesise from it.
+"""gcn: learn a generative ConvNet from pictures and synthesize from it.
 
     import gcn_cli as gcn
 
@@ -13,10 +13,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from gcn_cli.errors import DivergedError, GcnError, InputError, InterruptedRunError
-from gcn_cli.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from gcn_cli.runs.library import Model, load, train
+    from gcn_cli.model import Model, load, train
 
 __all__ = [
     "DivergedError",
@@ -29,11 +28,13 @@ __all__ = [
     "train",
 ]
 
+__version__ = "0.3.0"
+
 logging.getLogger("gcn_cli").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
     """`train`, `load` and `Model`, with torch behind them, when they are first asked for."""
     if name in ("Model", "load", "train"):
-        return getattr(importlib.import_module("gcn_cli.runs.library"), name)
+        return getattr(importlib.import_module("gcn_cli.model"), name)
     raise AttributeError(f"module 'gcn_cli' has no attribute {name!r}")

@@ -4,27 +4,35 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gcn_cli.config import FAMILIES, Config, LadderConfig, PaperConfig, fields
-from gcn_cli.config.ladder import LADDER_LAYERS, REFINED
+from gcn_cli.config import (
+    CONFIG_OF_LEARNER,
+    DEFAULT_LAYERS,
+    DENOISE_MLE,
+    Config,
+    NoiseConditionalConfig,
+    PublishedConfig,
+    config_fields,
+    option_name,
+    parse_value,
+)
 from gcn_cli.errors import InputError
-from gcn_cli.model.spec import Lattice
-from gcn_cli.values import option_name, parse
+from gcn_cli.models.layers import PaddingMode
 
-OBJECT = LadderConfig(
-    layers=LADDER_LAYERS[:8],  # the head sees the whole image anyway
+OBJECT = NoiseConditionalConfig(
+    layers=DEFAULT_LAYERS[:8],  # the head sees the whole image anyway
     iterations=2000,
     head=True,
     crop=None,
     margin=0,
     batch_size=16,
-    lattice=Lattice.ZERO,
+    lattice=PaddingMode.ZERO,
 )
 PRESETS: dict[str, Config] = {
-    "default": LadderConfig(),
+    "default": NoiseConditionalConfig(),
     # Without the widest layers: crops of 96 would show them little but mirrors.
-    "quick": LadderConfig(layers=LADDER_LAYERS[:8], crop=96),
+    "quick": NoiseConditionalConfig(layers=DEFAULT_LAYERS[:8], crop=96),
     # Things are truer by more images; small pictures are better off with fewer.
-    "best": LadderConfig(batch_size=12, iterations=1400),
+    "best": NoiseConditionalConfig(batch_size=12, iterations=1400),
     "object": OBJECT,
     # Half as many filters again, of all layers: of the wider ones alone no more objects are whole.
     "object-best": dataclasses.replace(
@@ -33,12 +41,12 @@ PRESETS: dict[str, Config] = {
             dataclasses.replace(layer, filters=layer.filters * 3 // 2) for layer in OBJECT.layers
         ),
     ),
-    "paper-texture": PaperConfig(),
-    "paper-codebook": PaperConfig(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),
-    "paper-object": PaperConfig(
+    "paper-texture": PublishedConfig(),
+    "paper-codebook": PublishedConfig(langevin_steps=20, learning_rate=1e-3, rate_divisor=2.5),
+    "paper-object": PublishedConfig(
         langevin_steps=30, iterations=600, learning_rate=4e-3, rate_divisor=1.0, head=True
     ),
-    "paper-reconstruct": PaperConfig(
+    "paper-reconstruct": PublishedConfig(
         learner="cd",
         langevin_steps=1,
         step_size=0.5,
@@ -76,19 +84,19 @@ def resolve(
     name = preset or in_file
     if name is not None and name not in PRESETS:
         raise InputError(f"preset {name}: must be one of {', '.join(PRESETS)}")
-    known = fields()
+    known = config_fields()
     for key in given:
         if key not in known:
             raise InputError(f"config: unknown key {key}; known are {', '.join(known)}")
-    values = {key: parse(key, known[key].type, v) for key, v in given.items()}
-    base = PRESETS[name] if name else LadderConfig()
+    values = {key: parse_value(key, known[key].type, v) for key, v in given.items()}
+    base = PRESETS[name] if name else NoiseConditionalConfig()
     learner = values.get("learner", base.learner)
-    if learner not in FAMILIES:
-        raise InputError(f"--learner {learner}: must be one of {', '.join(FAMILIES)}")
-    if FAMILIES[learner] is not type(base):
+    if learner not in CONFIG_OF_LEARNER:
+        raise InputError(f"--learner {learner}: must be one of {', '.join(CONFIG_OF_LEARNER)}")
+    if CONFIG_OF_LEARNER[learner] is not type(base):
         if name is not None:
             raise InputError(f"--preset {name}: is not for --learner {learner}; leave one out")
-        base = FAMILIES[learner]()
+        base = CONFIG_OF_LEARNER[learner]()
     own = {spec.name for spec in dataclasses.fields(base)}
     for key in values:
         if key not in own:
@@ -96,5 +104,7 @@ def resolve(
     if learner == "denoise":
         for key in ("refined", "likelihood"):
             if key in values:
-                raise InputError(f"{option_name(key)}: is for --learner {REFINED}; leave one out")
+                raise InputError(
+                    f"{option_name(key)}: is for --learner {DENOISE_MLE}; leave one out"
+                )
     return dataclasses.replace(base, **values)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from gcn_cli.errors import InputError, InterruptedRunError
-from gcn_cli.launcher import launched
+from gcn_cli.torchrun import torchrun_ranks
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def choose_device(asked: str) -> torch.device:
     """
     if asked == "auto":
         if _gpu_works():
-            started = launched()
+            started = torchrun_ranks()
             return _settle(torch.device("cuda", 0 if started is None else _own_gpu(started[2])))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from gcn_cli.model.paper.network import GenerativeConvNet
-from gcn_cli.model.spec import Lattice, LayerSpec
+from gcn_cli.models.convnet import GenerativeConvNet
+from gcn_cli.models.layers import LayerSpec, PaddingMode
 
 MakeModel = Callable[..., GenerativeConvNet]
 
@@ -27,7 +27,7 @@ def make_model() -> MakeModel:
 
     def make(
         *layers: str,
-        lattice: Lattice = Lattice.ZERO,
+        lattice: PaddingMode = PaddingMode.ZERO,
         channels: int = 3,
         sigma: float = 1.0,
         head_for: tuple[int, int] | None = None,

@@ -36,8 +36,8 @@ def test_the_public_names() -> None:
     ]  # fmt: skip
     for name in gcn.__all__:
         assert getattr(gcn, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'synthesise'"):
-        gcn.synthesise  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'synthesize'"):
+        gcn.synthesize  # noqa: B018
     public = {name for name in vars(gcn.Model) if not name.startswith("_")}
     assert public == {
         "auto_encode", "by_level", "complete", "config", "denoise", "describe", "device", "energy",

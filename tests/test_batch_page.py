@@ -44,7 +44,7 @@ def commands() -> list[list[str]]:
 def test_every_command_of_the_page_runs(tmp_path: Path) -> None:
     Image.effect_noise((40, 32), 60).convert("RGB").save(tmp_path / "texture.jpg")
     (tmp_path / "textures").mkdir()
-    Image.effect_noise((40, 32), 60).save(tmp_path / "textures" / "grey.png")
+    Image.effect_noise((40, 32), 60).save(tmp_path / "textures" / "gray.png")
     ran = 0
     for name, *words in commands():
         short = SMALL if "train" in words else []

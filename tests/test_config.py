@@ -5,17 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from gcn_cli.config import PaperConfig, fields, from_json, to_json
+from gcn_cli.config import (
+    PublishedConfig,
+    config_fields,
+    from_json,
+    parse_value,
+    read_toml,
+    to_json,
+)
 from gcn_cli.errors import InputError
 from gcn_cli.presets import PRESETS, resolve
-from gcn_cli.values import parse, read_file
 from tests.cli.running import gcn
 
 
 def test_an_option_beats_the_file_beats_the_preset_beats_the_default() -> None:
     preset = PRESETS["paper-codebook"]
     assert resolve({}, {}, "paper-codebook") == preset
-    assert preset != PaperConfig()
+    assert preset != PublishedConfig()
     merged = to_json(resolve({"iterations": 3}, {"iterations": 4, "sigma": 2}, "paper-codebook"))
     assert merged == to_json(preset) | {"iterations": 3, "sigma": 2.0}
 
@@ -32,9 +38,9 @@ def test_unknown_keys_and_broken_files_are_errors(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("iterations = = 3")
     with pytest.raises(InputError, match=r"broken\.toml: not a TOML file"):
-        read_file(str(broken))
+        read_toml(str(broken))
     with pytest.raises(InputError, match="No such file"):
-        read_file(str(tmp_path / "absent.toml"))
+        read_toml(str(tmp_path / "absent.toml"))
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -67,7 +73,7 @@ def test_a_bad_value_names_the_option_and_the_rule(name: str, text: str, words: 
 
 
 def parse_text(name: str, text: str) -> object:
-    return parse(name, fields()[name].type, text)
+    return parse_value(name, config_fields()[name].type, text)
 
 
 def test_options_that_would_be_ignored_are_refused() -> None:

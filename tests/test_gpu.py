@@ -7,22 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcn_cli.config import LadderConfig
-from gcn_cli.config.ladder import LADDER_LAYERS
-from gcn_cli.config.paper import PUBLISHED_LAYERS
-from gcn_cli.learning.setup import make_learner
-from gcn_cli.learning.trainer import Learner
-from gcn_cli.model.capture import Captured
-from gcn_cli.model.ladder.denoiser import fast_denoiser
-from gcn_cli.model.ladder.net import LadderNet
-from gcn_cli.model.ladder.rectifier import Rectifier
-from gcn_cli.model.paper.fast import fast_basis
-from gcn_cli.model.paper.network import GenerativeConvNet
-from gcn_cli.model.spec import Lattice
+from gcn_cli.config import DEFAULT_LAYERS, PUBLISHED_LAYERS, NoiseConditionalConfig
+from gcn_cli.kinds import make_trainer
+from gcn_cli.models.cascade import make_denoiser
+from gcn_cli.models.convnet import GenerativeConvNet
+from gcn_cli.models.convnet_fast import fast_basis
+from gcn_cli.models.cuda_graph import GraphedFunction
+from gcn_cli.models.layers import PaddingMode
+from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.runtime import choose_device
-from gcn_cli.sampling.annealed import anneal, noise_levels
-from gcn_cli.sampling.langevin import run_chain
-from gcn_cli.sampling.noise import ImageNoise
+from gcn_cli.samplers.annealed import anneal, noise_levels
+from gcn_cli.samplers.langevin import run_chain
+from gcn_cli.samplers.rng import ImageNoise
+from gcn_cli.training.loop import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -40,10 +37,10 @@ def error(found: Tensor, exact: Tensor) -> float:
 def test_recorded_denoising_is_that_of_the_processor(
     gpu: torch.device, dtype: torch.dtype, bound: float, images: Callable[..., Tensor]
 ) -> None:
-    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.5))
-    net.initialise(torch.Generator().manual_seed(0))
-    exact = fast_denoiser(net)
-    ours = fast_denoiser(copy.deepcopy(net).to(gpu), dtype)
+    net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=SmoothReLU(0.5))
+    net.initialize(torch.Generator().manual_seed(0))
+    exact = make_denoiser(net)
+    ours = make_denoiser(copy.deepcopy(net).to(gpu), dtype)
     for seed, noise in enumerate((5.0, 0.5, 0.1)):
         x = images(3, 3, 64, 96, seed=seed).float()
         assert error(ours(x.to(gpu), noise), exact(x, noise)) < bound
@@ -53,17 +50,17 @@ def test_a_recorded_torus_may_have_any_size(
     gpu: torch.device, images: Callable[..., Tensor]
 ) -> None:
     """Of one that maps do not close on the filters see a margin, which is gathered on the way."""
-    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.5))
-    net.initialise(torch.Generator().manual_seed(0))
-    exact = fast_denoiser(net, lattice=Lattice.CIRCULAR)
-    ours = fast_denoiser(copy.deepcopy(net).to(gpu), lattice=Lattice.CIRCULAR)
+    net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=SmoothReLU(0.5))
+    net.initialize(torch.Generator().manual_seed(0))
+    exact = make_denoiser(net, lattice=PaddingMode.CIRCULAR)
+    ours = make_denoiser(copy.deepcopy(net).to(gpu), lattice=PaddingMode.CIRCULAR)
     x = images(2, 3, 71, 53).float()
     assert error(ours(x.to(gpu), 0.5), exact(x, 0.5)) < 1e-5
 
 
 def test_a_recorded_chain_is_the_chain_and_repeats(gpu: torch.device) -> None:
     model = GenerativeConvNet(PUBLISHED_LAYERS)
-    model.initialise(0.01, torch.Generator().manual_seed(0))
+    model.initialize(0.01, torch.Generator().manual_seed(0))
     plain = fast_basis(model.to(gpu))
 
     def chain(basis: Callable[[Tensor], Tensor]) -> Tensor:
@@ -71,18 +68,18 @@ def test_a_recorded_chain_is_the_chain_and_repeats(gpu: torch.device) -> None:
         start = torch.zeros(4, 3, 64, 64, device=gpu)
         return run_chain(start, lambda x: x - basis(x), steps=10, step_size=0.3, noise=noise)
 
-    assert torch.equal(chain(plain), chain(Captured(plain)))
-    assert torch.equal(chain(Captured(plain)), chain(Captured(plain)))
+    assert torch.equal(chain(plain), chain(GraphedFunction(plain)))
+    assert torch.equal(chain(GraphedFunction(plain)), chain(GraphedFunction(plain)))
 
 
 def test_learning_goes_the_way_it_goes_on_the_processor(
     gpu: torch.device, images: Callable[..., Tensor]
 ) -> None:
     """Losses of the first iterations differ by draws of noise alone; then it refines."""
-    config = LadderConfig(iterations=24, crop=64, refined=0.5)
+    config = NoiseConditionalConfig(iterations=24, crop=64, refined=0.5)
     losses = []
     for device in (torch.device("cpu"), gpu):
-        _, learner = make_learner(config, [images(3, 128, 128).float()], device, torch.float32)
+        _, learner = make_trainer(config, [images(3, 128, 128).float()], device, torch.float32)
         rows = [learner.step(number) for number in range(1, 25)]
         assert rows[-1]["likelihood"] > 0
         losses.append(sum(row["loss"] for row in rows) / len(rows))
@@ -93,10 +90,10 @@ def test_learning_goes_the_way_it_goes_on_the_processor(
 def test_a_training_repeats_and_goes_on_to_the_bit(
     gpu: torch.device, octaves: int, images: Callable[..., Tensor]
 ) -> None:
-    config = LadderConfig(iterations=12, crop=64, refined=0.5, octaves=octaves)
+    config = NoiseConditionalConfig(iterations=12, crop=64, refined=0.5, octaves=octaves)
 
-    def learner() -> Learner:
-        return make_learner(config, [images(3, 256, 256).float()], gpu, torch.bfloat16)[1]
+    def learner() -> Trainer:
+        return make_trainer(config, [images(3, 256, 256).float()], gpu, torch.bfloat16)[1]
 
     whole, other, rest = learner(), learner(), learner()
     for number in range(1, 13):
@@ -113,9 +110,9 @@ def test_a_training_repeats_and_goes_on_to_the_bit(
 
 
 def test_a_picture_is_the_same_in_any_batch(gpu: torch.device) -> None:
-    net = LadderNet(LADDER_LAYERS, rectifier=Rectifier(0.5))
-    net.initialise(torch.Generator().manual_seed(0))
-    denoise = fast_denoiser(net.to(gpu), torch.bfloat16, Lattice.CIRCULAR)
+    net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=SmoothReLU(0.5))
+    net.initialize(torch.Generator().manual_seed(0))
+    denoise = make_denoiser(net.to(gpu), torch.bfloat16, PaddingMode.CIRCULAR)
 
     def made(numbers: range) -> Tensor:
         noise = ImageNoise(0, "chain", numbers, gpu)

@@ -14,7 +14,7 @@ import gcn_cli as gcn_api
 from gcn_cli.images import write
 from gcn_cli.runtime import free_memory, peak_memory_mib
 from tests.cli.running import gcn
-from tests.runs.small import LADDER, picture
+from tests.small import LADDER, picture
 
 CPU = torch.device("cpu")
 

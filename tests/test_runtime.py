@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gcn_cli.errors import InputError
-from gcn_cli.launcher import launched, speaks
 from gcn_cli.runtime import StopRequest, choose_device, peak_memory_mib
+from gcn_cli.torchrun import is_main_process, torchrun_ranks
 
 
 def test_a_device_that_is_not_there_is_an_error() -> None:
@@ -94,5 +94,5 @@ def test_why_no_gpu_is_used_is_said(
 def test_words_of_no_launcher_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
         monkeypatch.setenv(name, "x")
-    assert launched() is None
-    assert speaks()
+    assert torchrun_ranks() is None
+    assert is_main_process()

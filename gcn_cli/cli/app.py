@@ -9,10 +9,10 @@ from typing import NoReturn
 
 import click
 
+from gcn_cli import __version__ as VERSION
 from gcn_cli.cli.console import show_messages
 from gcn_cli.errors import GcnError
-from gcn_cli.launcher import launched
-from gcn_cli.version import VERSION
+from gcn_cli.torchrun import torchrun_ranks
 
 COMMANDS = {
     "train": "Learn a model from one picture, several, or a folder.",
@@ -47,7 +47,7 @@ class LazyGroup(click.Group):
 @click.version_option(VERSION, "--version", prog_name="gcn")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Learn a texture from one picture, synthesise as much of it as you like.
+    """Learn a texture from one picture, synthesize as much of it as you like.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 diverged, 75 interrupted and saved, 130 Ctrl-C.
     """
@@ -92,7 +92,7 @@ def _leave(code: int) -> NoReturn:
     Under torchrun at once: there, threads of torch now and then abort a process as it winds up
     ("terminate called without an active exception"), and torchrun takes that for a failure.
     """
-    if launched() is not None:
+    if torchrun_ranks() is not None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -104,7 +104,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     # One line, whatever characters a file's name has.
     line = re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], message)
-    started = launched()
+    started = torchrun_ranks()
     who = f" (process {started[0]})" if started is not None and started[0] else ""
     click.echo(f"gcn: error{who}: {line}", err=True)
     return code

@@ -1,18 +1,24 @@
-"""What a person or a log sees: lines on stderr, a bar on a terminal, plain lines in a log."""
+"""What a person or a log sees: lines on stderr, a bar on a terminal, plain lines in a log.
 
+What a command leaves on stdout for machines: with --json one object, the same keys for all.
+"""
+
+import json
 import logging
+import platform
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Mapping
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import click
 from tqdm import tqdm
 
-from gcn_cli.launcher import speaks
+from gcn_cli import __version__ as VERSION
+from gcn_cli.torchrun import is_main_process, torchrun_ranks
 
 LOGGER = logging.getLogger("gcn_cli")
 LOG_SECONDS = 15.0  # between two lines where stderr is no terminal
@@ -22,7 +28,7 @@ class _ToStderr(logging.Handler):
     """Messages of the library, as lines for people."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if speaks():
+        if is_main_process():
             say(record.getMessage())
 
 
@@ -70,7 +76,7 @@ class Progress:
     def update(self, done: int, total: int, measures: Mapping[str, float] | None = None) -> None:
         """Now `done` of the total, with the latest measures."""
         self.done = done
-        if LOGGER.level > logging.INFO or not speaks():
+        if LOGGER.level > logging.INFO or not is_main_process():
             return
         if self.bar is None:
             self._begin(done, total)
@@ -101,3 +107,57 @@ class Progress:
         )
         self.first = done
         self.started = self.last_line = time.monotonic()
+
+
+class JsonResult:
+    """The one object that --json prints at the end of a command.
+
+    docs/batch.md lists the keys; a test holds it to what is printed.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.command, self.started = command, time.monotonic()
+
+    def show(self, **own: Any) -> None:
+        """Print what all commands say, and what is this one's `own`."""
+        started = torchrun_ranks()
+        said: dict[str, Any] = {
+            "command": self.command,
+            "seconds": round(time.monotonic() - self.started, 3),
+            "versions": _versions(),
+        }
+        if started is not None:
+            said["process"] = started[0]
+        click.echo(json.dumps(said | own, indent=1))
+
+
+def as_lines(values: dict[str, Any]) -> str:
+    """Plain values for a person: a name and a value a line, those inside others set in."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines += [f"{name}:", *(f"  {line}" for line in as_lines(value).splitlines())]
+        else:
+            lines.append(f"{name}: {value}")
+    return "\n".join(lines)
+
+
+def machine(device: Any, dtype: Any) -> dict[str, Any]:
+    """Device, number format, threads and memory (MiB or None) of a command that computes."""
+    import torch
+
+    from gcn_cli.runtime import device_name, peak_memory_mib
+
+    peak = peak_memory_mib(device)
+    return {
+        "device": device_name(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "peak_memory_mib": None if peak is None else round(peak, 1),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"gcn": VERSION, "torch": version("torch"), "python": platform.python_version()}

@@ -1,12 +1,21 @@
-"""gcn inspect: a preset, a model, or what a model makes of a picture."""
+"""A model in a few lines for a person: what it is, how far, how good, and what to do next.
 
+gcn inspect: a preset, a model, or what a model makes of a picture.
+"""
+
+import io
 import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from gcn_cli.cli.options import model_option, output_options, overwrite_option
 from gcn_cli.config import to_json
@@ -15,11 +24,98 @@ from gcn_cli.presets import PRESETS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcn_cli.cli.output import Final
-    from gcn_cli.runs.library import Model
-
+    from gcn_cli.cli.console import JsonResult
+    from gcn_cli.model import Model
 
 log = logging.getLogger(__name__)
+
+WIDTH = 88
+
+
+def summary(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | None) -> str:
+    """The summary of what `Model.describe` says of the model in a run's folder."""
+    config, layers = facts["config"], facts["layers"]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, words in (
+        ("learned by", f"{config['learner']}{_cut(config)}, seed {config['seed']}"),
+        ("pictures", ", ".join(facts["maps"]) + _periods(facts["periods"])),
+        ("network", f"{len(layers)} layers{_resolutions(facts)}, {facts['parameters']:,} "
+                    f"parameters, looks at {facts['looks_at']} pixels"),
+        ("state", _state(facts)),
+        ("quality", _quality(grades)),
+        ("next", _next(facts, run, grades)),
+    ):  # fmt: skip
+        grid.add_row(name, Text(words))
+    console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
+    console.print(Text(str(run), style="bold"))
+    console.print(Padding(grid, (0, 0, 0, 2)))
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+
+
+def _resolutions(facts: dict[str, Any]) -> str:
+    found = [one["resolution"] for one in facts["octaves"]]
+    return f" at {', '.join(found)} of the resolution" if len(found) > 1 else ""
+
+
+def _cut(config: dict[str, Any]) -> str:
+    crop = config.get("crop")
+    return f" from crops of {crop}" if crop else " from whole pictures"
+
+
+def _periods(periods: dict[str, float | None]) -> str:
+    found = [f"every {value:g} pixels {way}" for way, value in periods.items() if value]
+    return f"; regular, {' and '.join(found)}" if found else ""
+
+
+def _state(facts: dict[str, Any]) -> str:
+    done, last = facts["iteration"], facts["total_iterations"]
+    how = "complete" if done >= last else f"iteration {done} of {last}"
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["written"]))
+    return f"{how}, {done} iterations in {facts['seconds']:.0f} s, written {when}"
+
+
+def _quality(grades: dict[str, float | None] | None) -> str:
+    if grades is None:
+        return "not measured (a texture's training measures it when it is complete)"
+    from gcn_cli.runs.grades import in_words
+
+    return in_words(grades).removeprefix("quality ")
+
+
+def _next(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | None) -> str:
+    from gcn_cli.runs.grades import ROUGH
+
+    if facts["iteration"] < facts["total_iterations"]:
+        return "the training command again goes on where it stopped"
+    known = grades or {}
+    if (known.get("copied") or 0) > 0.05:
+        return "it learned by heart: fewer --iterations, or more pictures of the texture"
+    if (known.get("quality") or 0) >= ROUGH:
+        return "more or larger pictures of the texture; --preset default where another was taken"
+    return f"gcn synthesize --model {run} --size 1024; gcn inspect --model {run} --report page"
+
+
+def tables(facts: dict[str, Any], *, details: bool) -> str:
+    """What there is of every level; with `details` all settings, layers, some of the history."""
+    console = Console(file=io.StringIO(), width=100)
+    if details:
+        settings = Table("setting", "value", title="config")
+        for name, value in facts["config"].items():
+            settings.add_row(name, str(value))
+        console.print(settings)
+    for key in ("layers", "octaves", "history", "levels") if details else ("levels",):
+        rows = facts.get(key)
+        if not rows:
+            continue
+        table = Table(*rows[0], title=key)
+        for row in rows:
+            table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
+        console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().rstrip()
 
 
 @click.command("inspect")
@@ -107,16 +203,16 @@ def command(
         )
         _compare(compare, picture, as_json=as_json)
         return
-    from gcn_cli.cli.output import Final
+    from gcn_cli.cli.console import JsonResult
     from gcn_cli.images import write
+    from gcn_cli.model import load
     from gcn_cli.runs.folder import refuse_existing
-    from gcn_cli.runs.library import load
 
     page = None if report is None else Path(report) / "index.html"
     for path in (filters, map_, page):
         if path not in (None, "-"):
             refuse_existing(Path(path), overwrite)
-    final = Final("inspect")
+    final = JsonResult("inspect")
     loaded = load(model, device="cpu")
     facts = loaded.describe() | _levels(loaded, asked=levels)
     if picture is not None:
@@ -133,9 +229,11 @@ def command(
         _tell(loaded, facts, final if as_json else None, details=details)
 
 
-def _tell(loaded: "Model", facts: dict[str, Any], final: "Final | None", *, details: bool) -> None:
+def _tell(
+    loaded: "Model", facts: dict[str, Any], final: "JsonResult | None", *, details: bool
+) -> None:
     """What there is to say, on stdout: as one object, the page's path, or for a person."""
-    from gcn_cli.cli.summary import tables
+    pass
 
     if final is not None:
         trained = {"seconds_trained": facts.pop("seconds")}
@@ -162,7 +260,7 @@ def _filters(
     """The first layer's filters; with a place, those that all layers are there."""
     if picture is None or place is None:
         return loaded.filters()
-    from gcn_cli.report.inside import filters_at
+    from gcn_cli.report.figures import filters_at
 
     return filters_at(loaded, picture, place, level)
 
@@ -170,7 +268,7 @@ def _filters(
 def _unusual(loaded: "Model", picture: str, level: float | None, path: str) -> dict[str, Any]:
     """Write the map; what there is to say of it."""
     from gcn_cli.images import write
-    from gcn_cli.report.inside import heat
+    from gcn_cli.report.figures import heat
 
     found = loaded.unusual(picture, level)
     write(heat(found.deviations, (0.0, 8.0)), path)
@@ -185,7 +283,7 @@ def _levels(loaded: "Model", *, asked: bool) -> dict[str, list[dict[str, float]]
     """What there is to say of every level, where it is asked for; where D is none, at once."""
     if not asked:
         return {}
-    from gcn_cli.runs.levels import unsound
+    from gcn_cli.analysis import unsound
 
     found = loaded.by_level()
     wrong = unsound(found)
@@ -210,10 +308,10 @@ def _compare(runs: tuple[str, ...], picture: str | None, *, as_json: bool) -> No
     """The posterior of every model, most likely first."""
     if picture is None or len(runs) < 2:
         raise click.UsageError("--compare: name two runs or more, and a --picture")
-    from gcn_cli.cli.output import Final
-    from gcn_cli.runs.library import compare
+    from gcn_cli.cli.console import JsonResult
+    from gcn_cli.model import compare
 
-    final = Final("inspect")
+    final = JsonResult("inspect")
     found = zip(runs, compare(runs, picture), strict=True)
     verdicts = sorted(found, key=lambda one: -one[1].log_ratio)
     if as_json:
@@ -226,8 +324,8 @@ def _compare(runs: tuple[str, ...], picture: str | None, *, as_json: bool) -> No
 
 def _shown(loaded: "Model", facts: dict[str, Any]) -> str:
     """The summary, and what a picture is in the model's eyes."""
-    from gcn_cli.cli.summary import summary
-    from gcn_cli.runs.grading import saved_grades
+    pass
+    from gcn_cli.runs.grades import saved_grades
 
     assert loaded.path is not None
     assert loaded.run is not None
@@ -239,7 +337,7 @@ def _shown(loaded: "Model", facts: dict[str, Any]) -> str:
 
 def _toml(values: dict[str, Any]) -> str:
     """The values as lines of TOML that --config takes back."""
-    # What is unset has a written form of its own: "own" for the mean colour, 0 elsewhere; of
+    # What is unset has a written form of its own: "own" for the mean color, 0 elsewhere; of
     # iterations none, they are left out.
     unset = {"mean_color": "own", "iterations": None}
     filled = {key: unset.get(key, 0) if v is None else v for key, v in values.items()}

@@ -1,14 +1,148 @@
-"""Options that commands share, and the options made from the fields of the config."""
+"""What an option's value may be: durations, sizes, seeds, sides, levels of noise, as text.
+
+Options that commands share, and the options made from the fields of the config.
+"""
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
-from gcn_cli.config import LadderConfig, PaperConfig, fields
-from gcn_cli.values import option_name, parse
+from gcn_cli.config import (
+    NoiseConditionalConfig,
+    PublishedConfig,
+    config_fields,
+    option_name,
+    parse_value,
+)
+
+MOST_SEEDS = 1_000_000
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, from "90", "90s", "5m" or "1.5h"."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is not a time such as 90s, 5m or 1.5h, more than 0", param, ctx)
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+class More(click.ParamType):  # type: ignore[type-arg]
+    """Iterations, from "500", or seconds, from "90s", "5m" or "1.5h": one of the two."""
+
+    name = "iterations|duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int | None, float | None]:
+        if isinstance(value, tuple):
+            return value
+        text = str(value)
+        if text.isdigit():
+            if int(text) == 0:
+                self.fail("0 more iterations are none; give 1 or more", param, ctx)
+            return int(text), None
+        if text[-1:] not in ("s", "m", "h"):
+            self.fail(f"{text!r} is neither iterations, as 500, nor a time, as 2m", param, ctx)
+        return None, Duration().convert(text, param, ctx)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """(width, height) in pixels, from "512" or "WIDTHxHEIGHT"."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
+        if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
+            self.fail(f"{value!r} is not a size such as 512 or 640x480", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+class Tile(click.ParamType):  # type: ignore[type-arg]
+    """The side of blocks in pixels, "auto" or "off"."""
+
+    name = "auto|off|pixels"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if value in ("auto", "off") or isinstance(value, int):
+            return cast(int | str, value)
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is not auto, off or a number of pixels, as 1024", param, ctx)
+        return int(value)
+
+
+class Noise(click.ParamType):  # type: ignore[type-arg]
+    """A deviation in gray levels, or "auto"."""
+
+    name = "auto|sigma"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        if value == "auto" or isinstance(value, float):
+            return cast(float | str, value)
+        try:
+            found = float(value)
+        except ValueError:
+            found = 0.0
+        if not 0 < found < 256:
+            self.fail(f"{value!r} is not auto or gray levels, more than 0, as 12.5", param, ctx)
+        return found
+
+
+class Seeds(click.ParamType):  # type: ignore[type-arg]
+    """Several seeds, from "0,3-7"; each once, in order."""
+
+    name = "0,3-7"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        found: dict[int, None] = {}
+        for part in str(value).split(","):
+            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+            if match is None or int(match[2] or match[1]) - int(match[1]) not in range(MOST_SEEDS):
+                self.fail(f"{value!r} is not seeds such as 5 or 0,3-7, rising", param, ctx)
+            found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
+        return tuple(found)
+
+
+class Sides(click.ParamType):  # type: ignore[type-arg]
+    """Pixels at the left, top, right and bottom, from "LEFT,TOP,RIGHT,BOTTOM"."""
+
+    name = "left,top,right,bottom"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int, int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not LEFT,TOP,RIGHT,BOTTOM in pixels, as 0,0,256,0", param, ctx)
+        left, top, right, bottom = map(int, match.groups())
+        return left, top, right, bottom
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,13 +157,13 @@ class FieldType(click.ParamType):  # type: ignore[type-arg]  # generic since cli
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str):
             # None is a value here ("all", "own"), so it travels in a box past click's defaults.
-            return (parse(self.field, fields()[self.field].type, value),)
+            return (parse_value(self.field, config_fields()[self.field].type, value),)
         return value
 
 
 def config_options(command: F) -> F:
     """An option for every field of the config. Only those given reach the command."""
-    for spec in reversed(fields().values()):
+    for spec in reversed(config_fields().values()):
         shown = f"{spec.metadata['help']}  [{_defaults(spec.name)}]"
         name = option_name(spec.name)
         if spec.type is bool:
@@ -44,7 +178,7 @@ def config_options(command: F) -> F:
 def given_config(options: dict[str, Any]) -> dict[str, Any]:
     """Take the config options that were given out of all of a command's options."""
     given = {}
-    for name in fields():
+    for name in config_fields():
         value = options.pop(name)
         if value is not None:
             given[name] = value[0] if isinstance(value, tuple) else value
@@ -54,12 +188,12 @@ def given_config(options: dict[str, Any]) -> dict[str, Any]:
 def _defaults(name: str) -> str:
     """Defaults by learner, as far as a value means something to it."""
     shown = []
-    for family, learner in ((LadderConfig, "denoise"), (PaperConfig, "mle")):
+    for family, learner in ((NoiseConditionalConfig, "denoise"), (PublishedConfig, "mle")):
         own = {spec.name: spec.default for spec in dataclasses.fields(family)}
         if name in own:
             shown.append((learner, _shown(own[name])))
     if name == "learner":
-        return f"default: {LadderConfig().learner}"
+        return f"default: {NoiseConditionalConfig().learner}"
     if len({text for _, text in shown}) == 1 and len(shown) == 2:
         return f"default: {shown[0][1]}"
     return "; ".join(f"{learner}: {text}" for learner, text in shown)

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gcn_cli.cli.options import (
+    Noise,
+    Sides,
     linked_option,
     machine_options,
     model_option,
     output_options,
     overwrite_option,
 )
-from gcn_cli.cli.param_types import Noise, Sides
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcn_cli.images import Raster
-    from gcn_cli.runs.library import Model
-    from gcn_cli.runs.synthesis import OnEvaluation
+    from gcn_cli.images import Image
+    from gcn_cli.model import Model
+    from gcn_cli.synthesis import OnEvaluation
 
 
 @click.command("reconstruct")
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--denoise",
     type=Noise(),
-    help="take white noise off IMAGE, of so many grey levels; auto estimates how many",
+    help="take white noise off IMAGE, of so many gray levels; auto estimates how many",
 )
 @click.option("--count", type=click.IntRange(min=1), help="variants of a repair  [default: 1]")
 @click.option("--seed", type=click.IntRange(min=0), help="of a repair  [default: 0]")
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 def command(**given: Any) -> None:
     """Auto-encode IMAGE with the newest run, or with --model; or make a part of it anew.
 
-    Stdout has, for every picture: rms error in grey levels, error as a share of the picture's
+    Stdout has, for every picture: rms error in gray levels, error as a share of the picture's
     variance, PSNR in dB, and the residual |I - sigma^2 B(I)| / |I| at the last image, which is 0
     at a mode; with several --steps also the energy, its fall, whether the descent is caught at a
     kink, and the share of gates there. Of repairs (--mask, --extend, --make-seamless, --denoise) it
@@ -137,18 +138,18 @@ class _Asked:
 
     def carry_out(self) -> None:
         """Read the pictures, make what was asked for, say what became of it."""
-        from gcn_cli.cli.output import Final, machine
+        from gcn_cli.cli.console import JsonResult, machine
         from gcn_cli.images import expand_sources, open_picture
+        from gcn_cli.model import load
         from gcn_cli.runs.folder import (
             map_path,
             model_path,
             reconstruction_targets,
             refuse_existing,
         )
-        from gcn_cli.runs.library import load
         from gcn_cli.runtime import set_threads
 
-        final = Final("reconstruct")
+        final = JsonResult("reconstruct")
         set_threads(self.threads)
         path = model_path(self.model)
         sources = expand_sources(self.pictures)
@@ -171,15 +172,15 @@ class _Asked:
             final.show(model=str(path), files=files, **machine(loaded.device, loaded.dtype))
 
     def _repair(
-        self, loaded: "Model", opened: "list[list[Raster]]", targets: "Sequence[Path]"
+        self, loaded: "Model", opened: "list[list[Image]]", targets: "Sequence[Path]"
     ) -> list[dict[str, object]]:
         """Every variant of every picture to its file; what there is to say of the files."""
         from gcn_cli.cli.console import Progress
-        from gcn_cli.cli.writing import as_files, write_all
-        from gcn_cli.runs.folder import Target
+        from gcn_cli.cli.synthesize import as_files, write_all
+        from gcn_cli.runs.folder import OutputFile
 
         seed, variants = self.seed or 0, self.count or 1
-        jobs = [Target(str(t), seed, k % variants) for k, t in enumerate(targets)]
+        jobs = [OutputFile(str(t), seed, k % variants) for k, t in enumerate(targets)]
         bare = self.mask == "alpha"
         kinds = (as_files(loaded.maps, one, bare=bare) for one in opened for _ in range(variants))
         with Progress("repair") as progress:
@@ -191,7 +192,7 @@ class _Asked:
             return write_all(jobs, made, kinds, as_json=self.as_json, overwrite=self.overwrite)
 
     def _variants(
-        self, loaded: "Model", rasters: "list[Raster]", progress: "OnEvaluation"
+        self, loaded: "Model", rasters: "list[Image]", progress: "OnEvaluation"
     ) -> "Iterator[Tensor]":
         """What a picture is made into."""
         if self.denoise is not None:
@@ -212,18 +213,18 @@ class _Asked:
         self,
         loaded: "Model",
         sources: list[str],
-        opened: "list[list[Raster]]",
+        opened: "list[list[Image]]",
         targets: "Sequence[Path]",
     ) -> list[dict[str, object]]:
         """Every picture's auto-encoding to its file, its measures to stdout."""
-        from gcn_cli.images import split, write
+        from gcn_cli.images import split_maps, write
         from gcn_cli.runs.folder import map_path
 
         files: list[dict[str, object]] = []
         new = self.output is not None and not self.overwrite  # the default's are made again
         for source, rasters, target in zip(sources, opened, targets, strict=True):
             result, measures = loaded.auto_encode(rasters, self.steps or 1, self.level)
-            for one, part in zip(loaded.maps, split(result, loaded.maps), strict=True):
+            for one, part in zip(loaded.maps, split_maps(result, loaded.maps), strict=True):
                 path = str(map_path(str(target), one.name))
                 write(part, path, one.depth, one.profile, new=new)
             files.append({"image": source, "path": str(target), **measures})

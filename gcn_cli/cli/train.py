@@ -1,11 +1,18 @@
-"""gcn train: pictures in, a run folder out."""
+"""What goes with a training on the command line: what contradicts, pages, grades, many pictures.
 
+gcn train: pictures in, a run folder out.
+"""
+
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gcn_cli.cli.each import WordsKept
 from gcn_cli.cli.options import (
+    Duration,
+    More,
     config_options,
     dry_run_option,
     given_config,
@@ -14,15 +21,106 @@ from gcn_cli.cli.options import (
     output_options,
     overwrite_option,
 )
-from gcn_cli.cli.param_types import Duration, More
-from gcn_cli.cli.words import WordsKept
 from gcn_cli.errors import InterruptedRunError
-from gcn_cli.launcher import speaks
 from gcn_cli.presets import PRESET_NOTES, PRESETS
+from gcn_cli.torchrun import is_main_process
 
 if TYPE_CHECKING:
-    from gcn_cli.runs.observed import Alpha
-    from gcn_cli.runs.starting import Resume
+    from gcn_cli.cli.console import JsonResult
+    from gcn_cli.inputs import Alpha
+    from gcn_cli.model import Model
+    from gcn_cli.runs.job import OnStep
+    from gcn_cli.runs.session import Resume
+    from gcn_cli.training.loop import Metrics
+
+log = logging.getLogger(__name__)
+
+
+def progress_page(run: str, report: str) -> "OnStep":
+    """What writes the page of a training as it runs."""
+    from gcn_cli.report.page import TrainingPage
+
+    page = TrainingPage(Path(run), Path(report))
+    return lambda iteration, last, _: page(iteration, last)
+
+
+def all_told(*listeners: "OnStep") -> "OnStep":
+    """One listener that hands on to all."""
+
+    def tell(iteration: int, last: int, measures: "Metrics") -> None:
+        for listener in listeners:
+            listener(iteration, last, measures)
+
+    return tell
+
+
+def grades(model: "Model", run: str) -> "dict[str, float | None] | None":
+    """How good samples of a texture are, measured once and said; None for other models."""
+    from gcn_cli.runs.grades import in_words, rounded, save_grades, saved_grades
+
+    if not model.gradable:
+        return None
+    iteration = model.checkpoint.iteration
+    known = saved_grades(Path(run), iteration)
+    if known is None:
+        grades = model.grade(count=1)
+        save_grades(Path(run), iteration, grades)
+        known = rounded(grades)
+    log.info(in_words(known))
+    return known
+
+
+def refuse_contradictions(
+    each: bool,
+    jobs: int | None,
+    dry_run: bool,
+    report: str | None,
+    overwrite: bool,
+    resume: str,
+    extend: tuple[int | None, float | None] | None,
+    max_time: float | None,
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    if resume == "must" and overwrite:
+        raise click.UsageError("--resume must, --overwrite: one goes on, the other begins anew")
+    if extend is not None and (overwrite or resume == "never"):
+        other = "--overwrite" if overwrite else "--resume never"
+        raise click.UsageError(f"--extend, {other}: one goes on, the other begins anew")
+    if extend is not None and extend[1] is not None and max_time is not None:
+        raise click.UsageError("--extend, --max-time: two times; give one of them")
+    if jobs is not None and not each:
+        raise click.UsageError("--jobs: is for --each; give both")
+    if each and report is not None:
+        raise click.UsageError("--each, --report: one page for several; gcn inspect makes each")
+    if each and dry_run:
+        raise click.UsageError("--each, --dry-run: try one picture without --each")
+
+
+def train_each(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    output: str | None,
+    jobs: int,
+    final: "JsonResult | None",
+) -> None:
+    """A run for every picture; paths of those that are done to stdout."""
+    from gcn_cli.cli.each import Jobs, as_data, planned, report, words_for_each
+    from gcn_cli.images import expand_sources
+
+    pictures = expand_sources(sources)
+    if "-" in pictures:
+        raise click.UsageError("--each: takes files and folders, not stdin")
+    outcomes = planned(pictures, output)
+    work = Jobs(words_for_each(ctx), min(jobs, len(pictures)))
+    work.run(outcomes)
+    if final is not None:
+        final.show(runs=as_data(outcomes))
+    else:
+        for one in outcomes:
+            if one.exit_code == 0:
+                click.echo(one.run)
+    report(outcomes, work.stopped_by)
+
 
 _PRESET_HELP = "published settings. " + "; ".join(
     f"{name}: {note}" for name, note in PRESET_NOTES.items()
@@ -43,7 +141,7 @@ _PRESET_HELP = "published settings. " + "; ".join(
     type=click.Choice(["auto", "mask", "channel", "drop"]),
     default="auto",
     show_default=True,
-    help="transparency: mask, holes of which nothing is learned; channel, learned like a colour; "
+    help="transparency: mask, holes of which nothing is learned; channel, learned like a color; "
     "drop, laid on white; auto says which it takes",
 )
 @click.option("--preset", type=click.Choice(list(PRESETS)), help=_PRESET_HELP)
@@ -147,22 +245,15 @@ def command(
     gcn train --each textures/ -o runs --jobs 2
     torchrun --nproc-per-node 2 -m gcn_cli train faces/ --preset object
     """
-    from gcn_cli.cli.alongside import (
-        all_told,
-        grades,
-        progress_page,
-        refuse_contradictions,
-        train_each,
-    )
-    from gcn_cli.cli.console import Progress, say
-    from gcn_cli.cli.output import Final, as_lines, machine
-    from gcn_cli.ranks import joined
+    pass
+    from gcn_cli.cli.console import JsonResult, Progress, as_lines, machine, say
+    from gcn_cli.model import expect, train
     from gcn_cli.runs.folder import refuse_inside, run_for
-    from gcn_cli.runs.library import expect, train
     from gcn_cli.runtime import StopRequest, choose_device, set_threads
+    from gcn_cli.training.distributed import join_group
 
     refuse_contradictions(each, jobs, dry_run, report, overwrite, resume, extend, max_time)
-    final = Final("train")
+    final = JsonResult("train")
     if each:
         if linked or mask is not None:
             raise click.UsageError("--each: --with and --mask go with one picture; leave them out")
@@ -196,9 +287,9 @@ def command(
             click.echo(as_lines({"run": run, **known}))
         return
     stop = StopRequest()
-    told = [progress_page(run, report)] if report is not None and speaks() else []
+    told = [progress_page(run, report)] if report is not None and is_main_process() else []
     with (
-        joined(lambda: choose_device(device)) as ranks,
+        join_group(lambda: choose_device(device)) as ranks,
         stop.listening(),
         Progress("train") as progress,
     ):

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image as PillowImage
+from PIL import ImageCms, ImageOps
 
 from gcn_cli.errors import InputError
-from gcn_cli.images.bands import BANDS, Raster, from_pillow
+from gcn_cli.images.image import BANDS, Image, from_pillow
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 MOST_PIXELS = 2**28  # of a picture: 16384 x 16384
 SEVERAL = ("GIF", "WEBP", "PNG", "TIFF")  # formats that hold several pictures of equal standing
-WIDE = 257.0  # 16-bit values a grey level of 255
+WIDE = 257.0  # 16-bit values a gray level of 255
 
 
 def expand_sources(sources: Sequence[str]) -> list[str]:
@@ -48,7 +49,7 @@ def _is_there(path: Path) -> bool:
         raise InputError(f"{path}: {reason}") from error
 
 
-def open_picture(source: str) -> Raster:
+def open_picture(source: str) -> Image:
     """A picture file, read whole, turned as its rotation note says; "-" is standard input.
 
     Raises InputError for what is not one whole picture of a size that can be worked on.
@@ -67,10 +68,13 @@ def open_picture(source: str) -> Raster:
         raise InputError(f"{source}: not a readable picture (damaged or unknown format)") from error
 
 
-def _decoded(source: str, data: bytes) -> Raster:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # checked here, in one line
+def _decoded(source: str, data: bytes) -> Image:
+    limit, PillowImage.MAX_IMAGE_PIXELS = (
+        PillowImage.MAX_IMAGE_PIXELS,
+        None,
+    )  # checked here, in one line
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with PillowImage.open(io.BytesIO(data)) as opened:
             width, height = opened.size
             if width * height > MOST_PIXELS:
                 raise InputError(
@@ -86,43 +90,43 @@ def _decoded(source: str, data: bytes) -> Raster:
             wide = _is_wide(opened)
             opened.load()
             if wide and opened.mode in ("RGB", "RGBA", "LA"):
-                return _wide_colours(source, data)
+                return _wide_colors(source, data)
             upright = ImageOps.exif_transpose(opened)
             return pillow_raster(upright, source)
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        PillowImage.MAX_IMAGE_PIXELS = limit
 
 
-def _is_wide(opened: Image.Image) -> bool:
-    """Whether a file has 16 bits a band, of which Pillow reads colours with 8."""
+def _is_wide(opened: PillowImage.Image) -> bool:
+    """Whether a file has 16 bits a band, of which Pillow reads colors with 8."""
     tiles: Any = getattr(opened, "tile", ())
     return any(";16" in str(tile[3]) for tile in tiles)
 
 
-def pillow_raster(picture: Image.Image, source: str = "a picture") -> Raster:
-    """A Pillow picture of any mode. Raises InputError where it has none of grey or colours."""
+def pillow_raster(picture: PillowImage.Image, source: str = "a picture") -> Image:
+    """A Pillow picture of any mode. Raises InputError where it has none of gray or colors."""
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I"):
         values = torch.from_numpy(np.asarray(picture, dtype=np.float32).copy())[None]
         if float(values.min()) < 0 or float(values.max()) > 65535:
-            raise InputError(f"{source}: 32-bit greys; save it with 8 or 16 bits")
-        return Raster(values / WIDE, "L", 16, profile)
+            raise InputError(f"{source}: 32-bit grays; save it with 8 or 16 bits")
+        return Image(values / WIDE, "L", 16, profile)
     if picture.mode == "F":
-        raise InputError(f"{source}: greys with fractions have no scale; save it with 16 bits")
+        raise InputError(f"{source}: grays with fractions have no scale; save it with 16 bits")
     if picture.mode == "CMYK":
-        return Raster(from_pillow(_from_inks(picture, profile)), "RGB")
+        return Image(from_pillow(_from_inks(picture, profile)), "RGB")
     clear = picture.has_transparency_data
     if picture.mode not in BANDS:
-        grey = picture.mode in ("1", "La")
-        bands = ("LA" if clear else "L") if grey else "RGBA" if clear else "RGB"
+        gray = picture.mode in ("1", "La")
+        bands = ("LA" if clear else "L") if gray else "RGBA" if clear else "RGB"
         picture = picture.convert(bands)
-    elif clear and not picture.mode.endswith("A"):  # one colour stands for clear
+    elif clear and not picture.mode.endswith("A"):  # one color stands for clear
         picture = picture.convert("RGBA")
-    return Raster(from_pillow(picture), picture.mode, 8, profile)
+    return Image(from_pillow(picture), picture.mode, 8, profile)
 
 
-def _from_inks(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Inks as the colours that their profile says; without one as Pillow takes them."""
+def _from_inks(picture: PillowImage.Image, profile: bytes | None) -> PillowImage.Image:
+    """Inks as the colors that their profile says; without one as Pillow takes them."""
     if profile:
         try:
             own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -136,8 +140,8 @@ def _from_inks(picture: Image.Image, profile: bytes | None) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _wide_colours(source: str, data: bytes) -> Raster:
-    """16-bit colours, for which Pillow has no mode."""
+def _wide_colors(source: str, data: bytes) -> Image:
+    """16-bit colors, for which Pillow has no mode."""
     vips = libvips(source)
     try:
         found = vips.Image.new_from_buffer(data, "").autorot()
@@ -147,15 +151,15 @@ def _wide_colours(source: str, data: bytes) -> Raster:
         raise InputError(f"{source}: not a readable picture (damaged)") from error
     values = torch.from_numpy(array.astype("float32") / WIDE).permute(2, 0, 1).contiguous()
     bands = next(name for name, count in BANDS.items() if count == len(values))
-    return Raster(values, bands, 16, profile)
+    return Image(values, bands, 16, profile)
 
 
 def libvips(target: str) -> Any:
-    """libvips, which knows 16-bit colours. Raises InputError where it is not installed."""
+    """libvips, which knows 16-bit colors. Raises InputError where it is not installed."""
     try:
         import pyvips
     except (ImportError, OSError) as error:
         raise InputError(
-            f"{target}: 16-bit colours need libvips; pip install 'gcn-cli[deep]', or use 8 bits"
+            f"{target}: 16-bit colors need libvips; pip install 'gcn-cli[deep]', or use 8 bits"
         ) from error
     return pyvips

@@ -1,22 +1,80 @@
-"""Pixels (C, H, W) in 0..255 into picture files, whole or not at all."""
+"""PNG files written row by row: pictures for which there is no room in memory twice.
+
+Pillow and libvips want a picture whole, in their own memory. The format (ISO/IEC 15948) is rows of
+big-endian numbers, each less the row above ("up"), through zlib, in chunks with a checksum.
+
+Pixels (C, H, W) in 0..255 into picture files, whole or not at all.
+"""
 
 import io
 import os
+import struct
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image as PillowImage
 from torch import Tensor
 
 from gcn_cli.errors import GcnError, InputError
-from gcn_cli.images.bands import Raster, as_pillow
-from gcn_cli.images.png import write_png
+from gcn_cli.images.image import Image, as_pillow
 from gcn_cli.images.reading import WIDE, libvips
+
+PNG_COLOR_TYPES = {
+    1: 0,
+    2: 4,
+    3: 2,
+    4: 6,
+}  # bands: gray, gray and alpha, colors, colors and alpha
+ROWS_AT_ONCE = 64  # that are encoded at a time
+UP_FILTER = 2  # the filter
+
+
+def write_png(file: BinaryIO, pixels: Tensor, depth: int, profile: bytes | None) -> None:
+    """(C, H, W) in 0..255, rounded and clipped to `depth` bits (8 or 16), 1 to 4 bands."""
+    bands, height, width = pixels.shape
+    file.write(b"\x89PNG\r\n\x1a\n")
+    _chunk(
+        file,
+        b"IHDR",
+        struct.pack(">IIBBBBB", width, height, depth, PNG_COLOR_TYPES[bands], 0, 0, 0),
+    )
+    if profile is not None:
+        _chunk(file, b"iCCP", b"profile\0\0" + zlib.compress(profile))
+    packer = zlib.compressobj(4)
+    for raw in _filtered(pixels, depth):
+        packed = packer.compress(raw)
+        if packed:
+            _chunk(file, b"IDAT", packed)
+    _chunk(file, b"IDAT", packer.flush())
+    _chunk(file, b"IEND", b"")
+
+
+def _chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
+    file.write(struct.pack(">I", len(data)) + kind + data)
+    file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
+
+
+def _filtered(pixels: Tensor, depth: int) -> Iterator[bytes]:
+    """Some rows at a time, every one with its filter's number and less the one above."""
+    scale, kind = (WIDE, ">u2") if depth == 16 else (1.0, "u1")
+    width = pixels.shape[0] * pixels.shape[2] * depth // 8
+    above = np.zeros((1, width), dtype=np.uint8)
+    for first in range(0, pixels.shape[1], ROWS_AT_ONCE):
+        part = pixels[:, first : first + ROWS_AT_ONCE].to("cpu", torch.float64) * scale
+        whole = part.round().clamp(0, 2**depth - 1).permute(1, 2, 0).contiguous()
+        rows = whole.numpy().astype(kind).view(np.uint8).reshape(len(whole), width)
+        made = np.full((len(rows), width + 1), UP_FILTER, dtype=np.uint8)
+        made[:, 1:] = rows - np.concatenate([above, rows[:-1]])
+        above = rows[-1:]
+        yield made.tobytes()
+
 
 IN_STRIPS = 2**26  # numbers of a picture from which on a PNG is written row by row
 LONGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels a side
@@ -28,7 +86,7 @@ class TakenError(GcnError):
     """A name that another job has given to a file of its own, meanwhile."""
 
 
-def to_picture(pixels: Tensor, profile: bytes | None = None) -> Image.Image:
+def to_picture(pixels: Tensor, profile: bytes | None = None) -> PillowImage.Image:
     """(C, H, W) in 0..255, rounded and clipped, as an 8-bit picture; 1 to 4 bands."""
     picture = as_pillow(pixels)
     if profile is not None:
@@ -48,7 +106,7 @@ def names_file(target: str) -> bool:
 
 
 def _known(suffix: str) -> str | None:
-    return Image.registered_extensions().get(suffix.lower())
+    return PillowImage.registered_extensions().get(suffix.lower())
 
 
 def _format(target: str) -> str:
@@ -78,7 +136,7 @@ def write(
     """Write (C, H, W) in 0..255 whole or not at all, as a PNG or the format of the name's suffix.
 
     "-" is stdout. 16 bits and transparency are kept where the format has them. A `new` file
-    replaces none. Raises InputError where 16-bit colours lack their library, TakenError where a
+    replaces none. Raises InputError where 16-bit colors lack their library, TakenError where a
     new file's name is another's.
     """
     kind = _format(target)
@@ -87,7 +145,7 @@ def write(
             write_png(file, pixels, depth, profile)
         return
     data = (
-        _wide(pixels, target, kind, profile)
+        _encoded_16_bit(pixels, target, kind, profile)
         if depth == 16 and kind in DEEP
         else _encoded(pixels, kind, profile)
     )
@@ -101,7 +159,7 @@ def _encoded(pixels: Tensor, kind: str, profile: bytes | None) -> bytes:
     """8 bits a band."""
     opaque = len(pixels) in (2, 4) and kind not in CLEAR
     shown = (
-        Raster(pixels, "LA" if len(pixels) == 2 else "RGBA").to_bands(
+        Image(pixels, "LA" if len(pixels) == 2 else "RGBA").to_bands(
             "L" if len(pixels) == 2 else "RGB"
         )
         if opaque
@@ -112,13 +170,13 @@ def _encoded(pixels: Tensor, kind: str, profile: bytes | None) -> bytes:
     return buffer.getvalue()
 
 
-def _wide(pixels: Tensor, target: str, kind: str, profile: bytes | None) -> bytes:
-    """16 bits a band: greys by Pillow, colours by libvips."""
+def _encoded_16_bit(pixels: Tensor, target: str, kind: str, profile: bytes | None) -> bytes:
+    """16 bits a band: grays by Pillow, colors by libvips."""
     rounded = (pixels.double() * WIDE).round().clamp(0, 65535).to(torch.int32).cpu()
     if len(pixels) == 1:
         array = rounded[0].numpy().astype("uint16")
         buffer = io.BytesIO()
-        Image.fromarray(array).save(buffer, format=kind, icc_profile=profile)
+        PillowImage.fromarray(array).save(buffer, format=kind, icc_profile=profile)
         return buffer.getvalue()
     vips = libvips(target)
     array = rounded.permute(1, 2, 0).contiguous().numpy().astype("uint16")

@@ -1,13 +1,17 @@
-"""Where runs live: runs/<stem>/ with the model file, metrics.jsonl, previews/ and samples/."""
+"""Where runs live: runs/<stem>/ with the model file, metrics.jsonl, previews/ and samples/.
+
+One job at a time in a run's folder: a lock that a killed job does not leave behind.
+"""
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from gcn_cli.errors import InputError
+from gcn_cli.errors import BusyError, InputError
 from gcn_cli.images import names_file, write_bytes
 
 log = logging.getLogger(__name__)
@@ -74,7 +78,7 @@ def next_free(folder: Path, stem: str) -> int:
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputFile:
     """Where one picture goes: picture `number` of a seed.
 
     A `default` name is not the user's: where another job takes it, the next free name will do.
@@ -86,7 +90,7 @@ class Target:
     default: bool = False
 
 
-def next_target(target: Target) -> Target:
+def next_target(target: OutputFile) -> OutputFile:
     """The same picture under the next free name, for a default name that was taken meanwhile."""
     path = Path(target.path)
     stem, _, number = path.stem.rpartition("-")
@@ -107,7 +111,7 @@ def sample_targets(
     size: tuple[int, int],
     *,
     maps: Sequence[str] = ("",),
-) -> list[Target]:
+) -> list[OutputFile]:
     """Where `count` pictures of each seed go: a file, a folder, a template, "-" for stdout.
 
     By default the next free names in the run's samples/. A template has {seed}, {index} (of the
@@ -137,14 +141,16 @@ def sample_targets(
     if "-" in paths and len(maps) > 1:
         raise InputError(f"--output -: a picture of {len(maps)} linked maps; name a file or folder")
     default = output is None
-    return [Target(path, *job, default) for path, job in zip(paths, jobs, strict=True)]
+    return [OutputFile(path, *job, default) for path, job in zip(paths, jobs, strict=True)]
 
 
 Existing = Literal["refuse", "overwrite", "skip"]
 """What becomes of files that are there already."""
 
 
-def to_make(targets: Sequence[Target], maps: Sequence[str], existing: Existing) -> list[Target]:
+def to_make(
+    targets: Sequence[OutputFile], maps: Sequence[str], existing: Existing
+) -> list[OutputFile]:
     """Those of `targets` that are to be made. Raises InputError where a file is in the way."""
     left = []
     for target in targets:
@@ -186,3 +192,37 @@ def _filled(template: str, run: Path, seed: int, number: int, size: tuple[int, i
     if not names_file(path):
         raise InputError(f"--output {template}: must end in a picture format, as .png")
     return path
+
+
+LOCK_NAME = ".lock"
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is there.
+
+    The system takes it back when the process ends, however that comes about; the empty file stays.
+    Raises BusyError where another process has it. No lock where the system has none (Windows).
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (run / LOCK_NAME).open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(
+                f"{run}: another job is training here; wait for it, or name another run with -o"
+            ) from error
+        yield
+
+
+def refuse_newer(run: Path) -> None:
+    """Raise BusyError where another job has trained in a folder since this one did not find it."""
+    if (run / MODEL).exists():
+        raise BusyError(
+            f"{run}: another job has trained here since this one began; the same command again "
+            "goes on from there, or name another run with -o"
+        )

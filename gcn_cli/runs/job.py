@@ -1,33 +1,181 @@
-"""The life of a training: begun or gone on with, trained, stopped in good order."""
+"""Where to go back to when learning diverges: states of a while ago, kept in memory.
+
+A training that is to fit into a time: its length is chosen by the speed it turns out to have.
+
+The life of a training: begun or gone on with, trained, stopped in good order.
+"""
 
 import logging
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+from torch import Tensor
+
+from gcn_cli.config import USUAL_IMAGES, Config, option_name
 from gcn_cli.errors import DivergedError, LostProcessError
-from gcn_cli.learning.trainer import Metrics, train
-from gcn_cli.runs.course import Course
-from gcn_cli.runs.folder import make_folder
-from gcn_cli.runs.lock import locked, refuse_newer
-from gcn_cli.runs.recorder import Recorder
-from gcn_cli.runs.retreat import Retreat
-from gcn_cli.runs.starting import Schedule, Work, begin
-from gcn_cli.runs.training import Training
+from gcn_cli.runs.folder import locked, make_folder, refuse_newer
+from gcn_cli.runs.record import RunRecorder
+from gcn_cli.runs.session import RunOptions, Session, TrainingJob, begin
 from gcn_cli.runtime import StopRequest, peak_memory_mib
+from gcn_cli.training.loop import Metrics, run_iterations
+
+if TYPE_CHECKING:
+    from gcn_cli.runs.session import Session
 
 log = logging.getLogger(__name__)
+
+KEEP_EVERY = 50  # iterations from one kept state to the next
+KEPT_STATES = 3  # states: what was kept last may already have been on its way out
+ROLLBACKS = 3  # times a training goes back
+
+
+class Kept(NamedTuple):
+    """A training as it stood after an iteration: the learner's state and all measures until then.
+
+    The measures are kept too: after a step back the training's own are those of another way.
+    """
+
+    iteration: int
+    state: dict[str, Tensor]
+    history: Sequence[Metrics]
+
+
+class Rollback:
+    """The last good states of a training, and how often it went back to one."""
+
+    def __init__(self, training: Session) -> None:
+        self.kept: deque[Kept] = deque(maxlen=KEPT_STATES)
+        self.newest = Kept(-1, {}, ())  # of all that were ever kept
+        self.tried = 0
+        self._keep(training)
+
+    def note(self, training: Session) -> None:
+        """Keep the state of a training now and then; to be called after every iteration."""
+        if training.iteration % KEEP_EVERY == 0:
+            self._keep(training)
+
+    def back(self, training: Session, error: DivergedError) -> bool:
+        """Have a training that diverged stand at an earlier state, with steps half as long.
+
+        That state is given up: should it lead astray again, one before it is taken. False where it
+        was tried too often: then the training stands at the newest state that was good.
+        """
+        self.tried += 1
+        if self.tried > ROLLBACKS:
+            self.put_back(training)
+            return False
+        found = self.kept.pop() if len(self.kept) > 1 else self.kept[0]
+        _stand(training, found, training.family.config.slower())
+        log.info(
+            "%s; back to iteration %d with %s", error, training.iteration, _rates_in_words(training)
+        )
+        return True
+
+    def put_back(self, training: Session) -> None:
+        """Have a training stand at the newest state that was good, as it was."""
+        _stand(training, self.newest, training.family.config)
+
+    def given_up(self, training: Session, error: DivergedError) -> DivergedError:
+        """What is to be said after the last try."""
+        names = [option_name(name) for name in training.asked.steps_lowered]
+        left = "nothing is saved"
+        if training.iteration:
+            left = f"the model of iteration {training.iteration} is saved"
+        return DivergedError(
+            f"{error}, after going back {ROLLBACKS} times; {left}; lower {' or '.join(names)}, "
+            "then --overwrite"
+        )
+
+    def _keep(self, training: Session) -> None:
+        state = training.learner.state()
+        if all(bool(tensor.isfinite().all()) for tensor in state.values()):
+            copies = {name: tensor.detach().clone() for name, tensor in state.items()}
+            self.kept.append(Kept(training.iteration, copies, tuple(training.history)))
+            if training.iteration > self.newest.iteration:
+                self.newest = self.kept[-1]
+
+
+def _stand(training: Session, kept: Kept, config: Config) -> None:
+    """Have a training stand at a kept state; what was kept stays as it is."""
+    state = {name: tensor.clone() for name, tensor in kept.state.items()}
+    training.go_back(kept.iteration, state, kept.history, config)
+
+
+def _rates_in_words(training: Session) -> str:
+    config = training.family.config
+    names = config.steps_lowered
+    return ", ".join(f"{option_name(name)} {getattr(config, name):g}" for name in names)
+
+
+SHARE = 0.93  # of the time that is planned for; iterations vary, and the end is to be reached
+WARM_UP = 3  # iterations in which libraries choose their kernels
+FIRST = 10  # iterations after them that are timed before the first plan
+REVISIONS = 10  # of the plan in a course
+
+
+class TimeBudget:
+    """Revises how many iterations a training has, so that it ends in time, refined and whole."""
+
+    def __init__(
+        self, seconds: float, started: float, training: "Session", most: int | None
+    ) -> None:
+        """`started` is a reading of the monotonic clock; `most` are the iterations there may be."""
+        self.ends = started + SHARE * seconds
+        self.most = most
+        self.timed_from, self.timed_at = training.iteration + WARM_UP, started
+        self.next = self.timed_from + FIRST
+
+    def __call__(self, training: "Session") -> None:
+        """To be called after every iteration."""
+        now, iteration = time.monotonic(), training.iteration
+        if iteration == self.timed_from:
+            self.timed_at = now
+        if iteration < self.next:
+            return
+        pace = (now - self.timed_at) / (iteration - self.timed_from)
+        length = training.learner.length_for(iteration, pace, self.ends - now)
+        if length is None:
+            return
+        chosen = length if self.most is None else min(length, self.most)
+        if (
+            self.most is not None
+            and chosen < self.most
+            and training.learner.iterations == self.most
+        ):
+            log.info(
+                "some %d iterations fit into the time, of %d%s",
+                chosen,
+                self.most,
+                _remedy(training, chosen),
+            )
+        training.set_length(chosen)
+        self.next = iteration + max(FIRST, chosen // REVISIONS)
+
+
+def _remedy(training: "Session", chosen: int) -> str:
+    """What leaves time for more of them, if anything does: fewer than usual of many images lose."""
+    config = training.learner.config
+    images = config.batch_size or 0
+    few = chosen < config.length_as(None)
+    if not few or not config.texture_ladder or images <= USUAL_IMAGES:
+        return ""
+    return f"; --batch-size {USUAL_IMAGES}, not {images}, leaves time for more, and samples gain"
+
 
 OnStep = Callable[[int, int, Metrics], None]
 """Called after every iteration with its number, from 1, the number of the last, and measures."""
 
 
 def run_training(
-    work: Work,
+    work: TrainingJob,
     *,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> Training:
+) -> Session:
     """Train what is asked on what is observed, into the run's folder where one is named.
 
     Goes on with what is there. Ends at the last iteration, after the time limit, or where
@@ -55,9 +203,9 @@ class _Job:
 
     def __init__(
         self,
-        training: Training,
+        training: Session,
         run: Path | None,
-        schedule: Schedule,
+        schedule: RunOptions,
         limit: StopRequest,
         on_step: OnStep | None,
         should_stop: Callable[[], bool] | None,
@@ -65,7 +213,7 @@ class _Job:
         self.training, self.run, self.schedule, self.limit = training, run, schedule, limit
         self.on_step, self.should_stop = on_step, should_stop
 
-    def carried_on(self) -> Training:
+    def carried_on(self) -> Session:
         training, run = self.training, self.run
         if training.complete:
             done = training.iteration
@@ -76,12 +224,12 @@ class _Job:
             "training %s on %s from %d picture(s) at %dx%d",
             run or "in memory", training.device, len(training.observed), width, height,
         )  # fmt: skip
-        self.recorder = None if run is None else Recorder(run, training, self.schedule)
+        self.recorder = None if run is None else RunRecorder(run, training, self.schedule)
         self.course = None
         if self.schedule.max_time is not None and self.schedule.planned:
             most = None if self.schedule.extension else training.asked_length
-            self.course = Course(self.schedule.max_time, self.limit.started, training, most)
-        self.retreat = Retreat(training)
+            self.course = TimeBudget(self.schedule.max_time, self.limit.started, training, most)
+        self.retreat = Rollback(training)
         try:
             self._train()
         finally:
@@ -98,7 +246,7 @@ class _Job:
         training = self.training
         while True:
             try:
-                train(
+                run_iterations(
                     training.learner,
                     done=training.iteration,
                     should_stop=self._stop,
@@ -139,7 +287,7 @@ class _Job:
         return self.limit() or (self.should_stop is not None and self.should_stop())
 
 
-def _report(training: Training) -> None:
+def _report(training: Session) -> None:
     """Say what became of it."""
     learner, done = training.learner, training.iteration
     for sentence in learner.verdicts(training.history):

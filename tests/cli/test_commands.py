@@ -124,10 +124,10 @@ def test_inspect_describes_model_picture_and_preset(trained: Path, tmp_path: Pat
     preset = gcn("inspect", "--preset", "paper-object", cwd=trained)
     (tmp_path / "preset.toml").write_bytes(preset.stdout)
     assert b"head = true" in preset.stdout
+    from gcn_cli.config import read_toml
     from gcn_cli.presets import PRESETS, resolve
-    from gcn_cli.values import read_file
 
-    assert resolve({}, read_file(str(tmp_path / "preset.toml"))) == PRESETS["paper-object"]
+    assert resolve({}, read_toml(str(tmp_path / "preset.toml"))) == PRESETS["paper-object"]
 
 
 def test_a_run_killed_and_resumed_equals_one_that_was_not(here: Path) -> None:

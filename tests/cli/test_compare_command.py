@@ -10,7 +10,7 @@ from PIL import Image
 
 import gcn_cli as gcn_api
 from gcn_cli.images import to_picture
-from gcn_cli.runs.library import compare
+from gcn_cli.model import compare
 from tests.cli.running import TEXTURE, gcn
 
 SMALL = [*TEXTURE, "--iterations", "30"]
@@ -67,12 +67,12 @@ def test_what_cannot_be_compared_is_refused(here: Path) -> None:
     paper = gcn_api.train(picture, device="cpu", **settings)
     with pytest.raises(gcn_api.InputError, match="is for ladders of textures"):
         compare([here / "noise", paper], picture)
-    grey = gcn("train", "noise.png", *SMALL, "--channels", "1", "-o", "grey", cwd=here)
-    assert grey.returncode == 0
-    words = ["inspect", "--compare", "grey", "--compare", "noise", "--picture", "noise.png"]
+    gray = gcn("train", "noise.png", *SMALL, "--channels", "1", "-o", "gray", cwd=here)
+    assert gray.returncode == 0
+    words = ["inspect", "--compare", "gray", "--compare", "noise", "--picture", "noise.png"]
     mixed = gcn(*words, cwd=here)
     assert mixed.returncode == 2
-    assert b"models of grey and of colour" in mixed.stderr
+    assert b"models of gray and of color" in mixed.stderr
 
 
 @pytest.mark.parametrize("words", [["--map", "map.png"], ["--details"], ["--level", "2"]])

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import gcn_cli as gcn_api
-from gcn_cli.report.inside import filters_at, painted
+from gcn_cli.report.figures import filters_at, painted
 from tests.cli.running import TEXTURE, gcn
 
 ROOT = Path(__file__).parent.parent.parent

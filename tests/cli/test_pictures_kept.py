@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from gcn_cli import images
 from tests.cli.running import gcn
-from tests.cli.test_ladder_commands import SMALL
+from tests.cli.test_train_commands import SMALL
 
 FEW = ["--threads", "1", "--steps", "3"]
 
@@ -20,13 +20,13 @@ FEW = ["--threads", "1", "--steps", "3"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A picture, maps that go with it and a mask; a run of the three maps; read only."""
     place = tmp_path_factory.mktemp("kept")
-    grey = Image.effect_noise((48, 40), 60)
-    grey.save(place / "height.png")
-    grey.convert("RGB").save(place / "albedo.png")
+    gray = Image.effect_noise((48, 40), 60)
+    gray.save(place / "height.png")
+    gray.convert("RGB").save(place / "albedo.png")
     up = np.full((40, 48, 3), (128, 128, 255), np.uint8)
     up[:, ::3] = (180, 128, 243)
     Image.fromarray(up).save(place / "normal.png")
-    mask = Image.new("L", grey.size)
+    mask = Image.new("L", gray.size)
     ImageDraw.Draw(mask).rectangle((20, 16, 27, 23), fill=255)
     mask.save(place / "mask.png")
     done = gcn(
@@ -77,16 +77,16 @@ def test_linked_maps_are_repaired_together(folder: Path) -> None:
     assert b"1 picture(s) for a model of albedo, normal, height; give each (--with)" in alone.stderr
 
 
-@pytest.mark.parametrize("kind", ["grey", "wide", "wide grey", "clear"])
+@pytest.mark.parametrize("kind", ["gray", "wide", "wide gray", "clear"])
 def test_bands_and_depth_go_through(kind: str, folder: Path, tmp_path: Path) -> None:
     albedo = images.open_picture(str(folder / "albedo.png")).values.permute(1, 2, 0).numpy()
     deep = albedo.astype(np.uint16) * 256 + 7
     path = str(tmp_path / "own.png")
     if kind == "wide":
         pyvips.Image.new_from_array(deep).copy(interpretation="rgb16").write_to_file(path)
-    elif kind == "wide grey":
+    elif kind == "wide gray":
         Image.fromarray(deep[:, :, 0]).save(path)
-    elif kind == "grey":
+    elif kind == "gray":
         images.write(images.open_picture(str(folder / "height.png")).values, path)
     else:
         clear = images.open_picture(str(folder / "height.png")).values
@@ -118,8 +118,8 @@ def test_a_picture_is_repaired_by_what_is_left_of_it(folder: Path, tmp_path: Pat
     whole = gcn("train", picture, "--mask", mask, *SMALL, "--crop", "0", "-o", "w", cwd=tmp_path)
     assert whole.returncode == 2
     assert b"a part is hidden" in whole.stderr
-    grey = gcn("train", str(folder / "height.png"), *SMALL, "-o", "grey", cwd=tmp_path)
-    assert grey.returncode == 0
-    lost = gcn("reconstruct", picture, "--model", "grey", "--mask", mask, cwd=tmp_path)
+    gray = gcn("train", str(folder / "height.png"), *SMALL, "-o", "gray", cwd=tmp_path)
+    assert gray.returncode == 0
+    lost = gcn("reconstruct", picture, "--model", "gray", "--mask", mask, cwd=tmp_path)
     assert lost.returncode == 2
-    assert b"its colours would be lost" in lost.stderr
+    assert b"its colors would be lost" in lost.stderr

@@ -41,7 +41,7 @@ def test_a_picture_is_repaired_by_its_own_texture_in_two_lines(scratched: Path) 
     kept = (white[0] == 0).expand_as(before)
     assert torch.equal(before[kept], after[kept])
     made = after[:, white[0] > 0]
-    # Greys, as all that was learned from: magenta was not.
+    # Grays, as all that was learned from: magenta was not.
     assert float((made[0] - made[1]).abs().mean()) < 20
 
 
@@ -56,7 +56,7 @@ def test_one_file_holds_one_picture(scratched: Path) -> None:
 def test_noise_is_taken_off_and_said(scratched: Path) -> None:
     done = gcn("reconstruct", "photo.png", "--denoise", "auto", "-o", "clean.png", cwd=scratched)
     assert done.returncode == 0, done.stderr.decode()
-    assert b"grey levels (--denoise)" in done.stderr
+    assert b"gray levels (--denoise)" in done.stderr
     before, after = (open_picture(str(scratched / n)).values for n in ("photo.png", "clean.png"))
     assert before.shape == after.shape
     assert 0 < float((before - after).std()) < float(before.std())
@@ -65,7 +65,7 @@ def test_noise_is_taken_off_and_said(scratched: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--denoise", "0"], "'0' is not auto or grey levels"),
+        (["--denoise", "0"], "'0' is not auto or gray levels"),
         (["--denoise", "3", "--count", "2"], "--count, --seed: are for"),
         (["--denoise", "3", "--steps", "2"], "--steps: noise is taken off at once"),
         (["--denoise", "3", "--mask", "mask.png"], "one at a time"),

@@ -27,8 +27,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     pixels = torch.arange(48.0).reshape(3, 4, 4) * 5
     images.write(pixels, str(tmp_path / "out.png"))
     assert torch.equal(read(str(tmp_path / "out.png")), pixels)
-    images.write(pixels[:1] + 500, str(tmp_path / "grey.png"))
-    assert float(read(str(tmp_path / "grey.png"), bands="L").min()) == 255
+    images.write(pixels[:1] + 500, str(tmp_path / "gray.png"))
+    assert float(read(str(tmp_path / "gray.png"), bands="L").min()) == 255
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 
 def test_model_units_and_pixels_are_inverses() -> None:
-    scale = images.PixelScale((10.0, 20.0, 30.0), (4.0, 4.0, 2.0))
+    scale = images.Normalization((10.0, 20.0, 30.0), (4.0, 4.0, 2.0))
     pixels = torch.rand(2, 3, 4, 4) * 255
     torch.testing.assert_close(scale.to_pixels(scale.to_model(pixels)), pixels)
     assert scale.to_model(torch.tensor(scale.mean)[:, None, None]).abs().max() == 0

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 import gcn_cli as gcn_api
-from gcn_cli.report import inside
-from gcn_cli.report.curves import curve
+from gcn_cli.report import figures as inside
+from gcn_cli.report.page import curve
 from tests.cli.running import TEXTURE, gcn
 
 ROOT = Path(__file__).parent.parent.parent

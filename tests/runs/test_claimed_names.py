@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcn_cli.cli.writing import write_all
-from gcn_cli.images import Map, open_picture, writing
+from gcn_cli.cli.synthesize import write_all
+from gcn_cli.images import TextureMap, open_picture, writing
 from gcn_cli.images.writing import TakenError, write_bytes
-from gcn_cli.runs.folder import Target, sample_targets, to_make
-from gcn_cli.runs.model import Model
+from gcn_cli.model import Model
+from gcn_cli.runs.folder import OutputFile, sample_targets, to_make
 from tests.cli.running import TEXTURE, gcn
 
-ONE, TWO = [Map("", "RGB", 8)], [Map("albedo", "RGB", 8), Map("rough", "L", 8)]
+ONE, TWO = [TextureMap("", "RGB", 8)], [TextureMap("albedo", "RGB", 8), TextureMap("rough", "L", 8)]
 
 
-def pictures(maps: list[Map], count: int, taken: Path | None = None) -> Iterator[Tensor]:
-    """Pictures of 8x8 pixels, of grey 10, 20, ...; before the first a file takes a name."""
+def pictures(maps: list[TextureMap], count: int, taken: Path | None = None) -> Iterator[Tensor]:
+    """Pictures of 8x8 pixels, of gray 10, 20, ...; before the first a file takes a name."""
     if taken is not None:
         taken.parent.mkdir(parents=True, exist_ok=True)
         taken.write_bytes(b"another's")
@@ -29,7 +29,11 @@ def pictures(maps: list[Map], count: int, taken: Path | None = None) -> Iterator
 
 
 def written(
-    targets: list[Target], maps: list[Map], taken: Path | None, *, overwrite: bool = False
+    targets: list[OutputFile],
+    maps: list[TextureMap],
+    taken: Path | None,
+    *,
+    overwrite: bool = False,
 ) -> list[str]:
     """The names of the files that are written."""
     made = pictures(maps, len(targets), taken)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import gcn_cli as gcn
-from gcn_cli.runs.checkpoint import load
-from tests.runs.clock import Clock
-from tests.runs.small import LADDER, PAPER, picture
+from gcn_cli.checkpoint import load
+from tests.clock import Clock
+from tests.small import LADDER, PAPER, picture
 
 
 def trained(run: Path, settings: dict[str, Any], **more: Any) -> gcn.Model:

@@ -9,7 +9,7 @@ import torch
 import gcn_cli as gcn
 from gcn_cli.cli import app
 from gcn_cli.errors import InputError
-from gcn_cli.runs import starting
+from gcn_cli.runs import session as starting
 from gcn_cli.runs.folder import refuse_inside, sample_targets
 
 SMALL: dict[str, Any] = {"layers": "4@5,4@3/2", "crop": 16, "margin": 2, "device": "cpu"}

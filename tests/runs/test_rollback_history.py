@@ -7,27 +7,27 @@ import pytest
 import torch
 
 import gcn_cli as gcn
-from gcn_cli.config import LadderConfig
-from gcn_cli.learning.ladder.learner import LadderLearner
-from gcn_cli.learning.setup import make_learner
-from gcn_cli.model.spec import parse_layers
-from gcn_cli.runs import retreat
-from gcn_cli.runs.checkpoint import load
-from tests.runs.small import LADDER, picture
+from gcn_cli.checkpoint import load
+from gcn_cli.config import NoiseConditionalConfig
+from gcn_cli.kinds import make_trainer
+from gcn_cli.models.layers import parse_layers
+from gcn_cli.runs import job as retreat
+from gcn_cli.training.trainer import StageTrainer
+from tests.small import LADDER, picture
 
 
 def diverging_at(monkeypatch: pytest.MonkeyPatch, iterations: list[int]) -> None:
     """Have the ladder's step see no number at these iterations, each once, one after the other."""
-    step, left = LadderLearner.step, list(iterations)
+    step, left = StageTrainer.step, list(iterations)
 
-    def failing(self: LadderLearner, number: int) -> dict[str, float]:
+    def failing(self: StageTrainer, number: int) -> dict[str, float]:
         measures = step(self, number)
         if left and number == left[0]:
             left.pop(0)
             return measures | {"loss": float("nan")}
         return measures
 
-    monkeypatch.setattr(LadderLearner, "step", failing)
+    monkeypatch.setattr(StageTrainer, "step", failing)
     monkeypatch.setattr(retreat, "EVERY", 5)
 
 
@@ -72,10 +72,10 @@ def test_what_is_learned_after_going_back_has_one_row_an_iteration(
 
 def test_verdicts_count_rows_by_their_iteration() -> None:
     """Of a history that lacks its first rows the same rows are the likelihood's."""
-    config = LadderConfig(
+    config = NoiseConditionalConfig(
         layers=parse_layers("4@5,4@3/2"), crop=16, margin=2, iterations=100, batch_size=2
     )
-    learner = make_learner(config, [torch.randn(3, 32, 32)], torch.device("cpu"), torch.float32)[1]
+    learner = make_trainer(config, [torch.randn(3, 32, 32)], torch.device("cpu"), torch.float32)[1]
     (turn,) = learner.turns
     history = [
         {"iteration": float(n), "loss": 1 / n, "gap": 1.0 if n > turn else 0.0}

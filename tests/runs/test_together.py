@@ -9,11 +9,9 @@ import pytest
 import gcn_cli as gcn
 from gcn_cli.errors import BusyError
 from gcn_cli.runs import job
-from gcn_cli.runs.folder import make_folder
-from gcn_cli.runs.lock import locked
-from gcn_cli.runs.starting import Work, begin
-from gcn_cli.runs.training import Training
-from tests.runs.small import LADDER, picture
+from gcn_cli.runs.folder import locked, make_folder
+from gcn_cli.runs.session import Session, TrainingJob, begin
+from tests.small import LADDER, picture
 
 
 @pytest.fixture
@@ -22,7 +20,7 @@ def other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack
     run = tmp_path / "run"
     with ExitStack() as held:
 
-        def overtaken(work: Work) -> Training:
+        def overtaken(work: TrainingJob) -> Session:
             training = begin(work)
             run.mkdir()
             held.enter_context(locked(run))

@@ -1,1 +1,0 @@
-"""Learning a ladder: denoising with Muon, then maximum likelihood beside it."""

@@ -1,1 +1,0 @@
-"""The published learners: maximum likelihood and contrastive divergence, stage by stage."""

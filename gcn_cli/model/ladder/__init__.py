@@ -1,1 +1,0 @@
-"""One generative ConvNet for every level of noise."""

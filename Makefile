@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# On a fresh machine, `make demo` trains and samples, `make test` runs all checks.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,7 @@ test: $(VENV)/tested
 	$(BIN)/pytest
 
 docs: $(VENV)/tested
+	$(BIN)/python docs/generate_reference.py
 	$(BIN)/sphinx-build -W -q -b html docs docs/built
 
 clean:

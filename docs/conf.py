@@ -1,12 +1,19 @@
 """The site: the pages of this folder, built by `make docs`; its pages need no network."""
 
 import re
+import sys
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-from gcn_cli.version import VERSION
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
+
+from gcn_cli import __version__ as VERSION
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from generate_reference import reference
 
 project, author = "gcn", "the gcn authors"
 version = release = VERSION
@@ -18,21 +25,26 @@ html_theme = "furo"
 html_title = f"gcn {VERSION}"
 html_static_path: list[str] = []
 html_show_sourcelink = html_copy_source = False
-suppress_warnings = ["misc.highlighting_failure"]  # of the list of floors in reading.md
 nitpicky = False  # types of torch and Pillow have no pages here
-autodoc_typehints = "none"  # spelt out, unions of pictures and arrays fill the page
+autodoc_typehints = "none"  # unions of images and arrays would fill the page
 autodoc_member_order = "bysource"
 myst_url_schemes = ("http", "https")
 
 
-def _as_written(
-    app: Sphinx, what: str, name: str, it: object, options: object, lines: list[str]
+def _plain_docstring(
+    app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]
 ) -> None:
-    """Docstrings are plain text with names in backticks, and bars and stars mean themselves."""
+    """Docstrings are plain text with names in backticks: escape bars and stars for reST."""
     lines[:] = [
         re.sub(r"`([^`]+)`", r"``\1``", line.replace("|", r"\|").replace("*", r"\*"))
         for line in lines
     ]
+
+
+def _generated(app: Sphinx, name: str, source: list[str]) -> None:
+    """The reference as the code says it now, whatever the file has."""
+    if name == "reference":
+        source[0] = reference()
 
 
 def _inline(writer: HTML5Translator, node: nodes.math) -> None:
@@ -46,7 +58,8 @@ def _block(writer: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Equations as MathML, which browsers draw by themselves."""
-    app.connect("autodoc-process-docstring", _as_written)
+    """Generate the reference; write equations as MathML, which browsers render themselves."""
+    app.connect("source-read", _generated)
+    app.connect("autodoc-process-docstring", _plain_docstring)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.config.html_math_renderer_name = "mathml"  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
-"""How fast this machine does the work of gcn, and what share of its peak that is.
+"""Speed of training and sampling on this machine, and the share of its peak that is reached.
 
     python examples/benchmark.py [--json] [--threads N] [--repeats N]
 
-Every ratio is of two things timed in turn in this one run (A B A B ...), given as the median of
-the pairs with their smallest and largest. Under 3 minutes on two processor cores; on a GPU where
+Every ratio compares two functions timed alternately in this run (A B A B ...): the median of the
+pairs, with the smallest and the largest. Takes under 3 minutes on two CPU cores; uses a GPU if
 there is one.
 """
 
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from gcn_cli.config import DEFAULT_LAYERS, PUBLISHED_LAYERS, NoiseConditionalConfig, PublishedConfig
 from gcn_cli.kinds import make_trainer
 from gcn_cli.models.backprop import pack
-from gcn_cli.models.cascade import make_denoiser
+from gcn_cli.models.cascade import Cascade, make_denoiser
 from gcn_cli.models.convnet import GenerativeConvNet
 from gcn_cli.models.convnet_fast import fast_basis
 from gcn_cli.models.cuda_graph import GraphedFunction
@@ -36,24 +36,23 @@ from gcn_cli.samplers.langevin import run_chain
 from gcn_cli.samplers.rng import ImageNoise
 from gcn_cli.training.loop import Trainer
 from gcn_cli.training.losses import denoising_loss
-from gcn_cli.training.trainer import StageTrainer
 
 Work = Callable[[], object]
 
 
 def seconds(work: Work, device: torch.device) -> float:
-    """Wall-clock seconds of one call, the device drained before and after."""
+    """Wall-clock seconds of one call, synchronized with the device before and after."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def in_turn(works: Sequence[Work], repeats: int, device: torch.device) -> list[list[float]]:
-    """Times of each work, one row a work; called in turn after a warm-up."""
+    """Seconds of every call, one list for each function; called alternately after a warm-up."""
     for work in works:
         work()
     rounds = [[seconds(work, device) for work in works] for _ in range(repeats)]
@@ -67,27 +66,27 @@ def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
 
 
 def fastest_product(dtype: torch.dtype, device: torch.device) -> tuple[Work, float]:
-    """The matrix product with the largest rate of a few sizes, and its GFLOP."""
-    found: list[tuple[float, Work, float]] = []
+    """The matrix product with the highest rate among a few sizes, and its GFLOP."""
+    candidates: list[tuple[float, Work, float]] = []
     for side in (1024, 2048, 3072) if device.type != "cuda" else (4096, 8192):
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         product: Work = partial(torch.matmul, a, b)
         work = 2 * float(side) ** 3 / 1e9
         (times,) = in_turn([product], 3, device)
-        found.append((work / min(times), product, work))
-    _, product, work = max(found, key=lambda each: each[0])
+        candidates.append((work / min(times), product, work))
+    _, product, work = max(candidates, key=lambda candidate: candidate[0])
     return product, work
 
 
-def paper_net(device: torch.device) -> GenerativeConvNet:
-    """The published texture net with filters of its usual size."""
+def published_net(device: torch.device) -> GenerativeConvNet:
+    """The published texture network, with random filters of a typical size."""
     model = GenerativeConvNet(PUBLISHED_LAYERS)
     model.initialize(0.01, torch.Generator().manual_seed(0))
     return model.to(device)
 
 
 def operations(model: GenerativeConvNet, images: Tensor) -> float:
-    """Multiply-adds of one evaluation of B, times two, in GFLOP: up and down."""
+    """GFLOP of one evaluation of B, forward and backward pass; a multiply-add counts as two."""
     sizes = model.map_sizes(images.shape[-2], images.shape[-1])
     each = [w.numel() * h * w_ for w, (h, w_) in zip(model.weights, sizes, strict=True)]
     total: float = 2 * 2 * len(images) * sum(each) / 1e9
@@ -95,8 +94,8 @@ def operations(model: GenerativeConvNet, images: Tensor) -> float:
 
 
 def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:
-    """B of the paper's net, 8 images of 224x224 (16 on a GPU): rearranged against autograd."""
-    model = paper_net(device)
+    """B of the published net, 8 images of 224x224 (16 on a GPU): ours against autograd."""
+    model = published_net(device)
     count = 16 if device.type == "cuda" else 8
     images = 40 * torch.randn(count, 3, 224, 224, device=device)
     plain = autograd_gradient(model.score)
@@ -121,56 +120,57 @@ def basis_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     return figures
 
 
-def ladder(device: torch.device) -> NoiseConditionalNet:
-    """The default ladder, untrained."""
-    rectifier = SmoothReLU(NoiseConditionalConfig().smoothness)
-    net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=rectifier, lattice=PaddingMode.REFLECT)
+def noise_conditional_net(device: torch.device) -> NoiseConditionalNet:
+    """The default network, untrained."""
+    rectifier = SmoothReLU(NoiseConditionalConfig().gate_width)
+    net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=rectifier, padding_mode=PaddingMode.REFLECT)
     net.initialize(torch.Generator().manual_seed(0))
     return net.to(device)
 
 
 def plain_denoising_step(
-    net: NoiseConditionalNet, clean: Tensor, drawn: Tensor, level: Tensor
+    net: NoiseConditionalNet, clean: Tensor, noise: Tensor, level: Tensor
 ) -> None:
-    """The loss and its gradient by automatic differentiation twice, contiguous float32."""
-    noise = level[:, None, None, None]
-    sigma = (noise.square() + 1).sqrt()
-    noisy = clean + noise * drawn
+    """The loss and its gradient by double backward of autograd, contiguous float32."""
+    deviation = level[:, None, None, None]
+    sigma = (deviation.square() + 1).sqrt()
+    noisy = clean + deviation * noise
     z = (noisy / sigma).requires_grad_()
-    below, total = F.pixel_unshuffle(z, net.depth), torch.zeros((), device=clean.device)
+    maps, total = F.pixel_unshuffle(z, net.space_to_depth), torch.zeros((), device=clean.device)
     angles = level.log()[:, None] * (torch.arange(8, device=clean.device) * 0.5 + 0.25)
-    features = torch.cat([angles.sin(), angles.cos()], dim=1)
-    for number, spec in enumerate(net.layers):
-        before = (spec.size - spec.stride) // 2
-        after = spec.size - spec.stride - before
-        below = F.pad(below, (before, after, before, after), mode="reflect")
-        scale, shift = (features @ net.levels[number].T).chunk(2, dim=1)
-        raw = F.conv2d(below, net.weights[number], net.biases[number], stride=spec.stride)
-        below = F.softplus(raw * (1 + scale)[:, :, None, None] + shift[:, :, None, None], beta=4)
-        total = total + (net.readouts[number] * below).sum() * net.strides[number]
-    (slope,) = torch.autograd.grad(total, z, create_graph=True)
-    error = net.spectrum.mean(noisy, level, net.lattice) + noise / sigma * slope - clean
-    loss = (error.square() * (sigma / noise).square()).mean()
+    embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
+    for index, layer in enumerate(net.layers):
+        before = (layer.size - layer.stride) // 2
+        after = layer.size - layer.stride - before
+        maps = F.pad(maps, (before, after, before, after), mode="reflect")
+        scale, shift = (embedding @ net.modulations[index].T).chunk(2, dim=1)
+        response = F.conv2d(maps, net.weights[index], net.biases[index], stride=layer.stride)
+        modulated = response * (1 + scale)[:, :, None, None] + shift[:, :, None, None]
+        maps = F.softplus(modulated, beta=4)
+        total = total + (net.readouts[index] * maps).sum() * net.strides[index]
+    (gradient,) = torch.autograd.grad(total, z, create_graph=True)
+    mean = net.spectrum.posterior_mean(noisy, level, net.padding_mode)
+    error = mean + deviation / sigma * gradient - clean
+    loss = (error.square() * (sigma / deviation).square()).mean()
     torch.autograd.grad(loss, list(net.parameters()))
 
 
 def training_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     """One gradient of the denoising loss, 4 crops of 128x128."""
-    net = ladder(device)
-    clean, drawn = (torch.randn(4, 3, 128, 128, device=device) for _ in range(2))
+    net = noise_conditional_net(device)
+    clean, noise = (torch.randn(4, 3, 128, 128, device=device) for _ in range(2))
     level = torch.tensor([0.05, 0.4, 3.0, 20.0], device=device)
 
     def ours(dtype: torch.dtype) -> Work:
         @torch.no_grad()
         def work() -> None:
-            prepared = pack(net, dtype)
-            denoising_loss(net, clean, drawn, level, margin=12, prepared=prepared)
+            denoising_loss(net, clean, noise, level, margin=12, packed=pack(net, dtype))
 
         return work
 
     plain, single, half = in_turn(
         [
-            lambda: plain_denoising_step(net, clean, drawn, level),
+            lambda: plain_denoising_step(net, clean, noise, level),
             ours(torch.float32),
             ours(torch.bfloat16),
         ],
@@ -185,13 +185,13 @@ def training_figures(device: torch.device, repeats: int) -> dict[str, Any]:
 
 
 def langevin_figures(device: torch.device, repeats: int) -> dict[str, Any]:
-    """Langevin steps a second on the paper's net against torchebm's sampler, float32."""
+    """Langevin steps per second on the published net, ours against torchebm, float32."""
     try:
         from torchebm.core import BaseModel
         from torchebm.samplers import LangevinDynamics
     except ImportError:
         return {"skipped": "pip install torchebm to compare"}
-    model = paper_net(device)
+    model = published_net(device)
 
     class Wrapped(BaseModel):  # type: ignore[misc]
         def forward(self, x: Tensor) -> Tensor:
@@ -213,13 +213,13 @@ def langevin_figures(device: torch.device, repeats: int) -> dict[str, Any]:
 
 
 def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[str, Any]:
-    """Seconds of a sample a megapixel, with 4 evaluations of D, from 256 to `largest` a side.
+    """Seconds per megapixel of a sample with 4 evaluations of D, sides of 256 to `largest`.
 
-    All sizes in turn, so that a machine that slows down does so for all of them.
+    Sizes are timed alternately, so that a machine that slows down does so for all of them.
     """
-    net, config = ladder(device), NoiseConditionalConfig()
-    net.lattice = PaddingMode.CIRCULAR
-    denoise = make_denoiser(net, torch.bfloat16)
+    net, config = noise_conditional_net(device), NoiseConditionalConfig()
+    net.padding_mode = PaddingMode.CIRCULAR
+    denoise = make_denoiser(Cascade([net]), torch.bfloat16)
     levels = noise_levels(4, config.noise_max, config.noise_min)
     noise = ImageNoise(0, "chain", [0], device)
 
@@ -227,25 +227,25 @@ def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[st
         return anneal(levels[0] * noise((1, 3, side, side)), denoise, levels, noise)
 
     def samples(side: int) -> None:
-        """As many as cover 1024x1024 pixels, one at least."""
-        for _ in range(covering(side)):
+        """As many samples as cover 1024x1024 pixels, at least one."""
+        for _ in range(count_of(side)):
             sample(side)
 
-    def covering(side: int) -> int:
+    def count_of(side: int) -> int:
         return max(1, (1024 // side) ** 2)
 
     sides = [side for side in (256, 512, 1024, 2048) if side <= largest]
     times = in_turn([partial(samples, side) for side in sides], repeats, device)
     figures = {
-        str(side): statistics.median(taken) / covering(side) / (side / 1024) ** 2
+        str(side): statistics.median(taken) / count_of(side) / (side / 1024) ** 2
         for side, taken in zip(sides, times, strict=True)
     }
     spread = max(figures.values()) / min(figures.values())
     areas = torch.tensor([(side / 1024) ** 2 for side in sides], dtype=torch.float64)
-    found = torch.tensor([figures[str(side)] for side in sides], dtype=torch.float64) * areas
-    # The line a + b area that leaves the smallest relative errors, by least squares.
-    columns = torch.stack([torch.ones_like(areas), areas], dim=1) / found[:, None]
-    line = torch.linalg.lstsq(columns, torch.ones_like(found)[:, None]).solution
+    measured = torch.tensor([figures[str(side)] for side in sides], dtype=torch.float64) * areas
+    # The line a + b area of the smallest relative errors, by least squares.
+    columns = torch.stack([torch.ones_like(areas), areas], dim=1) / measured[:, None]
+    line = torch.linalg.lstsq(columns, torch.ones_like(measured)[:, None]).solution
     return {
         "seconds_per_megapixel": figures,
         "largest_over_smallest": spread,
@@ -255,50 +255,48 @@ def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[st
 
 
 def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
-    """Whole trainings, each estimated from `timed` iterations of every stage, and a sample."""
-    picture = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    """Seconds of whole trainings, estimated from `timed` iterations of each phase; of samples."""
+    image = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
     config = NoiseConditionalConfig()
-    _, learner = make_trainer(config, [picture], device, torch.bfloat16)
-    assert isinstance(learner, StageTrainer)
-    turn = learner.course.turn
-    seconds_ = {
-        "default_training": turn * per_iteration(learner, 1, timed, device)
-        + (config.length - turn) * per_iteration(learner, turn + 1, timed, device)
+    _, trainer = make_trainer(config, [image], device, torch.bfloat16)
+    (start,) = trainer.likelihood_starts
+    times = {
+        "default_training": start * per_iteration(trainer, 1, timed, device)
+        + (trainer.iterations - start) * per_iteration(trainer, start + 1, timed, device)
     }
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        paper = PublishedConfig(chains=16)
-        whole = picture[:, :224, :224]
-        _, paper_learner = make_trainer(paper, [40 * whole], device, dtype)
-        stages = [1 + stage * paper.iterations for stage in range(len(paper.layers))]
-        each = [per_iteration(paper_learner, first, timed, device) for first in stages]
-        seconds_[f"paper_texture_16_chains_{name}"] = paper.iterations * sum(each)
-    net = ladder(device)
-    net.lattice = PaddingMode.CIRCULAR
+        published = PublishedConfig(chains=16)
+        _, trainer = make_trainer(published, [40 * image[:, :224, :224]], device, dtype)
+        starts = [1 + stage * published.iterations for stage in range(len(published.layers))]
+        each = [per_iteration(trainer, start, timed, device) for start in starts]
+        times[f"paper_texture_16_chains_{name}"] = published.iterations * sum(each)
+    net = noise_conditional_net(device)
+    net.padding_mode = PaddingMode.CIRCULAR
     noise = ImageNoise(0, "chain", [0], device)
     levels = noise_levels(25, config.noise_max, config.noise_min)
-    denoise = make_denoiser(net, torch.bfloat16)
+    denoise = make_denoiser(Cascade([net]), torch.bfloat16)
 
     def sample() -> Tensor:
         return anneal(levels[0] * noise((1, 3, 1024, 1024)), denoise, levels, noise)
 
-    seconds_["first_1024_sample"] = seconds(sample, device)
-    seconds_["next_1024_sample"] = seconds(sample, device)
-    return {"seconds": seconds_}
+    times["first_1024_sample"] = seconds(sample, device)
+    times["next_1024_sample"] = seconds(sample, device)
+    return {"seconds": times}
 
 
-def per_iteration(learner: Trainer, first: int, timed: int, device: torch.device) -> float:
-    """Seconds an iteration of the stage that iteration `first` begins, after a warm-up of 3."""
+def per_iteration(trainer: Trainer, first: int, timed: int, device: torch.device) -> float:
+    """Seconds of an iteration, from `timed` iterations after `first` and a warm-up of 3."""
 
-    def work(numbers: range) -> None:
-        for number in numbers:
-            learner.step(number)
+    def work(iterations: range) -> None:
+        for iteration in iterations:
+            trainer.step(iteration)
 
     work(range(first, first + 3))
     return seconds(partial(work, range(first + 3, first + 3 + timed)), device) / timed
 
 
 def show(figures: dict[str, Any], indent: str = "") -> None:
-    """Nested figures as lines."""
+    """Print nested figures, one on a line."""
     for name, value in figures.items():
         if isinstance(value, dict) and set(value) == {"median", "min", "max"}:
             print(
@@ -308,19 +306,22 @@ def show(figures: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{name}:")
             show(value, indent + "  ")
         else:
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            print(f"{indent}{name}: {shown}")
+            print(
+                f"{indent}{name}: {value:.4g}"
+                if isinstance(value, float)
+                else f"{indent}{name}: {value}"
+            )
 
 
 def main() -> None:
-    """Print all figures."""
+    """Run all benchmarks and print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("--threads", type=int, help="processor threads")
+    parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--largest", type=int, default=2048, help="largest side for scaling")
     options = parser.parse_args()
-    set_threads(options.threads)  # as the commands do: memory is kept for all that is compared
+    set_threads(options.threads)  # as the commands do, which also keeps freed memory
     device = choose_device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     figures: dict[str, Any] = {

@@ -1,11 +1,9 @@
-"""A page of what gcn makes of every picture in a folder, by its commands alone.
+"""Train on every image of a folder, and show samples, a repair and an extension on one page.
 
-    python examples/gallery.py PICTURES [--output gallery] [-- options for gcn train]
+    python examples/gallery.py FOLDER [--output gallery] [-- options for gcn train]
 
-For every picture: the exemplar, a sample, the sample repeated, the exemplar with a part lost and
-that part made anew, the exemplar continued to the right. The lost part is hidden from the training
-too. OUTPUT/index.html shows all, OUTPUT/sheet.jpg the same in small; what is there already is not
-made again. `gcn` must be installed.
+The repaired part is hidden from the training. Writes OUTPUT/index.html and a small
+OUTPUT/sheet.jpg; images with results in OUTPUT are not trained again. `gcn` must be installed.
 """
 
 import argparse
@@ -19,125 +17,130 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image, ImageDraw
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-SMALL = 128  # pixels of height of the sheet's rows
-LOST = (255, 0, 255)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+ROW_HEIGHT = 128  # pixels, of the sheet
+MISSING = (255, 0, 255)
+CAPTIONS = {
+    "exemplar": "exemplar",
+    "sample": "sample, seamless",
+    "tiled": "the sample tiled two by two",
+    "missing": "a missing part (magenta)",
+    "repaired": "repaired; the model never saw the part",
+    "extended": "extended to the right",
+}
 
 
-def gcn(*words: str) -> str:
-    """Stdout of a command; its failure ends the gallery with what it said."""
-    done = subprocess.run(["gcn", *words], capture_output=True, text=True, check=False)
+def gcn(*arguments: str) -> str:
+    """Run a command and return its stdout; exit with its messages if it fails."""
+    done = subprocess.run(["gcn", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"gcn {shlex.join(words)}: exit code {done.returncode}\n{done.stderr}")
+        sys.exit(f"gcn {shlex.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
     return done.stdout
 
 
-def make_mask(size: tuple[int, int], path: Path) -> Image.Image:
+def make_mask(size: tuple[int, int]) -> Image.Image:
     """White in a disc in the upper right quarter, and along two scratches."""
     (width, height), mask = size, Image.new("L", size)
     side, draw = min(size), ImageDraw.Draw(mask)
-    middle, radius = (width - side // 4, side // 4), side // 9
-    corners = (middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius)
-    draw.ellipse(corners, fill=255)
-    thick = max(2, side // 50)
-    draw.line((width * 5 // 8, height * 7 // 8, width * 15 // 16, height // 2), 255, thick)
-    draw.line((width * 3 // 4, height * 15 // 16, width * 31 // 32, height * 2 // 3), 255, thick)
-    mask.save(path)
+    draw.circle((width - side // 4, side // 4), side // 9, fill=255)
+    thickness = max(2, side // 50)
+    draw.line((width * 5 // 8, height * 7 // 8, width * 15 // 16, height // 2), 255, thickness)
+    draw.line(
+        (width * 3 // 4, height * 15 // 16, width * 31 // 32, height * 2 // 3), 255, thickness
+    )
     return mask
 
 
-def pictures_of(picture: Path, folder: Path, train: list[str]) -> dict[str, Any]:
-    """Train and make everything of one picture; a row of the page."""
+def make_row(path: Path, folder: Path, options: list[str]) -> dict[str, Any]:
+    """Train on an image and write its results to `folder`; returns a row of the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    with Image.open(picture) as opened:
+    with Image.open(path) as opened:
         exemplar = opened.convert("RGB")
     exemplar.save(folder / "exemplar.png")
-    mask = make_mask(exemplar.size, folder / "mask.png")
-    lost = exemplar.copy()
-    lost.paste(LOST, mask=mask)
-    lost.save(folder / "lost.png")
+    mask = make_mask(exemplar.size)
+    mask.save(folder / "mask.png")
+    missing = exemplar.copy()
+    missing.paste(MISSING, mask=mask)
+    missing.save(folder / "missing.png")
     run, hidden = str(folder / "run"), ["--mask", str(folder / "mask.png")]
-    said = json.loads(gcn("train", str(picture), *hidden, "-o", run, "--json", *train))
-    model = ["--model", run, "--overwrite"]
-    width, height = exemplar.size
-    size = f"{width}x{height}"
-    gcn("synthesize", *model, "--size", size, "-o", str(folder / "sample.png"))
-    with Image.open(folder / "sample.png") as sample:
-        tiled = Image.new("RGB", (2 * sample.width, 2 * sample.height))
+    result = json.loads(gcn("train", str(path), *hidden, "-o", run, "--json", *options))
+    model, (width, height) = ["--model", run, "--overwrite"], exemplar.size
+    sample = folder / "sample.png"
+    gcn("synthesize", *model, "--size", f"{width}x{height}", "-o", str(sample))
+    with Image.open(sample) as image:
+        tiled = Image.new("RGB", (2 * image.width, 2 * image.height))
         for x, y in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            tiled.paste(sample, (x * sample.width, y * sample.height))
+            tiled.paste(image, (x * image.width, y * image.height))
     tiled.save(folder / "tiled.png")
-    gcn("reconstruct", str(picture), *model, *hidden, "-o", str(folder / "repaired.png"))
-    wider = ["--extend", f"0,0,{width},0", "-o", str(folder / "wider.png")]
-    gcn("reconstruct", str(picture), *model, *wider)
-    captions = {
-        "exemplar": "the exemplar",
-        "sample": "a sample: seamless",
-        "tiled": "the sample, two by two",
-        "lost": "a part is lost (magenta)",
-        "repaired": "made anew, by a model that never saw it",
-        "wider": "continued to the right",
+    gcn("reconstruct", str(path), *model, *hidden, "-o", str(folder / "repaired.png"))
+    extend = ["--extend", f"0,0,{width},0", "-o", str(folder / "extended.png")]
+    gcn("reconstruct", str(path), *model, *extend)
+    quality = (result["quality"] or {}).get("quality")
+    words = "not measured" if quality is None else f"{quality:.2f}"
+    return {
+        "name": path.stem.replace("_", " "),
+        "images": [describe(folder / f"{name}.png", text) for name, text in CAPTIONS.items()],
+        "quality": f"quality {words} (1.00 = as close as another crop of the exemplar), "
+        f"{result['training_seconds']:.0f} s of training",
     }
-    shown = [shown_of(folder / f"{name}.png", text) for name, text in captions.items()]
-    quality = said["quality"] or {}
-    told = f"quality {quality['quality']:.2f}" if quality.get("quality") else "not measured"
-    words = f"{told} (1 is like another part of the exemplar), {said['training_seconds']:.0f} s"
-    return {"name": picture.stem.replace("_", " "), "pictures": shown, "quality": words}
 
 
-def shown_of(path: Path, caption: str) -> dict[str, Any]:
-    """A picture as the page shows it; its path is seen from the page."""
-    with Image.open(path) as picture:
-        width, height = picture.size
-    there = f"{path.parent.name}/{path.name}"
-    return {"path": there, "caption": caption, "width": width, "height": height}
+def describe(path: Path, caption: str) -> dict[str, Any]:
+    """An image for the page, with its path relative to the page."""
+    with Image.open(path) as image:
+        width, height = image.size
+    relative = f"{path.parent.name}/{path.name}"
+    return {"path": relative, "caption": caption, "width": width, "height": height}
 
 
-def sheet(rows: list[dict[str, Any]], output: Path) -> Image.Image:
-    """All rows in small: everything SMALL pixels high."""
+def make_sheet(rows: list[dict[str, Any]], output: Path) -> Image.Image:
+    """All images at ROW_HEIGHT, a line for each row."""
     lines = []
     for row in rows:
-        small = []
-        for one in row["pictures"]:
-            with Image.open(output / one["path"]) as picture:
-                width = round(picture.width * SMALL / picture.height)
-                small.append(picture.convert("RGB").resize((width, SMALL), Image.Resampling.BOX))
-        line = Image.new("RGB", (sum(p.width + 4 for p in small) - 4, SMALL), "white")
-        across = 0
-        for small_one in small:
-            line.paste(small_one, (across, 0))
-            across += small_one.width + 4
-        lines.append(line)
-    whole = Image.new("RGB", (max(p.width for p in lines), (SMALL + 4) * len(lines) - 4), "white")
-    for number, line in enumerate(lines):
-        whole.paste(line, (0, number * (SMALL + 4)))
-    return whole
+        scaled = []
+        for described in row["images"]:
+            with Image.open(output / described["path"]) as image:
+                size = (round(image.width * ROW_HEIGHT / image.height), ROW_HEIGHT)
+                scaled.append(image.convert("RGB").resize(size, Image.Resampling.BOX))
+        lines.append(join(scaled, horizontal=True))
+    return join(lines, horizontal=False)
+
+
+def join(parts: list[Image.Image], *, horizontal: bool, spacing: int = 4) -> Image.Image:
+    """Images in a row or a column on white."""
+    lengths = [(part.width if horizontal else part.height) + spacing for part in parts]
+    breadth = max(part.height if horizontal else part.width for part in parts)
+    size = (sum(lengths) - spacing, breadth)
+    joined = Image.new("RGB", size if horizontal else size[::-1], "white")
+    for index, part in enumerate(parts):
+        start = sum(lengths[:index])
+        joined.paste(part, (start, 0) if horizontal else (0, start))
+    return joined
 
 
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("pictures", type=Path, help="folder of pictures")
+    parser.add_argument("folder", type=Path, help="folder of images")
     parser.add_argument("--output", type=Path, default=Path("gallery"))
     words = sys.argv[1:]
-    own = words.index("--") if "--" in words else len(words)
-    options = parser.parse_args(words[:own], argparse.Namespace(train=words[own + 1 :]))
-    found = sorted(p for p in options.pictures.iterdir() if p.suffix.lower() in PICTURES)
-    if not found:
-        sys.exit(f"{options.pictures}: no pictures ({', '.join(PICTURES)})")
-    rows = []
-    for picture in found:
-        kept = options.output / picture.stem / "row.json"
-        if not kept.exists():
-            row = pictures_of(picture, kept.parent, options.train)
-            kept.write_text(json.dumps(row))
-        rows.append(json.loads(kept.read_text()))
+    end = words.index("--") if "--" in words else len(words)
+    arguments = parser.parse_args(words[:end], argparse.Namespace(options=words[end + 1 :]))
+    paths = sorted(p for p in arguments.folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        sys.exit(f"{arguments.folder}: no images ({', '.join(SUFFIXES)})")
+    output, rows = arguments.output, []
+    for path in paths:
+        stored = output / path.stem / "row.json"
+        if not stored.exists():
+            stored.write_text(json.dumps(make_row(path, stored.parent, arguments.options)))
+        rows.append(json.loads(stored.read_text()))
         print(f"{rows[-1]['name']}: {rows[-1]['quality']}", flush=True)
     loader = FileSystemLoader(Path(__file__).parent)
     template = Environment(loader=loader, autoescape=True).get_template("gallery.html")
-    (options.output / "index.html").write_text(template.render(rows=rows))
-    sheet(rows, options.output).save(options.output / "sheet.jpg", quality=88)
-    print(options.output / "index.html")
+    (output / "index.html").write_text(template.render(rows=rows))
+    make_sheet(rows, output).save(output / "sheet.jpg", quality=88)
+    print(output / "index.html")
 
 
 if __name__ == "__main__":

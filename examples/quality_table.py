@@ -1,11 +1,11 @@
-"""Train on every picture of a folder, sample, judge with any command, print a table.
+"""Train on every image of a folder, score samples with any command, and print a table.
 
-    python examples/quality_table.py PICTURES --measure "python texmetric.py --json"         [--preset quick] [--samples 3] [--output runs/table] [-- more train options]
+    python examples/quality_table.py FOLDER --measure "python texmetric.py --json" \
+        [--preset quick] [--samples 3] [--output runs/table] [-- options for gcn train]
 
-The measure is called as `MEASURE PICTURE SAMPLE...` and prints JSON: an object with an entry for
-every sample, each an object of figures. `gcn` must be installed. One line a picture as it is
-done, then medians and the worst; everything also as JSON in OUTPUT/table.json. Pictures that have
-a row there already are not done again.
+`MEASURE IMAGE SAMPLE...` must print JSON: an object with an entry for each sample path, an object
+of numbers. Prints a line for each image, then medians and maxima. OUTPUT/table.json holds the rows;
+images with a row are not trained again. `gcn` must be installed.
 """
 
 import argparse
@@ -18,70 +18,70 @@ import time
 from pathlib import Path
 from typing import Any
 
-FIGURES = ("score", "variety", "copy_frac", "copy_self", "coherence", "coh_self")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+METRICS = ("score", "variety", "copy_frac", "copy_self", "coherence", "coh_self")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def run(*words: str) -> str:
-    """Stdout of a command; its failure ends the table with what it said."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+def run(*command: str) -> str:
+    """Run a command and return its stdout; exit with its messages if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{shlex.join(words)}: exit code {done.returncode}\n{done.stderr}")
+        sys.exit(f"{shlex.join(command)}: exit code {done.returncode}\n{done.stderr}")
     return done.stdout
 
 
-def row(picture: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Train, sample and judge one picture."""
-    folder = options.output / picture.stem
-    begun = time.monotonic()
-    train = ["--preset", options.preset, "-o", str(folder), *options.train]
-    run("gcn", "train", str(picture), *train)
-    trained = time.monotonic()
-    paths = run(
-        "gcn", "synthesize", "--model", str(folder), "--count", str(options.samples),
+def make_row(image: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train on an image, sample, and score the samples."""
+    folder = arguments.output / image.stem
+    times = [time.monotonic()]
+    options = ["--preset", arguments.preset, "-o", str(folder), *arguments.options]
+    run("gcn", "train", str(image), *options)
+    times.append(time.monotonic())
+    samples = run(
+        "gcn", "synthesize", "--model", str(folder), "--count", str(arguments.samples),
         "-o", str(folder / "judged"), "--overwrite",
     ).split()  # fmt: skip
-    sampled = time.monotonic()
-    judged = json.loads(run(*shlex.split(options.measure), str(picture), *paths))
-    figures = [judged[path] for path in paths]
+    times.append(time.monotonic())
+    scores = json.loads(run(*shlex.split(arguments.measure), str(image), *samples))
+    means = {
+        name: round(statistics.fmean(scores[sample][name] for sample in samples), 3)
+        for name in METRICS
+        if name in scores[samples[0]]
+    }
     return {
-        "picture": picture.stem,
-        "train_seconds": round(trained - begun, 1),
-        "sample_seconds": round((sampled - trained) / len(paths), 2),
-        **{
-            name: round(statistics.fmean(one[name] for one in figures), 3)
-            for name in FIGURES
-            if name in figures[0]
-        },
-        "diversity": round(judged.get("_between_samples", {}).get("diversity", float("nan")), 3),
+        "image": image.stem,
+        "train_seconds": round(times[1] - times[0], 1),
+        "sample_seconds": round((times[2] - times[1]) / len(samples), 2),
+        **means,
+        "diversity": round(scores.get("_between_samples", {}).get("diversity", float("nan")), 3),
     }
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("pictures", type=Path, help="folder of pictures")
-    parser.add_argument("--measure", required=True, help="command that judges samples")
+    parser.add_argument("folder", type=Path, help="folder of images")
+    parser.add_argument("--measure", required=True, help="command that scores samples")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs/table"))
     words = sys.argv[1:]
-    own = words.index("--") if "--" in words else len(words)
-    options = parser.parse_args(words[:own], argparse.Namespace(train=words[own + 1 :]))
-    found = sorted(p for p in options.pictures.iterdir() if p.suffix.lower() in PICTURES)
-    if not found:
-        sys.exit(f"{options.pictures}: no pictures ({', '.join(PICTURES)})")
-    options.output.mkdir(parents=True, exist_ok=True)
-    table = options.output / "table.json"
-    rows = json.loads(table.read_text()) if table.exists() else []
-    for picture in found:
-        if picture.stem not in [one["picture"] for one in rows]:
-            rows.append(row(picture, options))
+    end = words.index("--") if "--" in words else len(words)
+    arguments = parser.parse_args(words[:end], argparse.Namespace(options=words[end + 1 :]))
+    images = sorted(p for p in arguments.folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not images:
+        sys.exit(f"{arguments.folder}: no images ({', '.join(SUFFIXES)})")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    table = arguments.output / "table.json"
+    rows = json.loads(table.read_text()) if table.exists() else {}
+    for image in images:
+        if image.stem not in rows:
+            rows[image.stem] = make_row(image, arguments)
             table.write_text(json.dumps(rows, indent=1))
-        one = next(one for one in rows if one["picture"] == picture.stem)
-        print("  ".join(f"{name} {value}" for name, value in one.items()), flush=True)
+        row = rows[image.stem]
+        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     for name in ("score", "variety", "train_seconds", "sample_seconds"):
-        values = [one[name] for one in rows if name in one]
+        values = [row[name] for row in rows.values() if name in row]
         if values:
             print(f"{name}: median {statistics.median(values):.3f}  worst {max(values):.3f}")
 

@@ -1,11 +1,11 @@
-"""gcn: learn a generative ConvNet from pictures and synthesize from it.
+"""gcn: train generative ConvNets on images and synthesize from them.
 
     import gcn_cli as gcn
 
     model = gcn.train("texture.png", preset="quick", output="runs/texture")
-    pictures = gcn.load("runs/texture").synthesize(size=(512, 256), count=2, seed=7)
+    images = gcn.load("runs/texture").synthesize(size=(512, 256), count=2, seed=7)
 
-Nothing is loaded until it is used: importing this package takes milliseconds.
+Importing the package takes milliseconds: torch is loaded with the first use of a function.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gcn_cli.errors import DivergedError, GcnError, InputError, InterruptedRunError
 
 if TYPE_CHECKING:
-    from gcn_cli.model import Model, load, train
+    from gcn_cli.model import Model, compare, load, train
 
 __all__ = [
     "DivergedError",
@@ -24,17 +24,18 @@ __all__ = [
     "InterruptedRunError",
     "Model",
     "__version__",
+    "compare",
     "load",
     "train",
 ]
 
-__version__ = "0.3.0"
+__version__ = "1.0.0.dev0"
 
 logging.getLogger("gcn_cli").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    """`train`, `load` and `Model`, with torch behind them, when they are first asked for."""
-    if name in ("Model", "load", "train"):
+    """The names that need torch, imported on first use."""
+    if name in ("Model", "compare", "load", "train"):
         return getattr(importlib.import_module("gcn_cli.model"), name)
     raise AttributeError(f"module 'gcn_cli' has no attribute {name!r}")

@@ -1,27 +1,17 @@
-"""What there is to say of a model, and of a picture in its eyes, as plain values.
+"""Analysis of models and images: facts, checks of the noise levels, anomaly maps, comparison.
 
-Is D sound at every level of noise, and are chains as far decided there as data is?
+`level_reports` checks the denoiser of every noise level. The error of the true posterior mean,
+E|D_s(I + s Z) - I|^2, is at most the variance of the data and never falls as the noise rises; a D
+that breaks this is unsound. Chains should be distributed as noisy data, so D of a chain should have
+the variance of D of noisy data: lower is blurred, higher is excessive contrast.
 
-The error of the true posterior mean, E|D_s(I + s Z) - I|^2, is the variance of the data at most
-and never falls as noise rises: a D of which that is not so is none at that level. And as chains are
-to be what noisy data is, D of a chain has to vary as D of noisy data does: where it varies less,
-chains are undecided, and things melt; where it varies more, contrast runs away.
-
-Where a picture is unlike what a model learned: its energy, place by place, and the exemplar's.
-
-An energy means something beside another only. So a pixel's, averaged over what lies about it, is
-said in deviations of the same over the picture that the model learned from.
-
-Which of several models made a picture: the class posterior of the paper's first section.
-
-p(class | I) is proportional to p_class(I) where all classes are as likely before. Of ladders
-log p_class(I) is had from their denoisers, up to a constant that all share (`sampling.evidence`).
+`compare_models` gives the class posterior of the paper's first section: p(class | I) is
+proportional to p_class(I) for equal priors (`samplers.evidence`).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -34,267 +24,248 @@ from gcn_cli.config import to_json
 from gcn_cli.errors import InputError
 from gcn_cli.inputs import LinkedImages, to_pixels
 from gcn_cli.kinds import TilingPlan
-from gcn_cli.models.energy import GenerativeModel, energy
+from gcn_cli.models.energy import Denoiser, GenerativeModel, energy
 from gcn_cli.options import SampleOptions
-from gcn_cli.reconstruction import fit_to_model, fitted_to_scale
-from gcn_cli.runs.grades import kept_exemplar
-from gcn_cli.samplers.annealed import Denoiser, noise_levels
+from gcn_cli.reconstruction import fit_to_model, fit_to_model_with_scale
+from gcn_cli.samplers.annealed import noise_levels
 from gcn_cli.samplers.evidence import denoising_errors, log_evidence
 from gcn_cli.samplers.rng import named_generator
 from gcn_cli.training.loop import Metrics
 
 HISTORY_ROWS = 10
+ERROR_TOLERANCE = 1.1  # factor by which an error may exceed its bound by chance
+EXCLUDED_BORDER = 8  # 1/8 of each side is left out: an exemplar does not tile
+SMOOTHING_SIDE = 17  # pixels: the energy of a filter lies at its center
+UNUSUAL = 4.0  # deviations of the energy from which a pixel counts as unusual
+EVIDENCE_LEVELS, EVIDENCE_DRAWS = 16, 2
+# Gray levels; below this noise all denoisers leave images as they are.
+LOWEST_EVIDENCE_NOISE, HIGHEST_EVIDENCE_NOISE = 3.0, 600.0
 
 
-def model_facts(loaded: Checkpoint) -> dict[str, Any]:
-    """Config, layers and training history."""
-    net, (height, width) = loaded.family.net, loaded.image_size
+def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Config, layers and training history as plain values."""
+    net, (height, width) = checkpoint.kind.net, checkpoint.image_size
     layers: list[dict[str, Any]] = [
         {
             "layer": str(spec),
             "receptive_field": field,
-            "map": f"{across}x{up}",
-            "parameters": net.layer_parameters(number),
+            "map": f"{columns}x{rows}",
+            "parameters": net.layer_parameters(index),
         }
-        for number, (spec, field, (up, across)) in enumerate(
+        for index, (spec, field, (rows, columns)) in enumerate(
             zip(net.layers, net.receptive_fields(), net.map_sizes(height, width), strict=True)
         )
     ]
+    stages = checkpoint.kind.stages()
+    receptive_field: int | str = max(int(stage["receptive_field"]) for stage in stages)
     if net.head_parameters:
-        whole = {"layer": "head", "receptive_field": f"{width}x{height}", "map": "1"}
-        layers.append({**whole, "parameters": net.head_parameters})
-    octaves = loaded.family.octaves()
-    widest = max(int(one["looks_at"]) for one in octaves)
+        receptive_field = f"{width}x{height}"
+        head = {"layer": "head", "receptive_field": receptive_field, "map": "1"}
+        layers.append({**head, "parameters": net.head_parameters})
     return {
-        "config": to_json(loaded.config),
-        "maps": [f"{one.name} {one.bands} {one.depth} bits".strip() for one in loaded.maps],
-        "mean_color": list(loaded.pixels.mean),
-        "periods": dict(zip(("down", "across"), loaded.periods, strict=True)),
-        "iteration": loaded.iteration,
-        "total_iterations": loaded.total_iterations,
-        "seconds": round(loaded.seconds, 1),
-        "parameters": sum(one.numel() for one in net.parameters()),
-        "octaves": octaves,
-        "looks_at": f"{width}x{height}" if net.head_parameters else widest,
+        "config": to_json(checkpoint.config),
+        "maps": [f"{m.name} {m.mode} {m.bit_depth} bits".strip() for m in checkpoint.maps],
+        "mean_color": list(checkpoint.normalization.mean),
+        "periods": dict(zip(("down", "across"), checkpoint.periods, strict=True)),
+        "iteration": checkpoint.iteration,
+        "total_iterations": checkpoint.total_iterations,
+        "seconds": round(checkpoint.seconds, 1),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "stages": stages,
+        "receptive_field": receptive_field,
         "layers": layers,
-        "history": _thinned(loaded.history),
+        "history": _thinned(checkpoint.history),
     }
 
 
 def _thinned(history: list[Metrics]) -> list[Metrics]:
-    """Some ten rows from first to last."""
+    """At most HISTORY_ROWS rows, from the first to the last."""
     if len(history) <= HISTORY_ROWS:
         return history
-    places = torch.linspace(0, len(history) - 1, HISTORY_ROWS).round().int().tolist()
-    return [history[place] for place in places]
+    rows = torch.linspace(0, len(history) - 1, HISTORY_ROWS).round().int().tolist()
+    return [history[row] for row in rows]
 
 
 @torch.no_grad()
-def image_facts(loaded: Checkpoint, density: GenerativeModel, pixels: Tensor) -> dict[str, Any]:
-    """Score, energy and the share of open gates by layer, for a picture (C, H, W) in 0..255.
+def image_facts(checkpoint: Checkpoint, density: GenerativeModel, pixels: Tensor) -> dict[str, Any]:
+    """Score, energy and share of open gates in each layer, of an image (C, H, W) in 0..255.
 
-    A smooth gate counts by how far it is open.
+    A smooth gate counts by its value in 0..1.
     """
-    x = loaded.seen(pixels)
+    x = checkpoint.to_model(pixels)
     gates = density.activation_pattern(x)
-    whole = float(energy(density, x))
+    total = float(energy(density, x))
     return {
         "score": float(density.score(x)),
-        "energy": whole,
-        "energy_per_pixel": whole / x.numel(),
+        "energy": total,
+        "energy_per_pixel": total / x.numel(),
         "open_gates": [round(float(gate.float().mean()), 4) for gate in gates],
     }
 
 
-def filter_sheet(loaded: Checkpoint) -> Tensor:
-    """The first layer's filters side by side, each stretched to 0..255 about mid gray."""
-    seen = 3 if loaded.maps[0].bands.startswith("RGB") else 1  # colors of the first map
-    filters = loaded.family.net.first_filters.cpu()[:, :seen]
+def filter_sheet(checkpoint: Checkpoint) -> Tensor:
+    """The filters of the first layer in a grid, each scaled to 0..255 around gray: (C, H, W)."""
+    channels = 3 if checkpoint.maps[0].mode.startswith("RGB") else 1  # colors of the first map
+    filters = checkpoint.kind.net.first_filters.cpu()[:, :channels]
     peak = filters.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
-    shown = 127.5 + 127.5 * filters / peak
-    enlarged = shown.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-    return images.grid(enlarged)
-
-
-ALLOWED = 1.1  # times an error at less noise, or the variance: what differs by less is chance
-INNER = 8  # an eighth of each side is left out: an exemplar does not go on at its other side
+    scaled = 127.5 + 127.5 * filters / peak
+    return images.grid(scaled.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3))
 
 
 class LevelReport(NamedTuple):
-    """All but the noise in variances of the exemplar, of the part that is looked at."""
+    """The denoiser at one noise level. Values but the noise level are in variances of the data."""
 
-    noise: float  # in deviations of the data
-    error: float  # of D, of the exemplar with that noise
-    data_decided: float  # the variance of D of it
-    chain_decided: float  # the variance of D of a chain at that level
+    noise: float  # noise level, in deviations of the data
+    error: float  # mean squared error of D on the exemplar with that noise
+    data_variance: float  # of D of the noisy exemplar
+    chain_variance: float  # of D of a chain at that level
 
 
 @torch.no_grad()
 def level_reports(
-    loaded: Checkpoint, run: Path | None, dtype: torch.dtype, seed: int = 0
+    checkpoint: Checkpoint, exemplar_file: str | None, dtype: torch.dtype, seed: int = 0
 ) -> list[LevelReport]:
-    """What D makes of the exemplar and of a chain, at every level that a sample meets.
+    """A report for each noise level of sampling, from the exemplar and one sample of its size.
 
-    The chain is a sample of the exemplar's size, led by no pattern. Raises InputError for what is
-    no ladder of a texture, or where the run keeps no exemplar.
+    The sample follows no stored pattern. Raises InputError for models of anything but textures,
+    and if the run keeps no exemplar.
     """
-    if not loaded.config.texture_ladder:
-        raise InputError("--levels: is for ladders of textures; this model is none")
-    kept = kept_exemplar(run)
-    if kept is None or len(loaded.maps) > 1:
-        raise InputError("--levels: needs the whole exemplar in the run's folder; train it again")
-    exemplar = loaded.seen(fit_to_model(loaded, kept))
-    size = (exemplar.shape[2], exemplar.shape[3])
-    canvas, request = TilingPlan(size), SampleOptions(size=size, seed=seed)
-    chain: dict[float, float] = {}
+    if not checkpoint.config.is_texture:
+        raise InputError("levels: only for noise-conditional models of textures")
+    if exemplar_file is None or len(checkpoint.maps) > 1:
+        raise InputError("levels: needs the exemplar of a single map in the run; train it again")
+    exemplar = checkpoint.to_model(fit_to_model(checkpoint, exemplar_file))
+    plan, options = TilingPlan((exemplar.shape[2], exemplar.shape[3])), SampleOptions(seed=seed)
+    chain_variances: dict[float, float] = {}
 
-    def noting(denoise: Denoiser) -> Denoiser:
-        def noted(x: Tensor, noise: float) -> Tensor:
+    def recorded(denoise: Denoiser) -> Denoiser:
+        def denoise_and_record(x: Tensor, noise: float) -> Tensor:
             mean = denoise(x, noise)
-            chain[noise] = float(mean.var())
+            chain_variances[noise] = float(mean.var())
             return mean
 
-        return noted
+        return denoise_and_record
 
-    loaded.family.sample(request, [0], None, canvas, dtype, lambda _, __: None, bent=noting)
-    denoise = loaded.family.denoiser(request, canvas, dtype)
-    inner, facts = _inner_part(exemplar), []
+    kind = checkpoint.kind
+    kind.sample(options, [0], None, plan, dtype, lambda _, __: None, guidance=recorded)
+    denoise = kind.denoiser(options, plan, dtype)
+    inner, reports = _inner_part(exemplar), []
     variance = float(inner.var())
-    for number, (noise, decided) in enumerate(chain.items()):
-        generator = named_generator(seed, "levels", number)
-        drawn = torch.randn(exemplar.shape, generator=generator).to(exemplar)
-        mean = _inner_part(denoise(exemplar + noise * drawn, noise))
-        error = float((mean - inner).square().mean()) / variance
-        facts.append(LevelReport(noise, error, float(mean.var()) / variance, decided / variance))
-    return facts
+    for index, (noise, chain_variance) in enumerate(chain_variances.items()):
+        generator = named_generator(seed, "levels", index)
+        z = torch.randn(exemplar.shape, generator=generator).to(exemplar)
+        mean = _inner_part(denoise(exemplar + noise * z, noise))
+        values = (float((mean - inner).square().mean()), float(mean.var()), chain_variance)
+        reports.append(LevelReport(noise, *(value / variance for value in values)))
+    return reports
 
 
 def _inner_part(x: Tensor) -> Tensor:
-    up, across = (side // INNER for side in x.shape[2:])
-    return x[:, :, up : x.shape[2] - up, across : x.shape[3] - across]
+    top, left = (side // EXCLUDED_BORDER for side in x.shape[2:])
+    return x[:, :, top : x.shape[2] - top, left : x.shape[3] - left]
 
 
-def unsound(facts: Sequence[LevelReport]) -> LevelReport | None:
-    """The level at which D errs most beyond what the true one may; None where it is sound."""
-    worst, most, bound = None, ALLOWED, 1.0
-    for one in sorted(facts, key=lambda one: -one.noise):  # from the highest level down
-        if one.error > most * bound:
-            worst, most = one, one.error / bound
-        bound = min(bound, max(one.error, 1e-3))
+def unsound_level(reports: Sequence[LevelReport]) -> LevelReport | None:
+    """The report whose error exceeds its bound most; None if the denoiser is sound.
+
+    The bound is the variance of the data, and the error at any higher noise level.
+    """
+    worst, largest_ratio, bound = None, ERROR_TOLERANCE, 1.0
+    for report in sorted(reports, key=lambda report: -report.noise):
+        if report.error > largest_ratio * bound:
+            worst, largest_ratio = report, report.error / bound
+        bound = min(bound, max(report.error, 1e-3))
     return worst
 
 
-ABOUT = 17  # pixels a side that are averaged over: a filter's energy lies about its middle
-LIMIT = 4.0  # deviations from which a place counts as unusual
-
-
 class AnomalyMap(NamedTuple):
-    """Deviations of the energy from the exemplar's own, (H, W), and what to say of them.
+    """Local energy of an image compared with the exemplar. (H, W) is the size for the model."""
 
-    (H, W) are those of the picture as the model sees it, which may be smaller than the one given.
-    """
-
-    deviations: Tensor
-    share: float  # of the pixels above LIMIT
+    deviations: Tensor  # (H, W), in standard deviations of the local energy of the exemplar
+    share: float  # of pixels above UNUSUAL
     most: float
-    place: tuple[int, int]  # (x, y) of the most unusual pixel, in the picture as given
+    place: tuple[int, int]  # (x, y) of the most unusual pixel, in pixels of the original image
 
 
 @torch.no_grad()
 def anomaly_map(
-    loaded: Checkpoint,
-    run: Path | None,
+    checkpoint: Checkpoint,
+    exemplar_file: str | None,
     density: GenerativeModel,
-    picture: LinkedImages,
-    level: float | None = None,
+    image: LinkedImages,
+    noise_level: float | None = None,
 ) -> AnomalyMap:
-    """Every place of a picture, as the model sees pictures, beside the exemplar of its run.
+    """How unusual each pixel of an image is, compared with the exemplar that the run keeps.
 
-    `level` is that of the density. Raises InputError where the run keeps no exemplar, or one that
-    is only a part of what was learned.
+    `noise_level` is that of the density. Raises InputError if the run keeps no exemplar.
     """
-    kept = kept_exemplar(run)
-    if kept is None:
+    if exemplar_file is None:
         raise InputError("--map: the run keeps no exemplar to compare with; train it again")
-    if len(loaded.maps) > 1:
-        raise InputError("--map: of linked maps the run keeps the first only; one map is needed")
-    own = _energies(density, loaded.seen(fit_to_model(loaded, kept, level)))
-    pixels, scale = fitted_to_scale(loaded, picture, level)
-    here = _energies(density, loaded.seen(pixels))
-    deviations = (here - own.mean()) / own.std()
-    most = int(deviations.argmax())
-    width = deviations.shape[1]
-    share = float((deviations > LIMIT).float().mean())
-    place = scale.outward((most % width, most // width))
-    return AnomalyMap(deviations, share, float(deviations.max()), place)
+    if len(checkpoint.maps) > 1:
+        raise InputError("--map: not for linked maps; the run keeps the first map only")
+    exemplar = checkpoint.to_model(fit_to_model(checkpoint, exemplar_file, noise_level))
+    pixels, scale = fit_to_model_with_scale(checkpoint, image, noise_level)
+    usual = _local_energy(density, exemplar)
+    deviations = (_local_energy(density, checkpoint.to_model(pixels)) - usual.mean()) / usual.std()
+    row, column = divmod(int(deviations.argmax()), deviations.shape[1])
+    share = float((deviations > UNUSUAL).float().mean())
+    return AnomalyMap(deviations, share, float(deviations.max()), scale.outward((column, row)))
 
 
-def _energies(density: GenerativeModel, x: Tensor) -> Tensor:
-    """Energy of every pixel in the mean over its surroundings, (H, W)."""
-    found = density.energy_map(x)
-    side = min(ABOUT, *(2 * length - 1 for length in found.shape[1:]))
-    edges = (side // 2,) * 4
-    return F.avg_pool2d(F.pad(found[:, None], edges, mode="reflect"), side, stride=1)[0, 0].cpu()
-
-
-EVIDENCE_LEVELS, DRAWS = 16, 2
-LOWEST_NOISE, HIGHEST_NOISE = (
-    3.0,
-    600.0,
-)  # gray levels: below, all denoisers leave pictures as they are
+def _local_energy(density: GenerativeModel, x: Tensor) -> Tensor:
+    """Energy of every pixel, averaged over a square around it: (H, W)."""
+    energies = density.energy_map(x)
+    side = min(SMOOTHING_SIDE, *(2 * length - 1 for length in energies.shape[1:]))
+    padded = F.pad(energies[:, None], (side // 2,) * 4, mode="reflect")
+    return F.avg_pool2d(padded, side, stride=1)[0, 0].cpu()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a picture says of one of several models."""
+    """One of several models, as the source of an image."""
 
-    log_ratio: float  # of the likelihood to that of the most likely model, 0 or less
-    posterior: float  # probability that this of them made it, all being as likely before
+    log_ratio: float  # log likelihood ratio to the most likely model, at most 0
+    posterior: float  # probability that this model made the image, for equal priors
 
 
 def compare_models(
-    models: Sequence[Checkpoint], picture: LinkedImages, dtype: torch.dtype
+    checkpoints: Sequence[Checkpoint], image: LinkedImages, dtype: torch.dtype
 ) -> list[Comparison]:
-    """A verdict for every model, in their order.
+    """A comparison for every model, in their order.
 
-    Raises InputError for models without levels of noise, or of other channels.
+    Raises InputError for models without noise levels or with different channels.
     """
-    if len({model.config.bands for model in models}) > 1:
+    if len({checkpoint.config.channel_count for checkpoint in checkpoints}) > 1:
         raise InputError(
-            "--compare: models of gray and of color have no densities of the same thing; train "
-            "them alike (--channels)"
+            "compare: gray and color models are not comparable; train all with the same channels"
         )
-    # The same pixels for all, or their densities are not of the same thing.
-    stride = math.lcm(*(model.family.stride for model in models))
-    told = [_evidence(model, picture, stride, dtype) for model in models]
-    best = max(told)
-    weights = [math.exp(one - best) for one in told]
+    # All models see the same pixels, otherwise their likelihoods are not comparable.
+    stride = math.lcm(*(checkpoint.kind.net.total_stride for checkpoint in checkpoints))
+    evidences = [_evidence(checkpoint, image, stride, dtype) for checkpoint in checkpoints]
+    best = max(evidences)
+    weights = [math.exp(evidence - best) for evidence in evidences]
     return [
-        Comparison(one - best, weight / sum(weights))
-        for one, weight in zip(told, weights, strict=True)
+        Comparison(evidence - best, weight / sum(weights))
+        for evidence, weight in zip(evidences, weights, strict=True)
     ]
 
 
-def _evidence(loaded: Checkpoint, picture: LinkedImages, stride: int, dtype: torch.dtype) -> float:
-    """log p(I) in pixels, up to what all models share, of whole multiples of `stride` pixels."""
-    config, family, scale = loaded.config, loaded.family, set(loaded.pixels.scale)
-    if not config.texture_ladder or len(scale) > 1:
-        raise InputError("--compare: is for ladders of textures, of one picture each")
-    pixels = to_pixels(picture, loaded.maps)
+def _evidence(
+    checkpoint: Checkpoint, image: LinkedImages, stride: int, dtype: torch.dtype
+) -> float:
+    """log p(I) in gray levels, up to a shared constant, of the center cropped to the stride."""
+    config, kind, scales = checkpoint.config, checkpoint.kind, set(checkpoint.normalization.scale)
+    if not config.is_texture or len(scales) > 1:
+        raise InputError("compare: only for noise-conditional models of textures with one map")
+    pixels = to_pixels(image, checkpoint.maps)
     height, width = (side // stride * stride for side in pixels.shape[1:])
     if not min(height, width):
-        raise InputError(f"a picture under {stride} pixels a side is too small to compare")
-    # Its middle: what does not fill whole maps is left out at all sides alike.
+        raise InputError(f"compare: the image must have {stride} pixels a side or more")
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
-    x = loaded.pixels.to_model(pixels[:, top : top + height, left : left + width])[None]
-    denoise = family.denoiser(
-        SampleOptions(lattice=config.lattice), TilingPlan((height, width)), dtype
-    )
-    return _in_pixels(denoise, x.to(family.net.weights[0].device), scale.pop())
-
-
-def _in_pixels(denoise: Denoiser, x: Tensor, scale: float) -> float:
-    """The evidence of x in units of `scale` gray levels, as of pixels."""
-    levels = noise_levels(EVIDENCE_LEVELS, HIGHEST_NOISE, LOWEST_NOISE)
-    error = denoising_errors(denoise, x, [level / scale for level in levels], draws=DRAWS)
-    return log_evidence(error * scale**2, levels)
+    x = checkpoint.to_model(pixels[:, top : top + height, left : left + width])
+    options = SampleOptions(padding_mode=config.padding_mode)
+    denoise = kind.denoiser(options, TilingPlan((height, width)), dtype)
+    levels = noise_levels(EVIDENCE_LEVELS, HIGHEST_EVIDENCE_NOISE, LOWEST_EVIDENCE_NOISE)
+    (scale,) = scales
+    errors = denoising_errors(denoise, x, [s / scale for s in levels], draws=EVIDENCE_DRAWS)
+    return log_evidence(errors * scale**2, levels)

@@ -1,7 +1,7 @@
-"""Model files: one safetensors file holds a run whole, its description as JSON in the metadata.
+"""Model files: one safetensors file holds a whole run, with its description as JSON metadata.
 
-Weights, optimizer, chains, random states and history, so that a training goes on as if never
-stopped. No pickle. Written to a temporary name, synced and renamed.
+Weights, trainer state (optimizers, chains, random generators) and history, so that a training can
+be resumed exactly. No pickle. A file is written under a temporary name, synced and renamed.
 """
 
 import base64
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from gcn_cli import __version__ as VERSION
@@ -26,58 +26,51 @@ from gcn_cli.models.layers import parse_layers
 from gcn_cli.pattern import Pattern, Periods, pattern_basis
 from gcn_cli.training.optim import substate
 
-FORMAT = 11
-# 4 lacks what was asked for, where that was cut down; 5 lacks maps; 6 lacks patterns; 7 lacks the
-# mean of aligned pictures; 8 lacks coarser ladders; in 9 these have all layers; in 10 their option
-# has another name, and the finest ladder had its part of a batch only
-READABLE = (4, 5, 6, 7, 8, 9, 10, 11)
-
-MEAN_IMAGE_KEY = "spectrum.middle"  # of aligned pictures, in a ladder's state
+FORMAT = 12
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run at one moment."""
+    """A run at one iteration."""
 
-    family: ModelKind
-    pixels: Normalization
-    image_size: tuple[int, int]  # (H, W) of the pictures it learned from, and of its samples
+    kind: ModelKind
+    normalization: Normalization
+    image_size: tuple[int, int]  # (H, W) of the training images, the default for samples
     iteration: int = 0
     total_iterations: int = 0
-    seconds: float = 0.0  # spent training so far, all sessions together
-    data_digest: str = ""  # names the pictures it learned from
+    seconds: float = 0.0  # of training so far, over all sessions
+    data_digest: str = ""  # of the training images
     history: list[dict[str, float]] = field(default_factory=list)
-    learner_state: dict[str, Tensor] = field(default_factory=dict)
-    asked: Config | None = None  # before pictures and device settled what was left open
-    maps: tuple[TextureMap, ...] = (TextureMap(),)  # what pictures the channels are
-    periods: Periods = (None, None)  # down and across, where the pattern is regular
-    pattern: Pattern | None = None  # what repeats itself exactly, in units of the model
-    learned_alike: bool = True  # as this gcn learns, so that it can go on
+    trainer_state: dict[str, Tensor] = field(default_factory=dict)
+    requested: Config | None = None  # the config before images and device resolved it
+    maps: tuple[TextureMap, ...] = (TextureMap(),)  # the images that the channels are
+    periods: Periods = (None, None)  # vertical and horizontal, of a regular pattern
+    pattern: Pattern | None = None  # that samples are projected onto, in model units
 
     @property
     def config(self) -> Config:
-        """What it was trained with."""
-        return self.family.config
+        """The resolved config."""
+        return self.kind.config
 
-    def seen(self, pixels: Tensor) -> Tensor:
-        """A picture (C, H, W) in 0..255 as the model sees it, (1, C, H, W) where the model is."""
-        return self.pixels.to_model(pixels)[None].to(self.family.net.weights[0].device)
+    def to_model(self, pixels: Tensor) -> Tensor:
+        """An image (C, H, W) in 0..255 in model units, (1, C, H, W) on the model's device."""
+        return self.normalization.to_model(pixels)[None].to(self.kind.device)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint; an older file at `path` stays whole until the new one is."""
-    net = checkpoint.family.net
+    """Write a checkpoint. An older file at `path` stays whole until the new one is complete."""
+    net, pattern = checkpoint.kind.net, checkpoint.pattern
     description = {
         "format": FORMAT,
         "version": VERSION,
         "config": to_json(checkpoint.config),
-        "asked": to_json(checkpoint.asked or checkpoint.config),
-        "pixels": dataclasses.asdict(checkpoint.pixels),
-        "maps": [_described(one) for one in checkpoint.maps],
+        "requested": to_json(checkpoint.requested or checkpoint.config),
+        "normalization": dataclasses.asdict(checkpoint.normalization),
+        "maps": [_map_to_json(own) for own in checkpoint.maps],
         "layers": ",".join(map(str, net.layers)),
         "image_size": checkpoint.image_size,
         "periods": checkpoint.periods,
-        "pattern": None if checkpoint.pattern is None else checkpoint.pattern.periods,
+        "pattern": None if pattern is None else pattern.periods,
         "iteration": checkpoint.iteration,
         "total_iterations": checkpoint.total_iterations,
         "seconds": checkpoint.seconds,
@@ -85,26 +78,26 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "metrics": list(checkpoint.history[-1]) if checkpoint.history else [],
     }
     tensors = {f"model.{name}": tensor for name, tensor in net.state_dict().items()}
-    # A learner's state has the model in it too; it is stored once.
-    own = {n: t for n, t in checkpoint.learner_state.items() if not n.startswith("model.")}
-    tensors |= {f"learner.{name}": tensor for name, tensor in own.items()}
-    if checkpoint.pattern is not None:
-        tensors["pattern.cell"] = checkpoint.pattern.cell
-        tensors["pattern.spread"] = checkpoint.pattern.spread
+    # The trainer's state contains the model, which is stored once.
+    for name, tensor in checkpoint.trainer_state.items():
+        if not name.startswith("model."):
+            tensors[f"trainer.{name}"] = tensor
+    if pattern is not None:
+        tensors |= {"pattern.cell": pattern.cell, "pattern.variance": pattern.variance}
     rows = [list(row.values()) for row in checkpoint.history]
     tensors["history"] = torch.tensor(rows, dtype=torch.float64)
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, serialise(contiguous, metadata={"gcn": json.dumps(description)}))
+    write_bytes(path, serialize(contiguous, metadata={"gcn": json.dumps(description)}))
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint; the model is on `device`, the learner's state on the processor.
+    """Read a checkpoint, the model onto `device`, the trainer state onto the CPU.
 
-    Raises InputError for a file that is missing, damaged, or not one of ours.
+    Raises InputError for a file that is missing, damaged, or of another format.
     """
     description, tensors = _read(path)
     try:
-        return _assemble(description, tensors, device)
+        return _checkpoint(description, tensors, device)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, InputError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: incomplete or inconsistent model file ({reason})") from error
@@ -112,116 +105,88 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise InputError(f"{path}: no such model file; train one with 'gcn train PICTURE'")
+        raise InputError(f"{path}: no such model file; train one with 'gcn train IMAGE'")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = json.loads(metadata["gcn"])
-        found = description["format"]
+        number = description["format"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a gcn model file, or damaged") from error
-    if found not in READABLE:
-        readable = " and ".join(map(str, READABLE))
+    if number != FORMAT:
+        writer = f"gcn {description.get('version', '')}".strip()
         raise InputError(
-            f"{path}: format {found}, this gcn reads {readable}; use the gcn that wrote it"
+            f"{path}: model file of format {number}, this gcn reads format {FORMAT} only; "
+            f"train again, or use the {writer} that wrote it"
         )
     return description, tensors
 
 
-def _assemble(
+def _checkpoint(
     description: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str
 ) -> Checkpoint:
-    written = description["config"]
-    if description["format"] < 9 and "depth" in written:
-        written = {**written, "octaves": 1}  # there was one ladder
-    config = from_json(_with_octave_layers(written, description))
+    config = from_json(description["config"])
     height, width = description["image_size"]
-    layers = parse_layers(description["layers"])
-    with torch.device("meta"):  # before memory is taken for what a damaged file asks for
-        expected = build_kind(config, (height, width), layers).net.state_dict()
-    if description["format"] < 8 and MEAN_IMAGE_KEY in expected:
-        for prefix in ("model.", "learner.net."):
-            tensors[prefix + MEAN_IMAGE_KEY] = torch.zeros(expected[MEAN_IMAGE_KEY].shape)
-    found = substate(tensors, "model.")
-    if {n: t.shape for n, t in expected.items()} != {n: t.shape for n, t in found.items()}:
-        raise ValueError("weights of other shapes than its layers have")
-    if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
-        raise ValueError("weights that are no finite numbers")
-    family = build_kind(config, (height, width), layers)
-    family.net.load_state_dict(found)
-    family.net.to(device)
-    asked = description.get("asked")
-    names, pixels = description["metrics"], description["pixels"]
+    with torch.device("meta"):  # no memory is allocated for what a damaged file asks for
+        kind = build_kind(config, (height, width), parse_layers(description["layers"]))
+    weights = substate(tensors, "model.")
+    shapes = {name: tensor.shape for name, tensor in kind.net.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        raise ValueError("the shapes of the weights differ from those of the layers")
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise ValueError("weights are not finite numbers")
+    kind.net.to_empty(device=device)
+    kind.net.load_state_dict(weights)
+    names, normalization = description["metrics"], description["normalization"]
+    model_state = {f"model.{name}": tensor for name, tensor in weights.items()}
+    maps = tuple(map(_map_from_json, description["maps"]))
+    if sum(own.channels for own in maps) != config.channel_count:
+        raise ValueError(f"maps have other than {config.channel_count} channels in all")
     return Checkpoint(
-        family=family,
-        pixels=Normalization(tuple(pixels["mean"]), _scales(pixels["scale"], family.config.bands)),
-        maps=_maps(description.get("maps"), family.config.bands),
+        kind=kind,
+        normalization=Normalization(tuple(normalization["mean"]), tuple(normalization["scale"])),
         image_size=(height, width),
         iteration=int(description["iteration"]),
         total_iterations=int(description["total_iterations"]),
         seconds=float(description["seconds"]),
         data_digest=description["data_digest"],
         history=[dict(zip(names, row, strict=True)) for row in tensors["history"].tolist()],
-        learner_state={
-            name.removeprefix("learner."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(("learner.", "model."))
-        },
-        asked=None if asked is None else from_json(_with_octave_layers(asked, description)),
-        periods=_periods(description.get("periods", (None, None))),
-        pattern=_pattern(description.get("pattern"), tensors, family.config.bands),
-        learned_alike=description["format"] > 10 or written.get("octaves", 1) == 1,
+        trainer_state=model_state | substate(tensors, "trainer."),
+        requested=from_json(description["requested"]),
+        maps=maps,
+        periods=_periods(description["periods"]),
+        pattern=_pattern(description["pattern"], tensors, config.channel_count),
     )
 
 
-def _with_octave_layers(written: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    """A config of a file with its layers of several ladders, in the name that they have now."""
-    made = dict(written)
-    if description["format"] == 10 and "coarser_layers" in made:
-        made["octave_layers"] = made.pop("coarser_layers")
-    if description["format"] == 9 and description["config"].get("octaves", 1) > 1:
-        made["octave_layers"] = len(parse_layers(description["config"]["layers"]))
-    return made
+def _map_to_json(texture_map: TextureMap) -> dict[str, Any]:
+    profile = texture_map.icc_profile
+    encoded = None if profile is None else base64.b64encode(profile).decode()
+    return {**dataclasses.asdict(texture_map), "icc_profile": encoded}
 
 
-def _described(one: TextureMap) -> dict[str, Any]:
-    """A map as JSON has it."""
-    profile = None if one.profile is None else base64.b64encode(one.profile).decode()
-    return {**dataclasses.asdict(one), "profile": profile}
+def _map_from_json(values: dict[str, Any]) -> TextureMap:
+    encoded = values["icc_profile"]
+    profile = None if encoded is None else base64.b64decode(encoded)
+    return TextureMap(**{**values, "icc_profile": profile})
 
 
-def _maps(described: list[dict[str, Any]] | None, channels: int) -> tuple[TextureMap, ...]:
-    """What `_described` described; of older files, one picture."""
-    if described is None:
-        return (TextureMap(bands="L" if channels == 1 else "RGB"),)
-    maps = tuple(
-        TextureMap(**{**one, "profile": one["profile"] and base64.b64decode(one["profile"])})
-        for one in described
-    )
-    if sum(one.channels for one in maps) != channels:
-        raise ValueError(f"maps of {channels} channels in all")
-    return maps
-
-
-def _periods(written: Sequence[float | None]) -> Periods:
-    down, across = (None if one is None else float(one) for one in written)
-    return down, across
+def _periods(values: Sequence[float | None]) -> Periods:
+    vertical, horizontal = (None if value is None else float(value) for value in values)
+    return vertical, horizontal
 
 
 def _pattern(
-    periods: Sequence[float | None] | None, tensors: dict[str, Tensor], channels: int
+    values: Sequence[float | None] | None, tensors: dict[str, Tensor], channels: int
 ) -> Pattern | None:
-    if periods is None:
+    """The pattern with these periods. Raises ValueError if its tensors have other shapes."""
+    if values is None:
         return None
-    known, found = _periods(periods), substate(tensors, "pattern.")
-    shape = (channels, *(len(pattern_basis(known, axis, torch.zeros(1))) for axis in (0, 1)))
-    for tensor in (found["cell"], found["spread"]):
+    periods = _periods(values)
+    shape = (channels, *(len(pattern_basis(periods[axis], torch.zeros(1))) for axis in (0, 1)))
+    cell, variance = tensors["pattern.cell"], tensors["pattern.variance"]
+    for tensor in (cell, variance):
         if tuple(tensor.shape) != shape or not bool(tensor.isfinite().all()):
-            raise ValueError("a pattern of another shape than its periods have")
-    return Pattern(known, found["cell"], found["spread"])
-
-
-def _scales(written: float | list[float], channels: int) -> tuple[float, ...]:
-    """A scale for every channel; older files have one for all."""
-    return tuple(written) if isinstance(written, list) else (float(written),) * channels
+            raise ValueError("the pattern has another shape than its periods")
+    return Pattern(periods, cell, variance)

@@ -1,13 +1,14 @@
-"""Everything gcn raises on purpose.
+"""Every error that gcn raises for its user.
 
 GcnError                 exit code 1: the work could not be done
-├── BusyError            exit code 1: another job works in the same run
-├── LostProcessError     exit code 1: one of the processes that share a training is gone
-├── InputError           exit code 2: an option, a value or a file that cannot be used
-├── DivergedError        exit code 3: learning or sampling left the finite numbers
-└── InterruptedRunError  exit code 75: stopped from outside, state saved, run the command again
+├── BusyError            exit code 1: another job trains in the same run
+├── LostProcessError     exit code 1: another process of the same training is gone
+├── TakenError           exit code 1: another job took the name of an output file meanwhile
+├── InputError           exit code 2: an option, a value or a file cannot be used
+├── DivergedError        exit code 3: training or sampling diverged
+└── InterruptedRunError  exit code 75: stopped by a signal; run the same command again to resume
 
-A message is one line: what was given, the rule it breaks, the remedy.
+A message is one line: the option or the file, what is wrong with it, what to do.
 """
 
 
@@ -18,26 +19,30 @@ class GcnError(Exception):
 
 
 class BusyError(GcnError):
-    """A run that another process is training."""
+    """Another process trains in the same run."""
 
 
 class LostProcessError(GcnError):
-    """A process that shares the work of this one no longer answers."""
+    """A process that shares this training no longer answers."""
+
+
+class TakenError(GcnError):
+    """Another job gave a file the name of an output file, meanwhile."""
 
 
 class InputError(GcnError):
-    """An option, value or file that breaks a stated rule."""
+    """An option, a value or a file breaks a documented rule."""
 
     exit_code = 2
 
 
 class DivergedError(GcnError):
-    """A chain or a parameter became infinite or not a number."""
+    """A chain, a loss or a parameter became infinite, NaN or far too large."""
 
     exit_code = 3
 
 
 class InterruptedRunError(GcnError):
-    """A signal stopped a training whose state is on disk."""
+    """A signal stopped the work; what is finished is on disk."""
 
     exit_code = 75

@@ -1,8 +1,6 @@
-"""Given pictures on their way into a repair and back, as they were.
+"""Repair of images: masked parts, extensions and seamless borders are sampled, the rest is kept.
 
-Pictures of which a part is kept and the rest made anew: repair, extension, seamless borders.
-
-Kept pixels come back as they were, to the bit.
+Kept pixels come back bit for bit, in the channels and with the transparency that they had.
 """
 
 import logging
@@ -16,176 +14,217 @@ from torch.nn import functional as F
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.errors import InputError
 from gcn_cli.images import Image, TextureMap, split_maps
-from gcn_cli.inputs import to_pixels
+from gcn_cli.inputs import LinkedImages, linked_list, open_image, read_repair_mask, to_pixels
 from gcn_cli.models.layers import PaddingMode
-from gcn_cli.options import SampleOptions
+from gcn_cli.options import ReconstructOptions, SampleOptions
 from gcn_cli.samplers.inpainting import KnownPixels
-from gcn_cli.synthesis import OnEvaluation, made_pixels, tiling_plan
+from gcn_cli.synthesis import OnEvaluation, plan_tiling, sampling_size, to_finished_pixels
 
 log = logging.getLogger(__name__)
 
+CONTEXT = 128  # pixels around the missing part that the model sees
+MIRRORED_BORDER = 32  # pixels beyond the image that are sampled too if the missing part is near
 
-@dataclass(frozen=True)
-class GivenImages:
-    """A picture, or linked maps, as a model sees them, and the way back to what they were."""
-
-    pixels: Tensor  # (C, H, W)
-    given: tuple[Image, ...]
-    maps: tuple[TextureMap, ...]
-    cleared: bool  # what was clear is made anew: the result has no transparency
-
-    @classmethod
-    def of(
-        cls, given: Sequence[Image], maps: tuple[TextureMap, ...], *, cleared: bool
-    ) -> "GivenImages":
-        """Nothing is laid on white and nothing resized. Raises InputError for what is not alike."""
-        bare: list[Image] = []
-        for one, known in zip(given, maps, strict=False):  # too few are refused below
-            if known.bands.startswith("L") and not one.bands.startswith("L"):
-                raise InputError("a picture in color, a model of grays: its colors would be lost")
-            own = one.bands.endswith("A") and not known.bands.endswith("A")
-            bare.append(replace(one, values=one.values[:-1], bands=one.bands[:-1]) if own else one)
-        return cls(to_pixels(bare, maps), tuple(given), maps, cleared)
-
-    def as_given(self, made: Tensor, sides: tuple[int, int, int, int] | None) -> Tensor:
-        """Channels (C, H, W) of a model in the bands that were given, `sides` wider."""
-        parts = zip(self.given, split_maps(made, self.maps), self.maps, strict=True)
-        whole = [self._one_as_given(*part, sides or (0, 0, 0, 0)) for part in parts]
-        return torch.cat(whole) if len(whole) > 1 else whole[0]
-
-    def _one_as_given(
-        self, given: Image, made: Tensor, known: TextureMap, sides: tuple[int, int, int, int]
-    ) -> Tensor:
-        if given.bands.startswith("L") and known.bands.startswith("RGB"):
-            # Kept grays are equal in all three, so that the middle one is exact.
-            made = torch.cat([made[:3].median(dim=0, keepdim=True).values, made[3:]])
-        if given.bands.endswith("A") and not known.bands.endswith("A") and not self.cleared:
-            left, top, right, bottom = sides
-            alpha = F.pad(given.values[-1:], (left, right, top, bottom), value=255.0)
-            made = torch.cat([made, alpha])
-        return made
+Sides = tuple[int, int, int, int]
+"""Pixels at the left, top, right and bottom."""
 
 
-SURROUNDINGS = 128  # pixels about what is made anew that the model is shown
-MIRRORED_BORDER = 32  # pixels beyond the picture that are made too where it ends in what is new
-
-
-def inpaint(
-    loaded: Checkpoint,
-    pixels: Tensor,
-    anew: Tensor,
-    request: SampleOptions,
-    count: int,
+def repair(
+    checkpoint: Checkpoint,
+    image: LinkedImages,
+    options: ReconstructOptions,
     dtype: torch.dtype,
     on_step: OnEvaluation | None = None,
 ) -> Iterator[Tensor]:
-    """`count` variants of a picture (C, H, W), 0..255, made anew where `anew` (H, W) is True.
+    """`options.count` variants of an image, (C, H, W) in 0..255, repaired as the options say.
 
-    With a request that is seamless the whole picture is a torus; else only the surroundings of
-    what is made anew are worked on, mirrored at the picture's border. Raises InputError where
-    there is nothing to make or nothing to keep.
+    The first of linked maps has the mask. Raises InputError if mask, extend and make_seamless are
+    all left out, or if nothing is missing or nothing is known.
     """
-    if not bool(anew.any()) or bool(anew.all()):
-        raise InputError("a mask must have both: white, to be made anew, and black, to be kept")
-    shrink = loaded.config.shrink
-    if shrink is not None and min(anew.shape) > shrink:
-        log.info(
-            "pictures are worked on as they are, the model learned from one shrunk to %d; "
-            "train with --shrink 0 where what is made is too large",
-            shrink,
-        )
-    if request.seamless == "both":
-        yield from _conditioned(loaded, pixels, anew, request, count, dtype, on_step)
-        return
-    stride = loaded.family.stride
-    rows, columns = (_window(anew.any(dim=axis), stride) for axis in (1, 0))
-    beyond = replace(request, lattice=PaddingMode.REFLECT)
-    up, across = _mirrored(rows, len(anew)), _mirrored(columns, anew.shape[1])
-    window, mask = pixels[:, up][:, :, across], anew[up][:, across]
-    own = [(p >= 0) & (p < n) for p, n in zip((rows, columns), anew.shape, strict=True)]
-    target = torch.meshgrid(rows[own[0]], columns[own[1]], indexing="ij")
-    for made in _conditioned(loaded, window, mask, beyond, count, dtype, on_step):
-        whole = pixels.clone()
-        whole[:, target[0], target[1]] = made[:, own[0]][:, :, own[1]]
-        yield whole
+    images = [open_image(part) for part in linked_list(image)]
+    from_transparency = isinstance(options.mask, str) and options.mask == "alpha"
+    source = SourceImages.of(images, checkpoint.maps, drop_alpha=from_transparency)
+    pixels, seamless = source.pixels, options.make_seamless is not None
+    if options.extend is not None:
+        pixels, missing = extend_image(pixels, options.extend)
+    elif options.make_seamless is not None:
+        missing = edge_band((pixels.shape[1], pixels.shape[2]), options.make_seamless)
+    elif options.mask is not None:
+        missing = read_repair_mask(images[0], options.mask)
+    else:
+        raise InputError("repair: needs mask, extend or make_seamless")
+    sampling = SampleOptions(
+        seed=options.seed or 0,
+        steps=options.steps,
+        seamless="both" if seamless else None,
+        padding_mode=None if seamless else PaddingMode.REFLECT,
+        resampling_steps=options.resampling_steps,
+    )
+    count = options.count or 1
+    for result in inpaint(checkpoint, pixels, missing, sampling, count, dtype, on_step):
+        yield source.restore(result, options.extend or (0, 0, 0, 0))
 
 
-def extended(pixels: Tensor, sides: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
-    """A picture (C, H, W) with room at its left, top, right and bottom, and where the room is.
+@dataclass(frozen=True)
+class SourceImages:
+    """An image, or linked maps, as pixels of a model, and the way back to their channels."""
 
-    The room has the mean color. Raises InputError where no side is given.
+    pixels: Tensor  # (C, H, W)
+    images: tuple[Image, ...]
+    maps: tuple[TextureMap, ...]
+    drop_alpha: bool  # transparent parts are repaired: the result is opaque
+
+    @classmethod
+    def of(
+        cls, images: Sequence[Image], maps: tuple[TextureMap, ...], *, drop_alpha: bool
+    ) -> "SourceImages":
+        """Without resizing, and without the transparency that the model does not know.
+
+        Raises InputError for images that do not fit the maps.
+        """
+        opaque: list[Image] = []
+        for image, known in zip(images, maps, strict=False):  # `to_pixels` refuses too few
+            if known.mode.startswith("L") and not image.mode.startswith("L"):
+                raise InputError("a color image, a gray model: the colors would be lost")
+            unknown_alpha = image.mode.endswith("A") and not known.mode.endswith("A")
+            opaque.append(
+                replace(image, pixels=image.pixels[:-1], mode=image.mode[:-1])
+                if unknown_alpha
+                else image
+            )
+        return cls(to_pixels(opaque, maps), tuple(images), maps, drop_alpha)
+
+    def restore(self, result: Tensor, sides: Sides) -> Tensor:
+        """Pixels (C, H, W) of the model in the channels of the images, extended by `sides`."""
+        parts = zip(self.images, split_maps(result, self.maps), self.maps, strict=True)
+        restored = [self._restore_map(*part, sides) for part in parts]
+        return torch.cat(restored) if len(restored) > 1 else restored[0]
+
+    def _restore_map(self, image: Image, result: Tensor, known: TextureMap, sides: Sides) -> Tensor:
+        if image.mode.startswith("L") and known.mode.startswith("RGB"):
+            # Known grays are equal in all channels, so their median is exact.
+            result = torch.cat([result[:3].median(dim=0, keepdim=True).values, result[3:]])
+        if image.mode.endswith("A") and not known.mode.endswith("A") and not self.drop_alpha:
+            left, top, right, bottom = sides
+            alpha = F.pad(image.pixels[-1:], (left, right, top, bottom), value=255.0)
+            result = torch.cat([result, alpha])
+        return result
+
+
+def extend_image(pixels: Tensor, sides: Sides) -> tuple[Tensor, Tensor]:
+    """An image (C, H, W) extended by pixels of its mean color, and where these are, (H, W) bool.
+
+    Raises InputError if no side is given.
     """
     left, top, right, bottom = sides
     if min(sides) < 0 or max(sides) < 1:
         raise InputError(
             f"--extend {','.join(map(str, sides))}: pixels to add at the left, top, right and "
-            "bottom, 0 or more, one of them at least 1"
+            "bottom, 0 or more, at least one of them 1 or more"
         )
-    room = (left, right, top, bottom)
-    anew = F.pad(torch.zeros(pixels.shape[1:], dtype=torch.bool), room, value=True)
-    wider = F.pad(pixels, room)
-    return torch.where(anew, pixels.mean(dim=(1, 2))[:, None, None], wider), anew
+    padding = (left, right, top, bottom)
+    missing = F.pad(torch.zeros(pixels.shape[1:], dtype=torch.bool), padding, value=True)
+    extended = F.pad(pixels, padding)
+    return torch.where(missing, pixels.mean(dim=(1, 2))[:, None, None], extended), missing
 
 
-def band(size: tuple[int, int], width: int) -> Tensor:
-    """True within `width` pixels of the edges of a picture of `size` (H, W)."""
+def edge_band(size: tuple[int, int], width: int) -> Tensor:
+    """True within `width` pixels of the edges of an image of `size` (height, width)."""
     if not 0 < 2 * width < min(size):
         raise InputError(
-            f"--make-seamless {width}: two bands must leave some of {min(size)} pixels between them"
+            f"--make-seamless {width}: must be less than half of the side of {min(size)} pixels"
         )
-    anew = torch.ones(size, dtype=torch.bool)
-    anew[width:-width, width:-width] = False
-    return anew
+    missing = torch.ones(size, dtype=torch.bool)
+    missing[width:-width, width:-width] = False
+    return missing
 
 
-def _conditioned(
-    loaded: Checkpoint,
+def inpaint(
+    checkpoint: Checkpoint,
     pixels: Tensor,
-    anew: Tensor,
-    request: SampleOptions,
+    missing: Tensor,
+    options: SampleOptions,
+    count: int,
+    dtype: torch.dtype,
+    on_step: OnEvaluation | None = None,
+) -> Iterator[Tensor]:
+    """`count` variants of an image (C, H, W) in 0..255, sampled where `missing` (H, W) is True.
+
+    With seamless options the whole image is sampled as a torus; else only a window around the
+    missing part, mirrored at the border of the image. Raises InputError if nothing is missing or
+    nothing is known.
+    """
+    if not bool(missing.any()) or bool(missing.all()):
+        raise InputError("--mask: must be white in some places (repair) and black in others (keep)")
+    shrink = checkpoint.config.shrink
+    if shrink is not None and min(missing.shape) > shrink:
+        log.info(
+            "the model was trained on images shrunk to %d pixels, the repair is at full size; if "
+            "its structures are too large, train with --set shrink=0",
+            shrink,
+        )
+    if options.seamless == "both":
+        yield from _sample(checkpoint, pixels, missing, options, count, dtype, on_step)
+        return
+    rows, columns = (_window(missing.any(dim=axis), checkpoint.kind.net.total_stride) for axis in (1, 0))
+    mirrored_rows = _mirrored(rows, missing.shape[0])
+    mirrored_columns = _mirrored(columns, missing.shape[1])
+    window = pixels[:, mirrored_rows][:, :, mirrored_columns]
+    missing = missing[mirrored_rows][:, mirrored_columns]
+    inside = [(p >= 0) & (p < n) for p, n in zip((rows, columns), pixels.shape[1:], strict=True)]
+    target = torch.meshgrid(rows[inside[0]], columns[inside[1]], indexing="ij")
+    for sample in _sample(checkpoint, window, missing, options, count, dtype, on_step):
+        result = pixels.clone()
+        result[:, target[0], target[1]] = sample[:, inside[0]][:, :, inside[1]]
+        yield result
+
+
+def _sample(
+    checkpoint: Checkpoint,
+    pixels: Tensor,
+    missing: Tensor,
+    options: SampleOptions,
     count: int,
     dtype: torch.dtype,
     on_step: OnEvaluation | None,
 ) -> Iterator[Tensor]:
-    """Samples of a whole canvas of which a part is given, kept pixels put back as they were."""
-    family, device = loaded.family, loaded.family.net.weights[0].device
-    height, width = anew.shape
-    size = family.canvas(replace(request, size=(height, width)), loaded.image_size)
-    if size != (height, width):
-        raise InputError(f"a picture of {width}x{height}: sides do not fit the model")
-    beside = 12 * loaded.config.bands * height * width  # what is known, and what is put back
-    canvas = tiling_plan(family, request, size, dtype, "off", beside=beside)
-    known = loaded.pixels.to_model(pixels)[None].to(device)
-    given = KnownPixels(known, anew.to(device))
-    steps = family.steps(request)
-    for number in range(count):
+    """Samples of a whole image given its known pixels, which are copied back at the end."""
+    kind, size = checkpoint.kind, (missing.shape[0], missing.shape[1])
+    if sampling_size(checkpoint, options, size) != size:
+        raise InputError(f"an image of {size[1]}x{size[0]}: the sides do not fit the model")
+    extra_bytes = 12 * checkpoint.config.channel_count * missing.numel()  # known pixels, and result
+    plan = plan_tiling(kind, options, size, dtype, "off", extra_bytes=extra_bytes)
+    x = checkpoint.normalization.to_model(pixels)[None].to(kind.device)
+    known = KnownPixels(x, missing.to(kind.device))
+    evaluations = kind.evaluations(options)
+    for index in range(count):
 
-        def note(step: int, _: Tensor, done: int = number * steps) -> None:
+        def callback(step: int, _: Tensor, done: int = index * evaluations) -> None:
             if on_step is not None:
-                on_step(done + step, count * steps)
+                on_step(done + step, count * evaluations)
 
-        made = family.sample(request, [number], None, canvas, dtype, note, given)
-        yield torch.where(anew, made_pixels(loaded, made)[0], pixels)
+        sample = kind.sample(options, [index], None, plan, dtype, callback, known=known)
+        yield torch.where(missing, to_finished_pixels(checkpoint, sample)[0], pixels)
 
 
-def _window(marked: Tensor, stride: int) -> Tensor:
-    """Places along one axis around all that is marked, (n,) bool, as many as maps close on.
+def _window(missing: Tensor, stride: int) -> Tensor:
+    """Positions along an axis around the missing ones, (n,); n is a multiple of the stride.
 
-    They run past an end where what is marked is near it, or the axis too short.
+    They exceed an end if the missing part is near it, or if the axis is too short.
     """
-    found, side = marked.nonzero().flatten(), len(marked)
-    first, last = int(found[0]), int(found[-1])
-    low = -MIRRORED_BORDER if first < MIRRORED_BORDER else max(0, first - SURROUNDINGS)
-    end = side - 1 - last
-    high = side + MIRRORED_BORDER if end < MIRRORED_BORDER else min(side, last + 1 + SURROUNDINGS)
+    marked, side = missing.nonzero().flatten(), len(missing)
+    first, last = int(marked[0]), int(marked[-1])
+    low = -MIRRORED_BORDER if first < MIRRORED_BORDER else max(0, first - CONTEXT)
+    near_end = side - 1 - last < MIRRORED_BORDER
+    high = side + MIRRORED_BORDER if near_end else min(side, last + 1 + CONTEXT)
     length = -(-(high - low) // stride) * stride
     if high == side and low > 0:
         low = max(0, side - length)
     return torch.arange(low, low + length)
 
 
-def _mirrored(places: Tensor, side: int) -> Tensor:
-    """Places beyond the ends of an axis, mirrored there."""
+def _mirrored(positions: Tensor, side: int) -> Tensor:
+    """Positions beyond the ends of an axis, mirrored at the ends."""
     period = max(1, 2 * (side - 1))
-    within = places % period
-    return torch.minimum(within, period - within)
+    positions = positions % period
+    return torch.minimum(positions, period - positions)

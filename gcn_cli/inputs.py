@@ -1,12 +1,15 @@
-"""Pictures as callers have them: files, Pillow pictures, numpy arrays, torch tensors.
+"""Images as callers give them, and the training images made of them.
 
-What a training is shown: pictures, linked maps and masks, as the channels of a model.
+Callers give files, Pillow images, numpy arrays or torch tensors. A model sees pixels (C, H, W)
+whose channels are those of its maps.
 """
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,361 +20,364 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gcn_cli import images
+from gcn_cli.config import Config, option_text
 from gcn_cli.errors import InputError
-from gcn_cli.images import BANDS, Image, TextureMap
-from gcn_cli.images.image import holds_normals
-from gcn_cli.images.reading import WIDE, pillow_raster
-from gcn_cli.training.data import free_positions
+from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
+from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, is_normal_map, mode_of
+from gcn_cli.images.reading import image_from_pillow
+from gcn_cli.options import Alpha, TrainOptions
+from gcn_cli.training.data import crop_positions
 
 log = logging.getLogger(__name__)
 
 Array = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.floating]
 ImageLike = str | Path | PillowImage.Image | Array | Tensor | Image
-"""A file's path ("-" is standard input); a Pillow picture; an array (H, W) or (H, W, C) or a tensor
-(C, H, W), uint8 or floating point in 0..255 or uint16 in 0..65535, with 1 to 4 bands."""
+"""A path ("-" is standard input), a Pillow image, an array (H, W) or (H, W, C), or a tensor
+(C, H, W). Values are uint8, uint16 in 0..65535, or floating point in 0..255; 1 to 4 channels."""
 
 LinkedImages = ImageLike | Sequence[ImageLike]
-"""A picture, or one for each of a model's linked maps; a tensor may have the channels of all."""
+"""An image, or one for each linked map of a model; a tensor may hold the channels of all maps."""
 
 OutputKind = Literal["pillow", "numpy", "torch"]
-"""What pictures come back as: 8-bit Pillow pictures; arrays (H, W, C) of uint8; tensors (C, H, W)
-of float32, neither rounded nor cut to 0..255."""
+"""The type of images returned: 8-bit Pillow images, arrays (H, W, C) of uint8, or tensors
+(C, H, W) of float32, neither rounded nor clipped to 0..255."""
 
 
-def open_image(picture: ImageLike) -> Image:
-    """A picture of any kind in memory (standard input can be read once only).
+def open_image(image: ImageLike) -> Image:
+    """An image of any type, in memory. Raises InputError if it cannot be read."""
+    if isinstance(image, Image):
+        return image
+    if isinstance(image, str | Path):
+        return images.read_image(str(image))
+    if isinstance(image, PillowImage.Image):
+        return image_from_pillow(image)
+    pixels, bit_depth = _array_pixels(image)
+    if len(pixels) not in CHANNELS_OF_MODE.values():
+        raise _shape_error(image)
+    return Image(pixels, mode_of(len(pixels)), bit_depth)
 
-    Raises InputError for what is no picture.
-    """
-    if isinstance(picture, Image):
-        return picture
-    if isinstance(picture, str | Path):
-        return images.open_picture(str(picture))
-    if isinstance(picture, PillowImage.Image):
-        return pillow_raster(picture)
-    values, depth = _planes(picture)
-    bands = next((name for name, count in BANDS.items() if count == len(values)), None)
-    if bands is None:
-        raise InputError(
-            f"a picture of shape {tuple(picture.shape)}: arrays are (H, W) or (H, W, C), tensors "
-            "(C, H, W), with 1 to 4 bands"
-        )
-    return Image(values, bands, depth)
+
+def _array_pixels(values: Array | Tensor) -> tuple[Tensor, int]:
+    """Pixels (C, H, W), float32 in 0..255, and bits per channel (32 for fractions)."""
+    if isinstance(values, Tensor):
+        is_uint8, is_uint16 = values.dtype == torch.uint8, values.dtype == torch.uint16
+        pixels = values.detach().float().cpu()
+    else:
+        is_uint8, is_uint16 = values.dtype == np.uint8, values.dtype == np.uint16
+        pixels = torch.from_numpy(np.asarray(values, dtype=np.float32))
+        pixels = pixels[None] if pixels.ndim == 2 else pixels.movedim(-1, 0)
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise _shape_error(values)
+    if not bool(torch.isfinite(pixels).all()):
+        raise InputError("an image with values that are not finite")
+    if is_uint16:
+        return (pixels / UINT16_PER_GRAY_LEVEL).contiguous(), 16
+    is_whole = is_uint8 or bool((pixels == pixels.round().clamp(0, 255)).all())
+    return pixels.contiguous(), 8 if is_whole else 32
+
+
+def _shape_error(values: Array | Tensor) -> InputError:
+    return InputError(
+        f"an image of shape {tuple(values.shape)}: arrays are (H, W) or (H, W, C), tensors "
+        "(C, H, W), with 1 to 4 channels"
+    )
 
 
 def to_pixels(
-    picture: LinkedImages,
+    image: LinkedImages,
     maps: Sequence[TextureMap],
     size: tuple[int, int] | None = None,
     shrink: int | None = None,
 ) -> Tensor:
-    """Any picture as a model of `maps` sees it: (channels, H, W) float32 in 0..255.
+    """An image, or linked images, as pixels (C, H, W) with the channels of `maps`.
 
-    `size` (H, W) resizes, `shrink` makes a longer shorter side that long. Raises InputError where
-    linked maps lack a picture or differ in size.
+    size: (height, width) to resize to; without it, `shrink` limits the shorter side. Raises
+    InputError if an image of a map is missing or the sizes differ.
     """
-    whole = sum(one.channels for one in maps)
-    if isinstance(picture, Tensor) and len(picture) == whole and size is None and shrink is None:
-        return _planes(picture)[0]
-    parts = several(picture)
+    channels = sum(texture_map.channels for texture_map in maps)
+    if isinstance(image, Tensor) and len(image) == channels and size is None and shrink is None:
+        return _array_pixels(image)[0]
+    parts = linked_list(image)
     if len(parts) != len(maps):
-        names = ", ".join(one.name or "a picture" for one in maps)
-        raise InputError(f"{len(parts)} picture(s) for a model of {names}; give each (--with)")
-    rasters = [fitted(open_image(part), size, shrink) for part in parts]
-    check_same_size(rasters, [one.name for one in maps])
-    bands = [raster.to_bands(one.bands) for raster, one in zip(rasters, maps, strict=True)]
-    return torch.cat(bands) if len(bands) > 1 else bands[0]
+        names = ", ".join(texture_map.name or "an image" for texture_map in maps)
+        raise InputError(f"{len(parts)} image(s) for a model of {names}; give each (--with)")
+    opened = [_fit(open_image(part), size, shrink) for part in parts]
+    _check_same_size(opened, [texture_map.name for texture_map in maps])
+    pixels = [part.to_mode(one.mode) for part, one in zip(opened, maps, strict=True)]
+    return torch.cat(pixels) if len(pixels) > 1 else pixels[0]
 
 
-def several(picture: LinkedImages) -> list[ImageLike]:
-    """One picture, or those of linked maps."""
-    if isinstance(picture, Sequence) and not isinstance(picture, str):
-        return list(picture)
-    return [picture]
+def linked_list(image: LinkedImages) -> list[ImageLike]:
+    """A list of the images of linked maps, or of the single image."""
+    if isinstance(image, Sequence) and not isinstance(image, str):
+        return list(image)
+    return [image]
 
 
-def fitted(raster: Image, size: tuple[int, int] | None, shrink: int | None) -> Image:
-    """At `size` (H, W), or with a shorter side of `shrink` at the most."""
-    return raster.resized(size) if size is not None else raster.shrunk(shrink)
+def _fit(image: Image, size: tuple[int, int] | None, shrink: int | None) -> Image:
+    return image.resized(size) if size is not None else image.shrunk(shrink)
 
 
-def check_same_size(rasters: Sequence[Image], names: Sequence[str]) -> None:
-    """Raise InputError where linked maps differ in size."""
-    for raster, name in zip(rasters, names, strict=True):
-        if raster.size != rasters[0].size:
-            (height, width), (up, across) = raster.size, rasters[0].size
+def _check_same_size(opened: Sequence[Image], names: Sequence[str]) -> None:
+    for image, name in zip(opened, names, strict=True):
+        if image.size != opened[0].size:
+            (height, width), (first_height, first_width) = image.size, opened[0].size
             raise InputError(
-                f"{name}: is {width}x{height}, {names[0]} {across}x{up}; linked maps need one size"
+                f"{name}: is {width}x{height}, {names[0]} {first_width}x{first_height}; linked "
+                "maps need one size"
             )
 
 
-def _planes(values: Array | Tensor) -> tuple[Tensor, int]:
-    """(C, H, W) float32 in 0..255 of an array or a tensor, and bits a band (32 for fractions)."""
-    if isinstance(values, Tensor):
-        narrow, wide = values.dtype == torch.uint8, values.dtype == torch.uint16
-        planes = values.detach().float().cpu()
-    else:
-        narrow, wide = values.dtype == np.uint8, values.dtype == np.uint16
-        planes = torch.from_numpy(np.asarray(values, dtype=np.float32))
-        planes = planes[None] if planes.ndim == 2 else planes.movedim(-1, 0)
-    if planes.ndim != 3 or 0 in planes.shape:
-        raise InputError(
-            f"a picture of shape {tuple(values.shape)}: arrays are (H, W) or (H, W, C), tensors "
-            "(C, H, W), with 1 to 4 bands"
-        )
-    if not bool(torch.isfinite(planes).all()):
-        raise InputError("a picture with values that are no finite numbers")
-    planes = planes / WIDE if wide else planes
-    whole = narrow or (not wide and bool((planes == planes.round().clamp(0, 255)).all()))
-    return planes.contiguous(), 16 if wide else 8 if whole else 32
-
-
-def kind_of(picture: LinkedImages) -> OutputKind:
-    """The kind to answer with: of a file, a Pillow picture; of linked maps, one tensor."""
-    if isinstance(picture, str | Path | PillowImage.Image | Image):
+def output_kind_of(image: LinkedImages) -> OutputKind:
+    """The type of image to return for an input: of linked maps, a tensor."""
+    if isinstance(image, str | Path | PillowImage.Image | Image):
         return "pillow"
-    return "numpy" if isinstance(picture, np.ndarray) else "torch"
+    return "numpy" if isinstance(image, np.ndarray) else "torch"
 
 
-def as_kind(pixels: Tensor, kind: OutputKind) -> PillowImage.Image | NDArray[np.uint8] | Tensor:
-    """(C, H, W) in 0..255 as the kind asked for.
+def convert_output(
+    pixels: Tensor, kind: OutputKind
+) -> PillowImage.Image | NDArray[np.uint8] | Tensor:
+    """Pixels (C, H, W) in 0..255 as an image of this type.
 
-    Raises InputError for another word, and for linked maps, which are no one picture.
+    Raises InputError for an unknown kind, and for more channels than an image has.
     """
     if kind == "torch":
         return pixels
     if kind not in ("pillow", "numpy"):
         raise InputError(f"kind {kind}: must be pillow, numpy or torch")
-    if len(pixels) > max(BANDS.values()):
+    if len(pixels) > max(CHANNELS_OF_MODE.values()):
         raise InputError(f"kind {kind}: linked maps come as one tensor; use torch and Model.split")
-    picture = images.to_picture(pixels)
-    if kind == "pillow":
-        return picture
-    array: NDArray[np.uint8] = np.asarray(picture)
-    return array if array.ndim == 3 else array[:, :, None]
+    image = images.to_pillow(pixels)
+    return image if kind == "pillow" else np.atleast_3d(np.asarray(image))
 
 
-def as_list(pictures: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
-    """One picture, or several; a folder's path stands for the pictures in it."""
-    found: list[ImageLike] = []
-    for picture in several(pictures):
-        is_path = isinstance(picture, str | Path)
-        found += images.expand_sources([str(picture)]) if is_path else [picture]
-    if not found:
-        raise InputError("no pictures: give one or more to learn from")
-    names = Counter(picture for picture in found if isinstance(picture, str))
-    twice = next((name for name, count in names.items() if count > 1), None)
-    if twice is not None:
-        raise InputError(f"{twice}: given twice; name each picture once")
-    return found
+def read_mask(mask: ImageLike, size: tuple[int, int]) -> Tensor:
+    """Mask (H, W), bool: where the mask image is more white than black.
 
-
-def mask_pixels(mask: ImageLike, size: tuple[int, int]) -> Tensor:
-    """Where a mask is more white than black, (H, W) bool.
-
-    Raises InputError for a mask of another size than `size` (H, W).
+    Raises InputError if its size is not `size` (height, width).
     """
-    white = open_image(mask).to_bands("L")
-    if tuple(white.shape[1:]) != size:
-        found, wanted = (f"{w}x{h}" for h, w in (white.shape[1:], size))
-        raise InputError(f"--mask: is {found}, the picture {wanted}; make both one size")
-    return white[0] >= 128
+    gray = open_image(mask).to_mode("L")[0]
+    if gray.shape != size:
+        given, expected = (f"{width}x{height}" for height, width in (gray.shape, size))
+        raise InputError(f"--mask: is {given}, the image {expected}; make both one size")
+    return gray >= 128
 
 
-def repair_mask(picture: Image, mask: ImageLike) -> Tensor:
-    """Where a picture is to be made anew, (H, W) bool: where `mask` is more white than black.
+def read_repair_mask(image: Image, mask: ImageLike) -> Tensor:
+    """Mask (H, W), bool, of the pixels to repair: from a mask image, or "alpha" of the image.
 
-    The word "alpha" takes what is more clear than not in the picture itself. Raises InputError for
-    a mask of another size, or a picture without transparency.
+    Raises InputError for a mask of another size, or an image without alpha.
     """
     if not (isinstance(mask, str) and mask == "alpha"):
-        return mask_pixels(mask, picture.size)
-    if not picture.bands.endswith("A"):
-        raise InputError("--mask alpha: the picture has no transparency; name a mask picture")
-    return picture.values[-1] < 128
-
-
-Alpha = Literal["auto", "mask", "channel", "drop"]
-"""What transparency means: unknown pixels, a channel like a color, nothing (laid on white)."""
-
-FREE_SHARE = 0.05  # of the places of a crop that show nothing clear: from here clear is a hole
+        return read_mask(mask, image.size)
+    if not image.has_alpha:
+        raise InputError("--mask alpha: the image has no transparency; name a mask image")
+    return image.pixels[-1] < 128
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Pictures (C, H, W) in 0..255, NaN where nothing is known, and what their channels are."""
+    """Images (C, H, W) in 0..255, NaN where pixels are unknown, and the maps of their channels."""
 
-    pictures: list[Tensor]
+    images: list[Tensor]
     maps: tuple[TextureMap, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of sizes and pixels, unknown ones included: names the images in a model file."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(str(tuple(image.shape)).encode())
+            values = image.cpu().permute(1, 2, 0).contiguous().numpy()
+            rounded = values.round().clip(0, 255)
+            whole = bool((rounded == values).all())  # never if pixels are unknown (NaN)
+            digest.update(rounded.astype("uint8").tobytes() if whole else values.tobytes())
+        return digest.hexdigest()
 
 
 def load_training_images(
-    pictures: Sequence[ImageLike],
-    *,
-    linked: Sequence[ImageLike] = (),
-    mask: ImageLike | None = None,
-    alpha: Alpha = "auto",
-    channels: int | None = None,
-    size: int | None = None,
-    shrink: int | None = None,
-    crop: int | None = None,
-    multiple: int = 1,
+    sources: LinkedImages, options: TrainOptions, config: Config
 ) -> TrainingImages:
-    """Pictures of one texture, or one picture and the maps `linked` to it.
+    """The training images: of one texture, or one image and the maps linked to it.
 
-    channels: 1 gray, 3 color, None as the pictures are. mask: of one picture, white where nothing
-    is to be learned. crop: None for pictures that are learned whole, which are fitted to one size,
-    of sides that are multiples of `multiple`. Raises InputError for what does not fit together.
+    sources: images; a folder stands for the images in it. options: `linked`, `mask` and `alpha`.
+    config: `channels`, `size`, `shrink` and `crop`; without crops all images get one size, a
+    multiple of `size_multiple`. Raises InputError if the images do not fit together.
     """
+    alpha, linked = options.alpha, list(options.linked)
     if alpha not in get_args(Alpha):
         raise InputError(f"--alpha {alpha}: must be one of {', '.join(get_args(Alpha))}")
-    if channels not in (None, 1, 3):
-        raise InputError(f"--channels {channels}: must be 1, 3, or 0 for what the pictures have")
-    for given, option in ((bool(linked), "--with"), (mask is not None, "--mask")):
-        if given and len(pictures) > 1:
-            raise InputError(f"{option}: goes with one picture, not with {len(pictures)}")
-    raw = [open_image(picture) for picture in (*pictures, *linked)]
-    hidden = None if mask is None else mask_pixels(mask, raw[0].size)
-    wanted = (size, size) if size else None
-    rasters = [fitted(one, wanted, shrink) for one in raw]
-    if crop is None and not linked and mask is None:
-        rasters = _fitted_together(rasters, multiple)
+    if config.channels not in (None, 1, 3):
+        raise InputError(
+            f"{option_text('channels', config.channels)}: must be 1, 3, or 0 as the images have"
+        )
+    expanded = _expand(sources)
+    for is_given, flag in ((bool(linked), "--with"), (options.mask is not None, "--mask")):
+        if is_given and len(expanded) > 1:
+            raise InputError(f"{flag}: goes with one image, not with {len(expanded)}")
+    expanded += linked
+    titles = [str(s) if isinstance(s, str | Path) else "an image" for s in expanded]
+    opened = [open_image(source) for source in expanded]
+    hidden = None if options.mask is None else read_mask(options.mask, opened[0].size)
+    size = (config.size, config.size) if config.size else None
+    opened = [_fit(image, size, config.shrink) for image in opened]
+    if config.crop is None and not linked and hidden is None:
+        opened = _resize_to_common_size(opened, config.size_multiple)
     if alpha != "drop":
-        _refuse_transparent(rasters, (*pictures, *linked))
-    alpha = _alpha_meaning(alpha, rasters, crop)
-    groups = [[one] for one in rasters] if linked else [rasters]
-    names = [_name(one, k) for k, one in enumerate((*pictures, *linked))] if linked else [""]
-    if len(set(names)) < len(names):
-        raise InputError(f"--with: two maps of one name among {', '.join(names)}; rename one")
-    maps = [_map(group, name, alpha, channels) for group, name in zip(groups, names, strict=True)]
-    if not linked:
-        made = [_channels(one, maps[0], alpha) for one in rasters]
+        _refuse_invisible(opened, titles)
+    alpha = _resolve_alpha(alpha, opened, config.crop)
+    if linked:
+        names = [_map_name(source, index) for index, source in enumerate(expanded)]
+        maps = [
+            _describe([image], name, alpha, config.channels)
+            for image, name in zip(opened, names, strict=True)
+        ]
+        _check_linked(opened, maps)
+        parts = zip(opened, maps, strict=True)
+        pixels = [torch.cat([_channels(image, one, alpha) for image, one in parts])]
     else:
-        check_same_size(rasters, names)
-        made = [torch.cat([_channels(r, m, alpha) for r, m in zip(rasters, maps, strict=True)])]
-        for one in maps:
-            kind = ", normals" if one.normals else ""
-            log.info("map %s: %s, %d bits%s", one.name, one.bands, one.depth, kind)
+        maps = [_describe(opened, "", alpha, config.channels)]
+        pixels = [_channels(image, maps[0], alpha) for image in opened]
     if hidden is not None:
-        # Antialiased, so that what is hidden in part is unknown too.
-        covered = Image(255.0 * hidden[None], "L").resized(rasters[0].size).values[0] > 0
-        made[0] = made[0].masked_fill(covered, torch.nan)
-    _refuse_hidden(made, pictures, masked=mask is not None, alpha=alpha)
-    return TrainingImages(made, tuple(maps))
+        # Resized by antialiasing: a pixel that is partly hidden is unknown.
+        covered = Image(255.0 * hidden[None], "L").resized(opened[0].size).pixels[0] > 0
+        pixels[0] = pixels[0].masked_fill(covered, torch.nan)
+    _refuse_unknown(pixels, titles, masked=hidden is not None, alpha=alpha)
+    return TrainingImages(pixels, tuple(maps))
 
 
-def _refuse_transparent(rasters: Sequence[Image], pictures: Sequence[ImageLike]) -> None:
-    """Raise InputError for a picture of which nothing can be seen."""
-    for raster, picture in zip(rasters, pictures, strict=True):
-        if raster.bands.endswith("A") and not bool(raster.values[-1].any()):
+def _expand(sources: LinkedImages) -> list[ImageLike]:
+    """The images of `sources`, with folders replaced by the images in them."""
+    expanded: list[ImageLike] = []
+    for source in linked_list(sources):
+        is_path = isinstance(source, str | Path)
+        expanded += images.expand_sources([str(source)]) if is_path else [source]
+    if not expanded:
+        raise InputError("no images: give one or more to learn from")
+    paths = [source for source in expanded if isinstance(source, str)]
+    repeated = next((path for path, count in Counter(paths).items() if count > 1), None)
+    if repeated is not None:
+        raise InputError(f"{repeated}: given twice; name each image once")
+    return expanded
+
+
+def _resize_to_common_size(opened: list[Image], multiple: int) -> list[Image]:
+    """Images of one size: that of more than half of them, or else the largest common square.
+
+    Sides are multiples of `multiple`. Other proportions are cropped about the center.
+    """
+    sizes = Counter(image.size for image in opened)
+    (height, width), count = sizes.most_common(1)[0]
+    if 2 * count <= len(opened):
+        height = width = min(min(size) for size in sizes)
+        height = width = max(multiple, height // multiple * multiple)
+    size = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    if set(sizes) == {size}:
+        return opened
+    log.info(
+        "%d of %d images are of other sizes: their center is resized to %dx%d (--size)",
+        len(opened) - sizes[size], len(opened), size[1], size[0],
+    )  # fmt: skip
+    return [image.center_crop(size).resized(size) for image in opened]
+
+
+def _refuse_invisible(opened: Sequence[Image], titles: Sequence[str]) -> None:
+    for image, title in zip(opened, titles, strict=True):
+        if image.has_alpha and not bool(image.pixels[-1].any()):
             raise InputError(
-                f"{_title(picture)}: is wholly transparent, nothing to learn; leave it out, or "
-                "lay it on white with --alpha drop"
+                f"{title}: is wholly transparent, nothing to learn; leave it out, or place it on "
+                "white with --alpha drop"
             )
 
 
-def _refuse_hidden(
-    planes: Sequence[Tensor], pictures: Sequence[ImageLike], *, masked: bool, alpha: Alpha
+def _resolve_alpha(alpha: Alpha, opened: Sequence[Image], crop: int | None) -> Alpha:
+    """The meaning of transparency: "auto" is resolved by the share of fully opaque crops.
+
+    If 5 % or more of the crop positions are free of transparent pixels, these are holes (mask);
+    fewer, and transparency is part of the texture (channel).
+    """
+    masks = [image.transparent for image in opened]
+    if alpha != "auto":
+        return alpha
+    if all(mask is None for mask in masks):
+        return "drop"
+    free = positions = 0
+    for image, mask in zip(opened, masks, strict=True):
+        height, width = image.size
+        side = min(crop or max(height, width), height, width)
+        hidden = torch.zeros(image.size, dtype=torch.bool) if mask is None else mask
+        free += len(crop_positions(hidden, side))
+        positions += (height - side + 1) * (width - side + 1)
+    if free >= 0.05 * positions:
+        log.info("transparency: unknown pixels, nothing is learned there (--alpha mask)")
+        return "mask"
+    log.info("transparency: one more channel (--alpha channel)")
+    return "channel"
+
+
+def _map_name(source: ImageLike, index: int) -> str:
+    if isinstance(source, str | Path) and str(source) != "-":
+        return Path(source).stem
+    return f"map{index + 1}"
+
+
+def _check_linked(opened: Sequence[Image], maps: Sequence[TextureMap]) -> None:
+    names = [texture_map.name for texture_map in maps]
+    if len(set(names)) < len(names):
+        raise InputError(f"--with: two maps of one name among {', '.join(names)}; rename one")
+    _check_same_size(opened, names)
+    for one in maps:
+        suffix = ", normals" if one.normals else ""
+        log.info("map %s: %s, %d bits%s", one.name, one.mode, one.bit_depth, suffix)
+
+
+def _describe(opened: Sequence[Image], name: str, alpha: Alpha, channels: int | None) -> TextureMap:
+    """The map that these images are: in color if one of them is, unless `channels` says."""
+    in_color = any(image.mode.startswith("RGB") for image in opened)
+    if channels is not None:
+        in_color = channels == 3
+    mode = "RGB" if in_color else "L"
+    profiles = {image.icc_profile for image in opened if image.mode.startswith(mode)}
+    has_alpha = alpha == "channel" and any(image.transparent is not None for image in opened)
+    return TextureMap(
+        name,
+        mode + "A" if has_alpha else mode,
+        bit_depth=16 if any(image.bit_depth == 16 for image in opened) else 8,
+        normals=in_color and all(is_normal_map(image.to_mode("RGB")) for image in opened),
+        icc_profile=profiles.pop() if len(profiles) == 1 else None,
+    )
+
+
+def _channels(image: Image, texture_map: TextureMap, alpha: Alpha) -> Tensor:
+    """The channels (C, H, W) that a model learns of an image; unknown pixels are NaN."""
+    transparent = image.transparent
+    if transparent is None or alpha == "drop":
+        return image.to_mode(texture_map.mode)
+    if alpha == "mask":
+        pixels = image.without_alpha().to_mode(texture_map.mode)
+        return pixels.masked_fill(transparent, torch.nan)
+    # The color of an invisible pixel is arbitrary: it becomes the mean of the visible colors.
+    pixels = image.to_mode(texture_map.mode)
+    colors, opacity = pixels[:-1], pixels[-1:]
+    mean = (colors * (opacity / opacity.sum())).sum(dim=(1, 2))[:, None, None]
+    return torch.cat([torch.where(opacity > 0, colors, mean), opacity])
+
+
+def _refuse_unknown(
+    pixels: Sequence[Tensor], titles: Sequence[str], *, masked: bool, alpha: Alpha
 ) -> None:
-    """Raise InputError for what is one hole, (C, H, W) with NaN at every place."""
-    # Of linked maps there is one tensor, named by the first.
-    for pixels, picture in zip(planes, pictures, strict=True):
-        if not bool(pixels.isnan().any(dim=0).all()):
+    """Raise InputError for an image (C, H, W) without a known pixel."""
+    for image, title in zip(pixels, titles, strict=False):  # linked maps are one tensor
+        if not bool(image.isnan().any(dim=0).all()):
             continue
-        title = _title(picture)
         if not masked:
             raise InputError(
                 f"{title}: --alpha mask leaves no pixel that is wholly opaque, nothing to learn; "
                 "use --alpha channel or --alpha drop"
             )
-        more = "; --alpha drop keeps what is clear" if alpha == "mask" else ""
+        remedy = "; --alpha drop keeps transparent pixels" if alpha == "mask" else ""
         raise InputError(
             f"--mask: hides all of {title}, nothing to learn; paint black what is to be "
-            f"learned{more}"
+            f"learned{remedy}"
         )
-
-
-def _fitted_together(rasters: list[Image], multiple: int) -> list[Image]:
-    """Pictures of one size: that of most, or else squares as large as the smallest allows.
-
-    What has other proportions loses its ends; what was done is said.
-    """
-    sizes = Counter(one.size for one in rasters)
-    (height, width), shared = sizes.most_common(1)[0]
-    if 2 * shared <= len(rasters):
-        height = width = min(min(size) for size in sizes)
-        height = width = max(multiple, height // multiple * multiple)
-    size = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-    if set(sizes) == {size}:
-        return rasters
-    others = sum(count for found, count in sizes.items() if found != size)
-    log.info(
-        "%d of %d pictures are of other sizes: their middle is resized to %dx%d (--size)",
-        others, len(rasters), size[1], size[0],
-    )  # fmt: skip
-    return [one.middle(size).resized(size) for one in rasters]
-
-
-def _alpha_meaning(alpha: Alpha, rasters: Sequence[Image], crop: int | None) -> Alpha:
-    """What transparency is taken for; said aloud where it was not asked for."""
-    clear = [raster.clear for raster in rasters]
-    if alpha != "auto":
-        return alpha
-    if all(one is None for one in clear):
-        return "drop"
-    free = places = 0
-    for raster, own in zip(rasters, clear, strict=True):
-        side = min(crop or max(raster.size), *raster.size)
-        hidden = torch.zeros(raster.size, dtype=torch.bool) if own is None else own
-        free += len(free_positions(hidden, side))
-        places += (raster.size[0] - side + 1) * (raster.size[1] - side + 1)
-    if free >= FREE_SHARE * places:
-        log.info("transparency: taken for holes, of which nothing is learned (--alpha mask)")
-        return "mask"
-    log.info("transparency: learned like a color (--alpha channel)")
-    return "channel"
-
-
-def _map(group: Sequence[Image], name: str, alpha: Alpha, channels: int | None) -> TextureMap:
-    """How the channels of these pictures are one."""
-    color = any(one.bands.startswith("RGB") for one in group)
-    if channels is not None:
-        color = channels == 3
-    bands = "RGB" if color else "L"
-    profiles = {one.profile for one in group if one.bands.startswith(bands)}
-    if alpha == "channel" and any(one.clear is not None for one in group):
-        bands += "A"
-    made = TextureMap(
-        name,
-        bands,
-        depth=16 if any(one.depth == 16 for one in group) else 8,
-        profile=profiles.pop() if len(profiles) == 1 else None,
-    )
-    normals = all(holds_normals(one.to_bands("RGB")) for one in group if color) and color
-    return replace(made, normals=normals)
-
-
-def _channels(raster: Image, one: TextureMap, alpha: Alpha) -> Tensor:
-    """The channels of a picture, NaN where it is a hole."""
-    clear = raster.clear
-    if clear is None or alpha == "drop":
-        return raster.to_bands(one.bands)
-    if alpha == "mask":
-        opaque = replace(raster, values=raster.values[:-1], bands=raster.bands[:-1])
-        return opaque.to_bands(one.bands).masked_fill(clear, torch.nan)
-    # What color a clear pixel has is chance: it gets the mean of what can be seen.
-    made = raster.to_bands(one.bands)
-    seen = made[-1:] / made[-1].sum()
-    mean = (made[:-1] * seen).sum(dim=(1, 2))[:, None, None]
-    return torch.cat([torch.where(made[-1:] > 0, made[:-1], mean), made[-1:]])
-
-
-def _title(picture: ImageLike) -> str:
-    """What messages call a picture."""
-    return str(picture) if isinstance(picture, str | Path) else "a picture"
-
-
-def _name(picture: ImageLike, place: int) -> str:
-    if isinstance(picture, str | Path) and str(picture) != "-":
-        return Path(picture).stem
-    return f"map{place + 1}"

@@ -1,53 +1,367 @@
-"""What a sample is asked to be, whatever the family of the model."""
+"""Options of training and sampling, shared by the Python API and the command line.
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+Each option is a dataclass field made by `option`, which holds its default, its help and its rule.
+The rules are checked when an object is made; `gcn_cli.cli.options` makes the Click options.
+"""
 
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, cast
+
+from gcn_cli.config import check_rules
 from gcn_cli.errors import InputError
 from gcn_cli.models.layers import PaddingMode
 
-Start = Literal["noise", "chains", "picture"]
-"""White noise of the reference distribution, chains kept from training, or a picture."""
+Alpha = Literal["auto", "mask", "channel", "drop"]
+"""What transparency means: unknown pixels, one more channel, or nothing (placed on white)."""
+
+Resume = Literal["auto", "never", "must"]
+"""Whether a run that exists is resumed: if it exists, never, or always (it must exist)."""
+
+Precision = Literal["auto", "float32", "bf16"]
 
 Seamless = Literal["both", "x", "y", "off"]
-"""In which directions a picture goes on at its own other side."""
+"""The axes along which an image tiles."""
+
+Tile = int | Literal["auto", "off"]
+"""Side of the blocks that an image is computed in; auto: only if memory does not hold it whole."""
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    group: str,
+    metavar: str | None = None,
+    kind: str | None = None,
+    flags: tuple[str, ...] | None = None,
+    **rule: Any,
+) -> Any:
+    """A dataclass field that is also an option of a command.
+
+    group: heading in the help, as "Input", "Training", "Sampling", "Output", "Hardware".
+    metavar: word for the value in the help; by default it follows from the kind.
+    kind: how the text of a value is read: a key of `gcn_cli.cli.options.KINDS`, as "size", "time"
+    or "seeds". By default it follows from the type of the field: bool is a flag, Literal a choice,
+    int and float a number, tuple[str, ...] an option that may be repeated.
+    flags: names on the command line, by default "--" and the name of the field.
+    rule: `low`, `above`, `high` or `choices`, as `gcn_cli.config.check_rules` knows them.
+    """
+    about = {"help": text, "group": group, "metavar": metavar, "kind": kind, "flags": flags}
+    return field(default=default, metadata=about | rule)
+
+
+def flag_of(spec: dataclasses.Field[Any]) -> str:
+    """The name of a field on the command line, as "--step-size"."""
+    flags = spec.metadata.get("flags")
+    return flags[-1].split("/")[0] if flags else "--" + spec.name.replace("_", "-")
+
+
+class Options:
+    """Base of the option classes: checks every field by its rule when an object is made."""
+
+    def with_changes(self, **changes: Any) -> Self:
+        """A copy with other values. Raises InputError for a name that is no option."""
+        known = {spec.name for spec in dataclasses.fields(self)}  # type: ignore[arg-type]
+        for name in changes.keys() - known:
+            raise InputError(f"{name}: unknown option; must be one of {', '.join(sorted(known))}")
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):  # type: ignore[arg-type]
+            if spec.metadata.keys() & {"low", "above", "high", "choices"}:
+                value = getattr(self, spec.name)
+                check_rules(f"{flag_of(spec)} {value}", value, spec.metadata)
 
 
 @dataclass(frozen=True)
-class SampleOptions:
-    """None is what was left open: the family of the model chooses."""
+class TrainOptions(Options):
+    """Options of `gcn.train` and `gcn train`. A value of None leaves the choice to the training."""
 
-    size: tuple[int, int] | None = None  # (H, W)
-    seed: int = 0
-    steps: int | None = None  # evaluations of B a picture
-    start: Start = "noise"
-    level: float | None = None  # noise put on a picture to start from, in deviations of the data
-    step_size: float | None = None
-    noise: bool = True  # False: noise-free descent towards a mode
-    lattice: PaddingMode | None = None
-    seamless: Seamless | None = None
-    temperature: float = 1.0  # of Langevin's noise: under 1 calmer than the model, above wilder
-    restarts: int = 0  # times chains go back up, to where things settle beside each other
-    rounds: int | None = None  # times each level is taken where a part of the picture is given
+    linked: tuple[Any, ...] = option(
+        (),
+        "Learn this map together with SOURCE, for example its normals. Repeatable.",
+        group="Input",
+        metavar="FILE",
+        kind="file",
+        flags=("--with",),
+    )
+    mask: Any = option(
+        None,
+        "Image of the size of SOURCE; nothing is learned where it is white.",
+        group="Input",
+        kind="file",
+    )
+    alpha: Alpha = option(
+        "auto",
+        "Transparency: unknown pixels (mask), one more channel (channel), or white (drop).",
+        group="Input",
+    )
+    preset: str | None = option(
+        None,
+        "Settings to start from, see below; gcn inspect --preset NAME prints them.",
+        group="Training",
+        metavar="NAME",
+        kind="preset",
+    )
+    config: Any = option(
+        None, "TOML file of settings; options override it.", group="Training", kind="file"
+    )
+    settings: Mapping[str, Any] = field(default_factory=dict)  # config settings by name
+    max_time: float | None = option(
+        None,
+        "Finish within this time. Plans a shorter training; with --iterations, stops and saves "
+        "at the limit.",
+        group="Training",
+        kind="time",
+        above=0,
+    )
+    extend: int | None = option(
+        None,
+        "Train a finished run further: for iterations, as 500, or for a time, as 2m.",
+        group="Training",
+        kind="extension",
+        low=1,
+    )
+    extend_time: float | None = field(default=None)  # seconds; an alternative to `extend`
+    output: Any = option(
+        None,
+        "Run folder.  [default: runs/NAME of the first SOURCE]",
+        group="Output",
+        metavar="FOLDER",
+        kind="file",
+        flags=("-o", "--output"),
+    )
+    overwrite: bool = option(False, "Replace a run that exists.", group="Output")
+    resume: Resume = option(
+        "auto",
+        "Resume a run that exists (auto), refuse to (never), or refuse to start a new one (must).",
+        group="Output",
+    )
+    save_every: float = option(
+        60.0, "Time between two checkpoints.", group="Output", kind="time", above=0
+    )
+    preview_every: int | None = option(
+        None,
+        "Iterations between two preview images; 0 writes none.  [default: ten in all]",
+        group="Output",
+        low=0,
+    )
+    tensorboard: bool = option(
+        False,
+        "Also write event files to FOLDER/tensorboard; needs gcn-cli[tensorboard].",
+        group="Output",
+    )
+    device: str = "auto"
+    precision: Precision = "auto"
+
+    @classmethod
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> Self:
+        """Options from keyword arguments; those that are no option are config settings."""
+        names = {spec.name for spec in dataclasses.fields(cls)}
+        chosen = {name: value for name, value in keywords.items() if name in names}
+        others = {name: value for name, value in keywords.items() if name not in names}
+        return cls(**chosen | {"settings": {**chosen.get("settings", {}), **others}})
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("--level", self.level),
-            ("--step-size", self.step_size),
-            ("--temperature", self.temperature),
-        ):
-            if value is not None:
-                check_positive(name, value)
+        super().__post_init__()
+        if self.resume == "must" and self.overwrite:
+            raise InputError("--resume must, --overwrite: give only one of them")
+        if self.extend is not None or self.extend_time is not None:
+            if self.overwrite:
+                raise InputError("--extend, --overwrite: give only one of them")
+            if self.resume == "never":
+                raise InputError("--extend, --resume never: give only one of them")
+        if self.extend_time is not None and self.max_time is not None:
+            raise InputError("--extend, --max-time: two times; give only one of them")
 
 
-def check_positive(option: str, value: float) -> None:
-    """Raise InputError for what is no finite number above 0."""
-    if not 0 < value < math.inf:
-        raise InputError(f"{option} {value}: must be a number more than 0")
+@dataclass(frozen=True)
+class SampleOptions(Options):
+    """Options of `Model.synthesize` and `gcn synthesize`. None leaves a value to the model.
+
+    Images (start, guide, mask) are paths or whatever `gcn_cli.inputs.open_image` takes; start and
+    guide are a list with one image for each linked map. Sizes are (width, height).
+    """
+
+    size: tuple[int, int] | None = option(
+        None,
+        "Size of the images: 512 or WIDTHxHEIGHT.  [default: as in training]",
+        group="Sampling",
+        metavar="WIDTHxHEIGHT",
+        kind="size",
+    )
+    steps: int | None = option(
+        None,
+        "Evaluations of the network for each image.  [default: 25; objects 60; published models "
+        "100]",
+        group="Sampling",
+        low=0,
+    )
+    seed: int = 0
+    start: Any = option(
+        "noise",
+        "Start of the chains: noise, an image, or the chains that a published model keeps.",
+        group="Sampling",
+        metavar="noise|chains|IMAGE",
+        kind="file",
+    )
+    noise_level: float | None = option(
+        None,
+        "Noise added to the --start image, in deviations of the data; less noise changes the "
+        "image less.  [default: 1]",
+        group="Sampling",
+        above=0,
+    )
+    seamless: Seamless | None = option(
+        None,
+        "Axes along which the images tile.  [default: both; off for objects]",
+        group="Sampling",
+    )
+    temperature: float = option(
+        1.0,
+        "Scale of the variance of the Langevin noise: below 1 calmer, above 1 more varied than the "
+        "training images.",
+        group="Sampling",
+        above=0,
+    )
+    restarts: int = option(
+        0,
+        "Times that the chains return to a noise level of 3: shapes get clearer, contrast rises.",
+        group="Sampling",
+        low=0,
+        high=1000,
+    )
+    guide: Any = option(
+        None,
+        "Follow the large shapes of this image.",
+        group="Guidance",
+        metavar="IMAGE",
+        kind="file",
+    )
+    guide_strength: float | None = option(
+        None,
+        "How closely to follow --guide, 0 to 1.  [default: 0.5]",
+        group="Guidance",
+        low=0,
+        high=1,
+    )
+    blend: Any = option(
+        None,
+        "Second model, used where --mask is white.",
+        group="Guidance",
+        metavar="RUN",
+        kind="file",
+    )
+    mask: Any = option(
+        None,
+        "Where to use --blend; resized to the images.",
+        group="Guidance",
+        metavar="IMAGE",
+        kind="file",
+    )
+    tile: Tile = option(
+        "auto",
+        "Compute large images in blocks of this side, which takes less memory and gives the same "
+        "image; auto does so when memory is short.",
+        group="Hardware",
+        metavar="auto|off|N",
+        kind="tile",
+    )
+    step_size: float | None = field(default=None)  # of Langevin steps of published models
+    noise: bool = True  # False: published models descend towards a mode, without noise
+    padding_mode: PaddingMode | None = None
+    resampling_steps: int | None = None  # times that every noise level is sampled in a repair
+
+    @property
+    def start_kind(self) -> Literal["noise", "chains", "image"]:
+        """What `start` is."""
+        if isinstance(self.start, str) and self.start in ("noise", "chains"):
+            return cast(Literal["noise", "chains"], self.start)
+        return "image"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.padding_mode is not None:
+            try:
+                object.__setattr__(self, "padding_mode", PaddingMode(self.padding_mode))
+            except ValueError as error:
+                known = ", ".join(PaddingMode)
+                raise InputError(
+                    f"padding_mode {self.padding_mode}: must be one of {known}"
+                ) from error
+        if self.step_size is not None:
+            check_rules(f"step_size {self.step_size}", self.step_size, {"above": 0})
+        if self.guide_strength is not None and self.guide is None:
+            raise InputError("--guide-strength: needs --guide")
+        if (self.blend is None) != (self.mask is None):
+            raise InputError("--blend, --mask: give both, a model and where to use it")
 
 
-def size_error(trained: tuple[int, int]) -> InputError:
-    """Why a model with a head makes pictures of one size (H, W) only."""
-    height, width = trained
-    return InputError(f"--size: this model has a head for {width}x{height} and no other size")
+@dataclass(frozen=True)
+class ReconstructOptions(Options):
+    """Options of `gcn reconstruct`: how an image is auto-encoded, repaired or denoised.
+
+    Without `mask`, `extend`, `make_seamless` and `denoise` the image is auto-encoded.
+    """
+
+    steps: int | None = option(
+        None,
+        "Auto-encode this often: more than 1 descends to a mode of the energy. In a repair: number "
+        "of noise levels.  [default: 1; repairs 25]",
+        group="Reconstruction",
+        low=1,
+    )
+    noise_level: float | None = option(
+        None,
+        "Noise level of the auto-encoder, in deviations of the data.  [default: 1]",
+        group="Reconstruction",
+        above=0,
+    )
+    mask: Any = option(
+        None,
+        "Repair IMAGE where this image of the same size is white, or transparent (alpha).",
+        group="Repair",
+        metavar="IMAGE|alpha",
+        kind="file",
+    )
+    extend: tuple[int, int, int, int] | None = option(
+        None, "Extend IMAGE by so many pixels on each side.", group="Repair", kind="sides"
+    )
+    make_seamless: int | None = option(
+        None,
+        "Replace a band of this width along the edges, so that IMAGE tiles.",
+        group="Repair",
+        metavar="PIXELS",
+        low=1,
+    )
+    count: int | None = option(None, "Variants of a repair.  [default: 1]", group="Repair", low=1)
+    seed: int | None = option(None, "Seed of a repair.  [default: 0]", group="Repair", low=0)
+    denoise: float | Literal["auto"] | None = option(
+        None,
+        "Remove white noise of this deviation in gray levels; auto estimates it.",
+        group="Denoising",
+        metavar="auto|SIGMA",
+        kind="sigma",
+    )
+    resampling_steps: int = 2  # times that each noise level is sampled; 1 shows the border
+
+    @property
+    def is_repair(self) -> bool:
+        """Whether a part of the image is replaced."""
+        return any(part is not None for part in (self.mask, self.extend, self.make_seamless))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tasks = (self.mask, self.extend, self.make_seamless, self.denoise)
+        if sum(task is not None for task in tasks) > 1:
+            raise InputError("--mask, --extend, --make-seamless, --denoise: give only one of them")
+        if not self.is_repair and (self.count is not None or self.seed is not None):
+            raise InputError(
+                "--count, --seed: need --mask, --extend or --make-seamless; nothing else is random"
+            )
+        if self.noise_level is not None and (self.is_repair or self.denoise is not None):
+            raise InputError("--noise-level: only for auto-encoding; leave it out")
+        if self.denoise is not None and self.steps is not None:
+            raise InputError("--steps: --denoise takes a single step; leave it out")

@@ -1,39 +1,35 @@
-"""The period of a regular pattern, found in its autocorrelation; and tori that it fits on.
+"""Regular patterns: find the period, average the repeated cell, keep it in place while sampling.
 
-A texture of courses, tiles or strands has correlation r(d) with itself moved by d that rises at
-every multiple of the period p and falls half way between. The contrast of that comb,
+Period. The autocorrelation r(d) of a texture of courses, tiles or strands peaks at every multiple
+of its period p and drops in between. The contrast of this comb,
 
     mean over k of r(k p) - r((k - 1/2) p),
 
-is highest at the period itself: of 2 p the places half way are peaks too, of p / 2 every other
-multiple is none. On a torus whose side is no multiple of p the pattern has to bend.
+is largest at the period itself: for 2 p, points half way are peaks too; for p / 2, every other
+multiple is none. On a torus whose side is not a multiple of p the pattern has to bend.
 
-What repeats itself exactly in a regular texture: its cell, the mean over all repetitions.
-
-Courses, tiles and grids have power in a few waves, the lines of the spectrum, an order of magnitude
-above what lies about them, in phase from one end of a picture to the other. Filters see no further
-than their field: each place would put a grid where it likes. The mean of the picture over its
-periods has the phases of all lines at once,
+Cell. A regular pattern has its power in a few frequencies, the lines of the spectrum, an order of
+magnitude above their neighborhood and in phase across the whole image. Filters see no further than
+their receptive field: each part of a sample would place the grid where it likes. The mean of the
+image over its periods has the phases of all lines,
 
     m(y, x) = sum over i, j of cell_ij phi_i(y / p) phi_j(x / q),
 
-phi being 1 and sqrt(2) times cos and sin of 2 pi n times the place, p and q the periods down and
-across, so that a chain can be told where the pattern lies (`sampling/pattern.py`). What differs
-from one repetition to the next is not in it.
+with phi the Fourier basis 1, sqrt(2) cos(2 pi n t), sqrt(2) sin(2 pi n t) and p, q the periods down
+and across. It does not contain what differs between repetitions, whose variance is R.
 
-Chains that are told where a regular pattern lies: its waves are held while layout is settled.
+Projection. At high noise levels s, the denoiser D is projected: each harmonic of the pattern gets
+the posterior mean that it would have if it were distributed as N(m, R),
 
-At high levels a wave of the pattern has for its mean, given a noisy image x, what it would have if
-it were drawn about the pattern m with the variance R of what differs between repetitions,
+    m + K (x - m),   K = R / (R + s^2),
 
-    m + K (x - m),   K = R / (R + s^2),   in place of what D says,
-
-so that courses are straight and close on a torus however large it is. Waves of no pattern are left
-to the model, and each of the pattern below the level where the noise no longer hides its R: there
-the model sees, and decides, how one repetition differs from the next. Long waves differ most; what
-lies between two courses is handed to the model long before their edges are.
+so that courses are straight and close on a torus of any size. A harmonic is left to the model
+below the level at which noise no longer hides its R: there the model sees and decides how one
+repetition differs from the next. R is largest at low frequencies, so the space between two courses
+is left to the model long before their edges are.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,375 +38,383 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.samplers.annealed import Denoiser
+from gcn_cli.models.energy import Denoiser
 
 Periods = tuple[float | None, float | None]
-"""Pixels from one repetition to the next, down and across; None where there is no regular one."""
+"""Periods in pixels down and across; None where the image is not periodic along an axis."""
 
-SHORTEST = 6.0  # pixels
-LONGEST_LAG = 0.7  # of the side: beyond, little of the picture lies over itself
-CONTRAST = 0.3  # of a comb of MANY teeth, from which on a bend would be seen
-MANY = 4
-CONTRAST_OF_FEW = 0.4
-SAME = 0.8  # of the highest contrast is as good as it
-FINENESS = 0.02  # pixels
-MOST_STRETCH = 0.04  # by which a picture may be resampled so that whole periods fit
-LEAST_STRETCH = 0.004  # under which a pattern bends unseen
+SHORTEST_PERIOD = 6.0  # pixels
+LARGEST_LAG = 0.7  # of the side: beyond it, too little of the image overlaps itself
+MANY_PEAKS = 4  # combs with fewer peaks need more contrast
+MIN_CONTRAST = 0.3  # of a comb of many peaks; below it bending would be visible anyway
+MIN_CONTRAST_OF_FEW = 0.4
+EQUAL_CONTRAST = 0.8  # of the largest contrast: as good as it
+PERIOD_STEP = 0.02  # pixels between candidates
+PERIOD_TOLERANCE = 1.02  # largest over smallest period of images that agree
+
+SHORTEST_WAVE = 4.0  # pixels: shorter wavelengths are left to the model
+LARGEST_SIDE = 1024  # pixels per side used: enough for any pattern that a model can follow
+LINE_RATIO = 80.0  # of a line's power to the median around it; irregular textures stay below 50
+SHOULDER_RATIO = 8.0  # the same of frequencies next to a line that are part of it
+MIN_CYCLES = 4  # in the image: lower frequencies have too few neighbors to compare with
+MEDIAN_SIDE = 13  # frequencies per side of the neighborhood for the median
+MEDIAN_CHUNK = 2**15  # frequencies whose neighborhoods are unfolded at a time: 22 MB
+MIN_LINE_SHARE = 0.05  # of the power, in lines
+MIN_CELL_SHARE = 0.5  # of the power in lines that repeats exactly; else courses bend in the image
+MULTIPLES = (1, 2, 3)  # of the first period that are tried: bricks repeat every second course
+EQUAL_POWER = 0.95  # of the largest power of a cell: as good as it
+
+HIDING_NOISE = 1.4  # times the root of the mean R: noise that hides what differs
+HIDING_NOISE_OF_HARMONIC = 2.8  # the same of one harmonic, whose own R is known less precisely
+LARGEST_PERIOD_CHANGE = 0.1  # of a period, so that a whole number of them fits a side
+LARGEST_STRETCH = 0.04  # of an image resampled so that whole periods fit
+VISIBLE_STRETCH = 0.004  # below it, bending is invisible
 
 
-def find_period(picture: Tensor, axis: int) -> float | None:
-    """Pixels from one repetition to the next along an axis of (C, H, W); None if irregular.
+def find_period(image: Tensor, axis: int) -> float | None:
+    """Period in pixels of an image (C, H, W) along an axis; None where it is irregular.
 
-    What is NaN is left out.
+    Unknown pixels (NaN) are left out.
     """
-    r = autocorrelation(picture.double(), axis)
-    r = r[: int(LONGEST_LAG * len(r)) + 1]
-    longest = (len(r) - 1) / 2  # which is seen twice
-    if longest < SHORTEST:
+    r = autocorrelation(image.double(), axis)
+    r = r[: int(LARGEST_LAG * len(r)) + 1]
+    longest = (len(r) - 1) / 2  # two repetitions are visible
+    if longest < SHORTEST_PERIOD:
         return None
-    candidates = torch.arange(SHORTEST, longest, FINENESS, dtype=r.dtype, device=r.device)
-    contrast, count = _combs(r, candidates)
+    candidates = torch.arange(SHORTEST_PERIOD, longest, PERIOD_STEP, dtype=r.dtype, device=r.device)
+    contrast, peaks = _comb_contrast(r, candidates)
     best = float(contrast.max())
-    if best < CONTRAST:
+    if best < MIN_CONTRAST:
         return None
-    # Three periods make as good a comb as one: the first that is about as good as any.
-    first = int((contrast >= SAME * best).nonzero()[0])
-    if int(count[first]) < MANY and best < CONTRAST_OF_FEW:
+    # Three periods have as good a comb as one: take the shortest that is about as good as any.
+    first = int((contrast >= EQUAL_CONTRAST * best).nonzero()[0])
+    if int(peaks[first]) < MANY_PEAKS and best < MIN_CONTRAST_OF_FEW:
         return None
-    near = slice(first, first + int(0.1 * float(candidates[first]) / FINENESS) + 1)
+    near = slice(first, first + int(0.1 * float(candidates[first]) / PERIOD_STEP) + 1)
     return round(float(candidates[near][contrast[near].argmax()]), 2)
 
 
-def autocorrelation(picture: Tensor, axis: int) -> Tensor:
-    """Correlation of a picture (C, H, W) with itself moved along an axis: lags 0, 1, ... (side,).
+def find_periods(images: Sequence[Tensor]) -> Periods:
+    """The mean period down and across of images (C, H, W); None where they do not agree."""
+    periods: list[float | None] = []
+    for axis in (-2, -1):
+        found = [find_period(image, axis) for image in images]
+        known = [period for period in found if period is not None]
+        agree = len(known) == len(found) and max(known) <= PERIOD_TOLERANCE * min(known)
+        periods.append(sum(known) / len(known) if agree else None)
+    return periods[0], periods[1]
 
-    Of the part that lies over itself; 1 at lag 0.
+
+def autocorrelation(image: Tensor, axis: int) -> Tensor:
+    """Autocorrelation of an image (C, H, W) along an axis, for lags 0, 1, ...: (side,).
+
+    Normalized by the power of the overlapping parts; 1 at lag 0.
     """
-    known = picture.isfinite()
-    mean = picture.nan_to_num().sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp_min(1)
-    centered = torch.where(known, picture - mean[:, None, None], 0.0)
-    side, others = picture.shape[axis], [d for d in range(3) if d != axis % 3]
-    waves = torch.fft.rfft(centered, n=2 * side, dim=axis).abs().square()
-    together = torch.fft.irfft(waves, n=2 * side, dim=axis).sum(dim=others)[:side]
-    power = torch.cat([together.new_zeros(1), centered.square().sum(dim=others).cumsum(0)])
-    lags = torch.arange(side, device=picture.device)
+    known = image.isfinite()
+    mean = image.nan_to_num().sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp_min(1)
+    centered = torch.where(known, image - mean[:, None, None], 0.0)
+    side, others = image.shape[axis], [d for d in range(3) if d != axis % 3]
+    spectrum = torch.fft.rfft(centered, n=2 * side, dim=axis).abs().square()
+    covariance = torch.fft.irfft(spectrum, n=2 * side, dim=axis).sum(dim=others)[:side]
+    power = torch.cat([covariance.new_zeros(1), centered.square().sum(dim=others).cumsum(0)])
+    lags = torch.arange(side, device=image.device)
     first, last = power[side - lags], power[side] - power[lags]
-    correlation: Tensor = together / (first * last).sqrt().clamp_min(1e-30)
+    correlation: Tensor = covariance / (first * last).sqrt().clamp_min(1e-30)
     return correlation
 
 
-def _combs(r: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Contrast of the comb of every candidate, and how many multiples are in r (lags,)."""
+def _comb_contrast(r: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """Contrast of the comb of every candidate period in r (lags,), and its number of peaks."""
     count = ((len(r) - 1) / candidates).long()
     multiples = torch.arange(1, int(count.max()) + 1, dtype=r.dtype, device=r.device)
 
-    def heights(places: Tensor) -> Tensor:
-        below = places.long().clamp(max=len(r) - 2)
-        return torch.lerp(r[below], r[below + 1], (places - below).clamp(max=1))
+    def interpolate(lags: Tensor) -> Tensor:
+        below = lags.long().clamp(max=len(r) - 2)
+        return torch.lerp(r[below], r[below + 1], (lags - below).clamp(max=1))
 
-    peaks = heights(candidates[:, None] * multiples)
-    valleys = heights(candidates[:, None] * (multiples - 0.5))
-    counted = (multiples <= count[:, None]).to(r)
-    return ((peaks - valleys) * counted).sum(dim=1) / count, count
-
-
-def fitting_side(side: int, repeats: float | None) -> tuple[int, bool]:
-    """The side of a torus on which a pattern keeps its period, near `side`, and whether it does.
-
-    The side itself where nothing repeats, where bending is not seen, or where no whole number of
-    periods is near enough.
-    """
-    if repeats is None:
-        return side, True
-    whole = max(1, round(side / repeats)) * repeats
-    stretch = abs(side / whole - 1)
-    if stretch < LEAST_STRETCH:
-        return side, True
-    return (round(whole), True) if stretch <= MOST_STRETCH else (side, False)
-
-
-def resampled_torus(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """A torus (C, H, W) at another size, by its waves: nothing is blurred, no border shows."""
-    for axis, wanted in zip((-2, -1), size, strict=True):
-        side = image.shape[axis]
-        if side == wanted:
-            continue
-        bands = []
-        for band in image:  # of a large picture there is no room for all waves
-            waves = torch.fft.rfft(band, dim=axis)
-            kept = (min(side, wanted) - 1) // 2 + 1  # without the one that has no direction
-            waves = waves.narrow(axis, 0, kept)
-            bands.append(torch.fft.irfft(waves, n=wanted, dim=axis) * (wanted / side))
-        image = torch.stack(bands)
-    return image
-
-
-LINE = 80.0  # times the median about it: irregular textures have no wave of more than 50
-SHOULDER = 8.0  # times it: beside a line, a part of it
-LONGEST = 4  # waves in the picture, which have too few about them to be told
-ABOUT = 13  # waves a side of which the median is taken
-LEAST_SHARE = 0.05  # of the power, in lines
-LEAST_HELD = 0.5  # of the lines' power that repeats itself exactly, or courses bend in the exemplar
-LARGEST_SIDE = (
-    1024  # pixels a side that are looked at: enough for any pattern that a model can follow
-)
-STRIP = 2**15  # waves whose surroundings are laid out at a time: 22 MB
-SHORTEST_WAVE = 4.0  # pixels: shorter ones are left to the model
-MULTIPLES = (1, 2, 3)  # of the first period that are tried: courses are moved by half a brick
-AS_GOOD = 0.95  # of the power that the best cell holds
+    peaks = interpolate(candidates[:, None] * multiples)
+    valleys = interpolate(candidates[:, None] * (multiples - 0.5))
+    inside = (multiples <= count[:, None]).to(r)
+    return ((peaks - valleys) * inside).sum(dim=1) / count, count
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A cell, its mean 0, and its periods; one is None where nothing changes that way.
+    """The repeated cell of a texture and its periods; a period is None where nothing repeats.
 
-    `spread` is the power of what differs from one repetition to the next: the variance of an
-    orthonormal wave of the pattern about what the cell says. Both are (C, I, J).
+    `cell` (C, I, J) has the coefficients of `pattern_basis` down and across, mean 0. `variance`
+    (C, I, J) is R, the variance between repetitions of an orthonormal harmonic about the cell.
     """
 
     periods: Periods
     cell: Tensor
-    spread: Tensor
+    variance: Tensor
 
 
-def find_pattern(pictures: Sequence[Tensor]) -> Pattern | None:
-    """The pattern of pictures (C, H, W) of one texture; None where they have not all the same one.
+def find_pattern(images: Sequence[Tensor]) -> Pattern | None:
+    """The pattern of images (C, H, W) of one texture, of the first one's phase.
 
-    Holes (NaN) are taken for the mean color.
+    None where an image has no pattern, or periods differ. Unknown pixels (NaN) are replaced by the
+    mean color.
     """
-    whole = [_without_holes(picture) for picture in pictures]
-    found = [_pattern(picture) for picture in whole]
-    first = found[0]
-    if first is None or any(one is None or one.periods != first.periods for one in found):
+    patterns = [_find_pattern(_centered(image)) for image in images]
+    first = patterns[0]
+    if first is None or any(p is None or p.periods != first.periods for p in patterns):
         return None
     return first
 
 
-def pattern_basis(periods: Periods, axis: int, places: Tensor) -> Tensor:
-    """phi of an axis at places in pixels (n,): (I, n). Only 1 where the axis has no period."""
-    repeats = periods[axis]
-    if repeats is None:
-        return torch.ones_like(places)[None]
-    waves = torch.arange(1, max(1, int(repeats / SHORTEST_WAVE)) + 1).to(places)
-    return torch.cat([torch.ones_like(places)[None], _turning(waves / repeats, places)])
+def pattern_basis(period: float | None, positions: Tensor) -> Tensor:
+    """phi at positions in pixels (n,): (I, n). Only the constant 1 without a period."""
+    ones = torch.ones_like(positions)[None]
+    if period is None:
+        return ones
+    harmonics = torch.arange(1, max(1, int(period / SHORTEST_WAVE)) + 1).to(positions)
+    return torch.cat([ones, _cosine_sine_pairs(harmonics / period, positions)])
 
 
-def _turning(waves: Tensor, places: Tensor) -> Tensor:
-    """sqrt(2) cos and sin of waves (n,) in cycles a pixel at places, in turns: (2 n, places)."""
-    angles = 2 * math.pi * waves[:, None] * places
+def _cosine_sine_pairs(frequencies: Tensor, positions: Tensor) -> Tensor:
+    """sqrt(2) cos and sin of frequencies (n,) in cycles per pixel, in pairs: (2 n, positions)."""
+    angles = 2 * math.pi * frequencies[:, None] * positions
     return math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=1).flatten(0, 1)
 
 
-def _without_holes(picture: Tensor) -> Tensor:
-    mean = picture.nanmean(dim=(1, 2), keepdim=True)
-    return torch.where(picture.isnan(), 0.0, picture - mean).cpu()
+def _centered(image: Tensor) -> Tensor:
+    mean = image.nanmean(dim=(1, 2), keepdim=True)
+    return torch.where(image.isnan(), 0.0, image - mean).cpu()
 
 
-def _pattern(picture: Tensor) -> Pattern | None:
-    """Of one picture (C, H, W) of mean 0, its first LARGEST pixels down and across."""
-    picture = picture[:, :LARGEST_SIDE, :LARGEST_SIDE]
-    if min(picture.shape[1:]) < ABOUT:
+def _find_pattern(image: Tensor) -> Pattern | None:
+    """The pattern of one image (C, H, W) of mean 0."""
+    image = image[:, :LARGEST_SIDE, :LARGEST_SIDE]
+    height, width = image.shape[1:]
+    if min(height, width) < MEDIAN_SIDE:
         return None
-    lines, share = _lines(picture)
-    if share < LEAST_SHARE:
+    lines, share = _spectral_lines(image)
+    if share < MIN_LINE_SHARE:
         return None
-    down, across = (find_period(lines, axis) for axis in (1, 2))
-    tried = [
-        (_times(down, i), _times(across, j))
-        for i in (MULTIPLES if down else (1,))
-        for j in (MULTIPLES if across else (1,))
-    ]
-    cells = [_cell(lines, periods) for periods in tried if _seen_twice(lines, periods)]
+    tried = itertools.product(
+        _multiples(find_period(lines, 1), height), _multiples(find_period(lines, 2), width)
+    )
+    cells = [_average_cell(lines, periods) for periods in tried]
     power = float(lines.square().mean(dim=(1, 2)).sum())
-    held = [float(one.cell.square().sum()) / power for one in cells]
-    if not held or max(held) < LEAST_HELD:
+    shares = [float(cell.cell.square().sum()) / power for cell in cells]
+    if not shares or max(shares) < MIN_CELL_SHARE:
         return None
-    chosen = next(one for one, own in zip(cells, held, strict=True) if own >= AS_GOOD * max(held))
-    return _cell(picture, _other_way_too(lines, chosen).periods)
+    smallest = next(k for k, share in enumerate(shares) if share >= EQUAL_POWER * max(shares))
+    return _average_cell(image, _with_second_period(lines, cells[smallest]))
 
 
-def _other_way_too(lines: Tensor, found: Pattern) -> Pattern:
-    """With the period of the other axis, where only what the first one leaves shows it.
+def _multiples(period: float | None, side: int) -> list[float | None]:
+    """Multiples of a period that an image shows twice."""
+    if period is None:
+        return [None]
+    return [count * period for count in MULTIPLES if 2 * count * period <= side]
 
-    Of tiles that are long and narrow the joints across are few, and those down outdo them.
+
+def _with_second_period(lines: Tensor, pattern: Pattern) -> Periods:
+    """Periods with that of the other axis, where it only shows once the first is removed.
+
+    Long narrow tiles have many joints along one axis, which hide the few along the other.
     """
-    if None not in found.periods:
-        return found
-    up, along = (
-        pattern_basis(found.periods, axis, torch.arange(side).to(lines))
-        for axis, side in enumerate(lines.shape[1:])
+    if None not in pattern.periods:
+        return pattern.periods
+    rows, columns = (
+        pattern_basis(period, torch.arange(side).to(lines))
+        for period, side in zip(pattern.periods, lines.shape[1:], strict=True)
     )
-    rest = lines - up.T @ found.cell @ along
-    axis = found.periods.index(None)
-    repeats = find_period(rest, axis + 1)
-    if repeats is None:
-        return found
-    down, across = (repeats if k == axis else own for k, own in enumerate(found.periods))
-    both = _cell(lines, (down, across))
-    gained = both.cell.square().sum() - found.cell.square().sum()
-    left = rest.square().mean(dim=(1, 2)).sum()
-    return both if float(gained) >= LEAST_HELD * float(left) else found
+    remainder = lines - rows.T @ pattern.cell @ columns
+    axis = pattern.periods.index(None)
+    period = find_period(remainder, axis + 1)
+    if period is None:
+        return pattern.periods
+    periods = (period, pattern.periods[1]) if axis == 0 else (pattern.periods[0], period)
+    gain = _average_cell(lines, periods).cell.square().sum() - pattern.cell.square().sum()
+    left = remainder.square().mean(dim=(1, 2)).sum()
+    return periods if float(gain) >= MIN_CELL_SHARE * float(left) else pattern.periods
 
 
-def _times(repeats: float | None, count: int) -> float | None:
-    return None if repeats is None else count * repeats
-
-
-def _seen_twice(picture: Tensor, periods: Periods) -> bool:
-    sides = zip(picture.shape[1:], periods, strict=True)
-    return all(repeats is None or 2 * repeats <= side for side, repeats in sides)
-
-
-def _cell(picture: Tensor, periods: Periods) -> Pattern:
-    """The mean over as many whole periods as there are."""
-    used = [
-        side if repeats is None else round(int(side / repeats) * repeats)
-        for side, repeats in zip(picture.shape[1:], periods, strict=True)
-    ]
-    part = picture[:, : used[0], : used[1]]
-    up, along = (
-        pattern_basis(periods, k, torch.arange(n).to(part)) / n for k, n in enumerate(used)
+def _average_cell(image: Tensor, periods: Periods) -> Pattern:
+    """The mean of an image (C, H, W) over as many whole periods as it shows."""
+    height, width = (
+        side if period is None else round(int(side / period) * period)
+        for side, period in zip(image.shape[1:], periods, strict=True)
     )
-    cell = up @ part @ along.T
+    part = image[:, :height, :width]
+    rows, columns = (
+        pattern_basis(period, torch.arange(side).to(part)) / side
+        for period, side in zip(periods, (height, width), strict=True)
+    )
+    cell = rows @ part @ columns.T
     cell[:, 0, 0] = 0
-    return Pattern(periods, cell, _spread(part, periods))
+    return Pattern(periods, cell, _variance_between(part, periods))
 
 
-def _spread(part: Tensor, periods: Periods) -> Tensor:
-    """Power at the waves of a cell but for the pattern, from waves half way between its own."""
-    between = []
-    for axis, repeats in enumerate(periods):
-        side = part.shape[axis + 1]
-        places = torch.arange(side).to(part)
-        if repeats is None:
-            between.append(torch.ones_like(places)[None] / math.sqrt(side))
+def _variance_between(part: Tensor, periods: Periods) -> Tensor:
+    """R, estimated from the power at frequencies half way between the harmonics."""
+    bases = []
+    for period, side in zip(periods, part.shape[1:], strict=True):
+        positions = torch.arange(side).to(part)
+        if period is None:
+            basis = torch.ones_like(positions)[None]
         else:
-            count = (len(pattern_basis(periods, axis, places[:1])) + 1) // 2
-            waves = (torch.arange(count).to(part) + 0.5) / repeats
-            between.append(_turning(waves, places) / math.sqrt(side))
-    power = (between[0] @ part @ between[1].T).square()
-    for axis, repeats in enumerate(periods):
-        if repeats is not None:
-            power = _of_neighbors(power.transpose(axis + 1, 0)).transpose(axis + 1, 0)
+            count = (len(pattern_basis(period, positions[:1])) + 1) // 2
+            halfway = (torch.arange(count).to(part) + 0.5) / period
+            basis = _cosine_sine_pairs(halfway, positions)
+        bases.append(basis / math.sqrt(side))
+    power = (bases[0] @ part @ bases[1].T).square()
+    for axis, period in enumerate(periods, start=1):
+        if period is not None:
+            power = _interpolate_harmonics(power.transpose(axis, 0)).transpose(axis, 0)
     return power
 
 
-def _of_neighbors(power: Tensor) -> Tensor:
-    """From pairs at waves 1/2, 3/2 ... to 0 and pairs at 1, 2 ...: along the first axis."""
-    halves = (power[0::2] + power[1::2]) / 2
-    pairs = ((halves[1:] + halves[:-1]) / 2).repeat_interleave(2, dim=0)
-    return torch.cat([halves[:1], pairs])
+def _interpolate_harmonics(power: Tensor) -> Tensor:
+    """From pairs at 1/2, 3/2 ... to the constant and pairs at 1, 2 ..., along the first axis."""
+    halfway = (power[0::2] + power[1::2]) / 2
+    pairs = ((halfway[1:] + halfway[:-1]) / 2).repeat_interleave(2, dim=0)
+    return torch.cat([halfway[:1], pairs])
 
 
-def _median_about(power: Tensor) -> Tensor:
-    """Median over ABOUT x ABOUT waves of a power spectrum (H, W), some rows at a time."""
-    half = ABOUT // 2
-    about = F.pad(power[None, None], (half,) * 4, mode="circular")[0, 0]
-    few = max(1, STRIP // power.shape[1])
-    found = []
-    for top in range(0, len(power), few):
-        rows = about[top : min(top + few, len(power)) + 2 * half]
-        found.append(rows.unfold(0, ABOUT, 1).unfold(1, ABOUT, 1).flatten(2).median(dim=-1).values)
-    return torch.cat(found)
-
-
-def _lines(picture: Tensor) -> tuple[Tensor, float]:
-    """What the lines alone make of a picture (C, H, W) of mean 0, and their share of its power."""
-    height, width = picture.shape[1:]
+def _spectral_lines(image: Tensor) -> tuple[Tensor, float]:
+    """The part of an image (C, H, W) of mean 0 in spectral lines, and its share of the power."""
+    height, width = image.shape[1:]
     window = torch.outer(*(torch.hann_window(n, periodic=False) for n in (height, width)))
-    power = torch.fft.fft2(picture * window.to(picture)).abs().square().sum(dim=0)
-    median = _median_about(power)
-    up, along = (torch.fft.fftfreq(n).to(picture) * n for n in (height, width))
-    told = torch.hypot(up[:, None], along) >= LONGEST
-    above = power / median.clamp_min(1e-12 * float(power.max()))
-    out = ((above > LINE) & told).to(power)[None, None]
-    near = F.max_pool2d(F.pad(out, (1, 1, 1, 1), mode="circular"), 3, stride=1)[0, 0] > 0
-    passed = torch.where(near & told & (above > SHOULDER), 1 - 1 / above, 0.0)
-    share = float((power * passed)[told].sum() / power[told].sum().clamp_min(1e-30))
-    return torch.fft.ifft2(torch.fft.fft2(picture) * passed).real, share
+    power = torch.fft.fft2(image * window.to(image)).abs().square().sum(dim=0)
+    median = _local_median(power)
+    down, across = (torch.fft.fftfreq(n).to(image) * n for n in (height, width))
+    usable = torch.hypot(down[:, None], across) >= MIN_CYCLES
+    ratio = power / median.clamp_min(1e-12 * float(power.max()))
+    lines = ((ratio > LINE_RATIO) & usable).to(power)[None, None]
+    near = F.max_pool2d(F.pad(lines, (1, 1, 1, 1), mode="circular"), 3, stride=1)[0, 0] > 0
+    response = torch.where(near & usable & (ratio > SHOULDER_RATIO), 1 - 1 / ratio, 0.0)
+    share = float((power * response)[usable].sum() / power[usable].sum().clamp_min(1e-30))
+    return torch.fft.ifft2(torch.fft.fft2(image) * response).real, share
 
 
-HIDING_NOISE = 1.4  # times the deviation of what differs between repetitions: noise that hides it
-HIDING_NOISE_OF_WAVE = 2.8  # the same of one wave, whose own is known less well
-MOST_STRETCH_OF_PERIOD = (
-    0.1  # of a period that it may be made shorter or longer, so that whole ones fit
-)
+def _local_median(power: Tensor) -> Tensor:
+    """Median of a power spectrum (H, W) around each frequency, in chunks of rows."""
+    half = MEDIAN_SIDE // 2
+    padded = F.pad(power[None, None], (half,) * 4, mode="circular")[0, 0]
+    step = max(1, MEDIAN_CHUNK // power.shape[1])
+    medians = []
+    for top in range(0, len(power), step):
+        rows = padded[top : min(top + step, len(power)) + 2 * half]
+        windows = rows.unfold(0, MEDIAN_SIDE, 1).unfold(1, MEDIAN_SIDE, 1).flatten(2)
+        medians.append(windows.median(dim=-1).values)
+    return torch.cat(medians)
 
 
 class PatternProjection:
-    """A pattern on a torus of `size` (H, W), moved by a share of its cell for every image."""
+    """The projection of denoisers onto a pattern, on a torus of a given size."""
 
-    def __init__(self, pattern: Pattern, size: tuple[int, int], moves: Tensor) -> None:
-        """`moves` (N, 2) in 0..1, down and across. Raises ValueError where `pattern_fits` says no."""
+    def __init__(self, pattern: Pattern, size: tuple[int, int], shifts: Tensor) -> None:
+        """`size` is (H, W); `shifts` (N, 2) in 0..1 moves the pattern of each image by that share
+        of its periods. Raises ValueError where the pattern does not fit (`pattern_fits`).
+        """
         if not pattern_fits(pattern, size):
             raise ValueError("no whole number of periods is near the size")
-        self.up, self.along = (
-            _projection_waves(pattern, axis, side, moves[:, axis]) for axis, side in enumerate(size)
+        self.rows, self.columns = (
+            _shifted_basis(period, side, shifts[:, axis])
+            for axis, (period, side) in enumerate(zip(pattern.periods, size, strict=True))
         )
-        self.wanted = pattern.cell.to(moves.device) * math.sqrt(size[0] * size[1])
-        self.spread = pattern.spread.to(moves.device)
-        levels = lowest_levels(pattern)
-        self.levels, self.lowest = levels.to(moves.device), float(levels.min())
+        self.target = pattern.cell.to(shifts.device) * math.sqrt(size[0] * size[1])
+        self.variance = pattern.variance.to(shifts.device)
+        levels = projection_levels(pattern)
+        self.levels, self.lowest = levels.to(shifts.device), float(levels.min())
 
-    def holding(self, denoise: Denoiser) -> Denoiser:
-        """D with the waves of the pattern held, each above its own of `levels`."""
+    def wrap(self, denoise: Denoiser) -> Denoiser:
+        """D with the pattern projected into its output."""
 
-        def held(x: Tensor, noise: float) -> Tensor:
+        def projected(x: Tensor, noise: float) -> Tensor:
             mean = denoise(x, noise)
-            self.hold_(x, mean, noise)
+            self.project_(x, mean, noise)
             return mean
 
-        return held
+        return projected
 
-    def hold_(self, x: Tensor, mean: Tensor, noise: float) -> None:
-        """Give D of noisy images, both (N, C, H, W), those waves of the pattern that are held."""
+    def project_(self, x: Tensor, mean: Tensor, noise: float) -> None:
+        """Replace the harmonics of `mean`, D of the noisy images x, above their levels; in place.
+
+        x and mean are (N, C, H, W). The mean color is kept.
+        """
         if noise <= self.lowest:
             return
-        held = noise > self.levels
-        kept = self.spread / (self.spread + noise**2)
-        for noisy, image, up, along in zip(x, mean, self.up, self.along, strict=True):
-            own = torch.lerp(self.wanted, up @ noisy @ along.T, kept)
-            missing = held * (own - up @ image @ along.T)
-            missing[:, 0, 0] = 0  # the mean color is not the pattern's
-            for channel, waves in zip(image, missing, strict=True):
-                channel.addmm_(up.T, waves @ along)
+        replaced = noise > self.levels
+        kept = self.variance / (self.variance + noise**2)
+        for noisy, image, rows, columns in zip(x, mean, self.rows, self.columns, strict=True):
+            wanted = torch.lerp(self.target, rows @ noisy @ columns.T, kept)
+            change = replaced * (wanted - rows @ image @ columns.T)
+            change[:, 0, 0] = 0
+            for channel, harmonics in zip(image, change, strict=True):
+                channel.addmm_(rows.T, harmonics @ columns)
 
 
-def lowest_levels(pattern: Pattern) -> Tensor:
-    """The noise deviation down to which every wave of a pattern is held: (I, J).
+def projection_levels(pattern: Pattern) -> Tensor:
+    """Noise deviation down to which each harmonic of a pattern is projected: (I, J).
 
-    HIDDEN_ALONE times the root of its spread, at most HIDDEN times that of the mean over waves,
-    weighted by the pattern's own power.
+    HIDING_NOISE_OF_HARMONIC times the root of its R, at most HIDING_NOISE times the root of the
+    mean R over harmonics, weighted by the power of the pattern.
     """
-    power, spread = pattern.cell.square().sum(dim=0), pattern.spread.sum(dim=0)
-    mean = (power * spread).sum() / power.sum()
-    return torch.minimum(HIDING_NOISE_OF_WAVE * spread.sqrt(), HIDING_NOISE * mean.sqrt())
+    power, variance = pattern.cell.square().sum(dim=0), pattern.variance.sum(dim=0)
+    mean = (power * variance).sum() / power.sum()
+    return torch.minimum(HIDING_NOISE_OF_HARMONIC * variance.sqrt(), HIDING_NOISE * mean.sqrt())
 
 
 def pattern_fits(
-    pattern: Pattern, size: Sequence[int], most_bent: float = MOST_STRETCH_OF_PERIOD
+    pattern: Pattern, size: Sequence[int], largest_change: float = LARGEST_PERIOD_CHANGE
 ) -> bool:
-    """Whether sides (H, W) hold whole periods that differ by less than a share from their own."""
+    """Whether sides (H, W) hold whole periods, each changed by less than this share."""
     return all(
-        repeats is None
-        or (side >= repeats and abs(_whole(side, repeats) / repeats - 1) < most_bent)
-        for side, repeats in zip(size, pattern.periods, strict=True)
+        period is None
+        or (side >= period and abs(_fitted_period(side, period) / period - 1) < largest_change)
+        for side, period in zip(size, pattern.periods, strict=True)
     )
 
 
-def _whole(side: int, repeats: float) -> float:
-    """The period nearest to `repeats` of which a side holds whole ones."""
-    return side / max(1, round(side / repeats))
+def _fitted_period(side: int, period: float) -> float:
+    """The period nearest to `period` that divides a side."""
+    return side / max(1, round(side / period))
 
 
-def _projection_waves(pattern: Pattern, axis: int, side: int, moves: Tensor) -> Tensor:
-    """Orthonormal waves of the pattern along an axis, moved for every image: (N, I, side)."""
-    repeats, places = pattern.periods[axis], torch.arange(side).to(moves)
-    if repeats is None:
-        return (pattern_basis(pattern.periods, axis, places) / math.sqrt(side)).expand(
-            len(moves), -1, -1
-        )
-    # In units of the pattern's own period, so that as many waves are taken as its cell has.
-    places = places * repeats / _whole(side, repeats)
-    own = [pattern_basis(pattern.periods, axis, places + repeats * float(move)) for move in moves]
-    return torch.stack(own) / math.sqrt(side)
+def _shifted_basis(period: float | None, side: int, shifts: Tensor) -> Tensor:
+    """Orthonormal harmonics along a side, shifted for each image: (N, I, side)."""
+    positions = torch.arange(side).to(shifts)
+    if period is None:
+        return (pattern_basis(None, positions) / math.sqrt(side)).expand(len(shifts), -1, -1)
+    # Positions in units of the pattern's own period, so that there are as many harmonics as in
+    # its cell.
+    positions = positions * period / _fitted_period(side, period)
+    bases = [pattern_basis(period, positions + period * float(shift)) for shift in shifts]
+    return torch.stack(bases) / math.sqrt(side)
+
+
+def fitting_side(side: int, period: float | None) -> tuple[int, bool]:
+    """The side near `side` of a torus on which a pattern keeps its period, and whether it does.
+
+    `side` itself where there is no period, where bending is invisible, or where no whole number of
+    periods is near enough.
+    """
+    if period is None:
+        return side, True
+    whole = max(1, round(side / period)) * period
+    stretch = abs(side / whole - 1)
+    if stretch < VISIBLE_STRETCH:
+        return side, True
+    return (round(whole), True) if stretch <= LARGEST_STRETCH else (side, False)
+
+
+def resample_torus(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample a torus (C, H, W) to another size (H, W) in Fourier space: no blur, no border."""
+    for axis, new_side in zip((-2, -1), size, strict=True):
+        side = image.shape[axis]
+        if side == new_side:
+            continue
+        channels = []
+        for channel in image:  # one at a time, to save memory
+            spectrum = torch.fft.rfft(channel, dim=axis)
+            kept = (min(side, new_side) - 1) // 2 + 1  # without the Nyquist frequency
+            spectrum = spectrum.narrow(axis, 0, kept)
+            channels.append(torch.fft.irfft(spectrum, n=new_side, dim=axis) * (new_side / side))
+        image = torch.stack(channels)
+    return image

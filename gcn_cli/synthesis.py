@@ -1,426 +1,448 @@
-"""How a picture is gone through: at once, block by block, with its state in memory or on disk.
+"""Samples of a model as pixels, and how large ones fit into memory.
 
-What a caller steers samples with, in the units of a model: a guide, a second model, a mask.
-
-Pictures from a model, one after the other, or as many together as a GPU holds.
+Chains may run at a larger size than the images: along axes that do not tile a border is cut off
+afterwards. Images that steer the chains (start, guide, mask) have the size of the samples and are
+placed at the upper left of the sampling size, mirrored beyond.
 """
 
 import itertools
 import logging
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.errors import DivergedError, InputError
-from gcn_cli.images import Image
-from gcn_cli.images.image import finish_maps
-from gcn_cli.inputs import ImageLike, LinkedImages, open_image, several, to_pixels
-from gcn_cli.kinds import ModelKind, TilingPlan
+from gcn_cli.images.image import Image, finish_maps
+from gcn_cli.inputs import ImageLike, LinkedImages, linked_list, open_image, to_pixels
+from gcn_cli.kinds import DenoiserWrapper, ModelKind, TilingPlan
 from gcn_cli.models.chunks import Allocator, row_chunks
-from gcn_cli.options import SampleOptions
-from gcn_cli.pattern import PatternProjection, fitting_side, pattern_fits, resampled_torus
+from gcn_cli.models.energy import Denoiser
+from gcn_cli.options import SampleOptions, Tile
+from gcn_cli.pattern import PatternProjection, fitting_side, pattern_fits, resample_torus
 from gcn_cli.runtime import free_memory
-from gcn_cli.samplers.annealed import Denoiser
-from gcn_cli.samplers.guidance import ImageGuide, ModelBlend, large_shapes
+from gcn_cli.samplers.guidance import ImageGuide, ModelBlend, low_pass
 from gcn_cli.samplers.rng import named_generator
 
 log = logging.getLogger(__name__)
 
-Tile = int | Literal["auto", "off"]
-"""Side of the blocks that a picture is made in; auto: where memory does not hold it at once."""
+OnEvaluation = Callable[[int, int], None]
+"""Called with the number of evaluations done, and the number in all, over all images and blocks."""
 
-BLOCKS = (1024, 512, 256)  # pixels; larger ones are no faster, their maps outgrow the caches
-USED = 0.8  # share of the free memory that is planned for
+BLOCK_SIDES = (1024, 512, 256)  # pixels; larger blocks are no faster, they outgrow the caches
+MEMORY_SHARE = 0.8  # of the free memory that is planned for
 GIB = 2**30
+GUIDE_STRENGTH = 0.5
+GUIDE_DEVIATION = 0.6  # largest deviation of a guide, in that of the data; more burns highlights
+BLEND_BORDER = 6.0  # pixels over which one model fades into another
+CHAIN_KEY = "chains"  # persistent chains in the state of a published trainer
 
 
-def tiling_plan(
-    family: ModelKind,
-    request: SampleOptions,
+def samples(
+    checkpoint: Checkpoint,
+    options: SampleOptions,
+    indices: Sequence[int],
+    dtype: torch.dtype,
+    *,
+    on_step: OnEvaluation | None = None,
+    on_state: Callable[[Tensor], None] | None = None,
+) -> Iterator[Tensor]:
+    """The samples of these indices, (C, H, W) in 0..255, each as soon as it is complete.
+
+    A sample depends on its index and the seed, not on the other indices nor on the tiling. On a
+    GPU all images run as one batch, or as smaller ones if memory does not hold it. `on_state` gets
+    the chains (N, C, H, W), in model units, after every evaluation. Raises InputError for options
+    that the model cannot follow, DivergedError if a chain diverged.
+    """
+    plan = _plan(checkpoint, options, indices, dtype)
+    kind, device, count = checkpoint.kind, checkpoint.kind.device, len(indices)
+    evaluations = kind.evaluations(options) * plan.tiling.blocks
+
+    def sample_batch(first: int, batch: Sequence[int]) -> Tensor:
+        ticks = itertools.count(1)
+
+        def count_evaluation() -> None:
+            if on_step is not None:
+                on_step(first * evaluations + next(ticks) * len(batch), count * evaluations)
+
+        def callback(_: int, x: Tensor) -> None:
+            if plan.tiling.block is None:
+                count_evaluation()
+            if on_state is not None:
+                on_state(x)
+
+        starts = None if plan.starts is None else plan.starts[first : first + len(batch)]
+        tiling = replace(plan.tiling, on_block=count_evaluation)
+        wrapper = plan.guidance(batch)
+        return kind.sample(options, batch, starts, tiling, dtype, callback, guidance=wrapper)
+
+    batch_size = count if device.type != "cpu" and plan.tiling.block is None else 1
+    done = 0
+    while done < count:
+        batch = list(indices[done : done + batch_size])
+        try:
+            x = sample_batch(done, batch)
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+            log.info("out of memory on %s: continuing with %d images at a time", device, batch_size)
+            continue
+        height, width = plan.size
+        for pixels in to_finished_pixels(checkpoint, x)[:, :, :height, :width]:
+            if plan.size == plan.requested_size:
+                yield pixels
+            else:
+                stretched = resample_torus(pixels, plan.requested_size)
+                yield finish_maps(stretched, checkpoint.maps)
+        done += len(batch)
+
+
+@dataclass(frozen=True)
+class _SamplingPlan:
+    """How the images of a request are sampled. Sizes are (height, width)."""
+
+    requested_size: tuple[int, int]
+    size: tuple[int, int]  # before samples are stretched to the requested size
+    tiling: TilingPlan
+    starts: Tensor | None  # one for each index, in model units; None starts from noise
+    guidance: Callable[[Sequence[int]], DenoiserWrapper | None]  # of the images of these indices
+
+
+def _plan(
+    checkpoint: Checkpoint, options: SampleOptions, indices: Sequence[int], dtype: torch.dtype
+) -> _SamplingPlan:
+    start = None
+    if options.start_kind == "image":
+        start = [open_image(image) for image in linked_list(options.start)]
+    requested_size = _requested_size(checkpoint, options, start)
+    size = _whole_periods(checkpoint, options, requested_size)
+    larger_size = sampling_size(checkpoint, options, size)
+    steered = options.guide is not None or options.blend is not None
+    copies = 5 * steered + (options.start_kind != "noise")
+    extra_bytes = 4 * copies * checkpoint.config.channel_count * math.prod(larger_size)
+    tiling = plan_tiling(
+        checkpoint.kind, options, larger_size, dtype, options.tile, extra_bytes=extra_bytes
+    )
+    starts = _starts(checkpoint, options, indices, start, size, larger_size)
+    wrapper = guidance(checkpoint, options, tiling, size, dtype) if steered else None
+    return _SamplingPlan(
+        requested_size,
+        size,
+        tiling,
+        starts,
+        lambda batch: wrapper or _pattern_projection(checkpoint, options, larger_size, batch),
+    )
+
+
+def to_finished_pixels(checkpoint: Checkpoint, x: Tensor) -> Tensor:
+    """Samples (N, C, H, W) in model units as pixels in 0..255 on the CPU, in place if possible.
+
+    Raises DivergedError if a value is not finite.
+    """
+    x = x.cpu().float()
+    for image in x:
+        for rows in row_chunks(image.shape[1], image.shape[2]):
+            part = image[:, rows]
+            if not bool(torch.isfinite(part).all()):
+                raise DivergedError("a chain diverged; use a smaller step_size, or train again")
+            part.copy_(finish_maps(checkpoint.normalization.to_pixels(part), checkpoint.maps))
+    return x
+
+
+# Sizes
+
+
+def sampling_size(
+    checkpoint: Checkpoint, options: SampleOptions, size: tuple[int, int]
+) -> tuple[int, int]:
+    """(height, width) that chains run at for images of `size`. Raises InputError if none."""
+    if checkpoint.config.head and size != checkpoint.image_size:
+        height, width = checkpoint.image_size
+        raise InputError(f"--size: this model has a head for {width}x{height} and no other size")
+    return checkpoint.kind.sampling_size(options, size)
+
+
+def _requested_size(
+    checkpoint: Checkpoint, options: SampleOptions, start: list[Image] | None
+) -> tuple[int, int]:
+    """(height, width) of the options, or else of the start, or else of training."""
+    if options.size is not None:
+        width, height = options.size
+        return height, width
+    chains = checkpoint.trainer_state.get(CHAIN_KEY)
+    if options.start_kind == "chains" and chains is not None:
+        return chains.shape[-2], chains.shape[-1]  # of a crop, after training on crops
+    if start is None or checkpoint.config.size or checkpoint.config.head:
+        return checkpoint.image_size
+    pixels = to_pixels(start, checkpoint.maps, None, checkpoint.config.shrink)
+    return pixels.shape[1], pixels.shape[2]
+
+
+def _whole_periods(
+    checkpoint: Checkpoint, options: SampleOptions, requested: tuple[int, int]
+) -> tuple[int, int]:
+    """(height, width) near the requested size with whole periods of a regular texture.
+
+    A start image fixes the periods itself, and a stored pattern is stretched while sampling.
+    """
+    if options.start_kind != "noise" or checkpoint.periods == (None, None):
+        return requested
+    periodic = checkpoint.kind.periodic_axes(options)
+    projected = checkpoint.pattern is not None and pattern_fits(checkpoint.pattern, requested)
+    size, misfits = list(requested), []
+    for axis, (side, period) in enumerate(zip(requested, checkpoint.periods, strict=True)):
+        if not periodic[axis] or period is None:
+            continue
+        nearest, fits = fitting_side(side, period)
+        size[axis] = side if projected else nearest
+        if not fits:
+            counts = (side // period, side // period + 1)
+            sides = " or ".join(str(round(n * period)) for n in counts if round(n * period))
+            direction = ("vertically", "horizontally")[axis]
+            misfits.append(f"{direction} (period {period:g} pixels; {sides} fits)")
+    if misfits:
+        log.info("--size: the pattern is distorted to tile %s", " and ".join(misfits))
+    if size != list(requested):
+        log.info("sampled at %dx%d, whole periods of the pattern, and stretched", size[1], size[0])
+    return size[0], size[1]
+
+
+# Images that steer the chains
+
+
+def _starts(
+    checkpoint: Checkpoint,
+    options: SampleOptions,
+    indices: Sequence[int],
+    start: list[Image] | None,
+    size: tuple[int, int],
+    larger_size: tuple[int, int],
+) -> Tensor | None:
+    """Start of the chain of every index, (N, C, *larger_size) in model units; None is noise."""
+    if options.start_kind == "chains":
+        chains = checkpoint.trainer_state.get(CHAIN_KEY)
+        if chains is None:
+            raise InputError("--start chains: this run keeps no chains; use noise or an image")
+        if max(indices) >= len(chains):
+            raise InputError(f"--count {max(indices) + 1}: the run keeps {len(chains)} chains")
+        if larger_size != tuple(chains.shape[-2:]):
+            raise InputError("--size: must be left out with --start chains")
+        return chains[list(indices)].float()
+    if start is None:
+        return None
+    x = checkpoint.normalization.to_model(to_pixels(start, checkpoint.maps, size))
+    x = placement(checkpoint, options, larger_size)(x)
+    return x.expand(len(indices), *x.shape)
+
+
+def guidance(
+    checkpoint: Checkpoint,
+    options: SampleOptions,
+    tiling: TilingPlan,
+    size: tuple[int, int],
+    dtype: torch.dtype,
+) -> DenoiserWrapper:
+    """Wraps the denoiser by --blend, then by --guide. `size` is that of the samples.
+
+    Raises InputError if the models do not fit.
+    """
+    if checkpoint.config.head:
+        raise InputError("--guide, --blend: not for models of aligned objects; use a texture's")
+    place = placement(checkpoint, options, tiling.size)
+    wrappers: list[ImageGuide | ModelBlend] = []
+    if options.blend is not None:
+        wrappers.append(_blend(checkpoint, options, tiling, size, place, dtype))
+    if options.guide is not None:
+        strength = GUIDE_STRENGTH if options.guide_strength is None else options.guide_strength
+        shapes = _guide_shapes(checkpoint, options.guide, size)
+        wrappers.append(ImageGuide(place(shapes).to(checkpoint.kind.device), strength))
+
+    def wrap(denoise: Denoiser) -> Denoiser:
+        for wrapper in wrappers:
+            denoise = wrapper.wrap(denoise)
+        return denoise
+
+    return wrap
+
+
+def _guide_shapes(checkpoint: Checkpoint, guide: LinkedImages, size: tuple[int, int]) -> Tensor:
+    """The guide (1, C, *size) in model units, with mean 0 and at most GUIDE_DEVIATION."""
+    shapes = checkpoint.normalization.to_model(to_pixels(guide, checkpoint.maps, size))[None]
+    centered = shapes - shapes.mean(dim=(2, 3), keepdim=True)
+    return centered / (centered.std() / GUIDE_DEVIATION).clamp_min(1)
+
+
+def _blend(
+    checkpoint: Checkpoint,
+    options: SampleOptions,
+    tiling: TilingPlan,
+    size: tuple[int, int],
+    place: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+) -> ModelBlend:
+    other: Checkpoint = options.blend
+    modes = [[part.mode for part in model.maps] for model in (checkpoint, other)]
+    if modes[0] != modes[1]:
+        raise InputError(f"--blend: models of {modes[0]} and {modes[1]}; they must be alike")
+    if other.config.head:
+        raise InputError("--blend: not for models of aligned objects; use a texture's")
+    pixels, other_pixels = checkpoint.normalization, other.normalization
+    if len({*pixels.scale}) > 1 or len({*other_pixels.scale}) > 1:
+        raise InputError("--blend: not for linked maps or transparency, which differ in scale")
+    means = [torch.tensor(part.mean)[:, None, None] for part in (pixels, other_pixels)]
+    device = checkpoint.kind.device
+    return ModelBlend(
+        other.kind.denoiser(options, tiling, dtype),
+        _blend_weights(options.mask, size, place).to(device),
+        pixels.scale[0] / other_pixels.scale[0],
+        ((means[0] - means[1]) / other_pixels.scale[0]).to(device),
+    )
+
+
+def _blend_weights(
+    mask: ImageLike, size: tuple[int, int], place: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Weight of the second model at every pixel of the sampling size, in 0..1, with soft edges."""
+    white = place(open_image(mask).resized(size).to_mode("L") / 255)
+    return low_pass(white[None], BLEND_BORDER)[0, 0].clamp(0, 1)
+
+
+def _pattern_projection(
+    checkpoint: Checkpoint, options: SampleOptions, size: tuple[int, int], indices: Sequence[int]
+) -> DenoiserWrapper | None:
+    """Constrains chains from noise to the pattern of a regular texture, if there is one."""
+    pattern = checkpoint.pattern
+    if pattern is None or options.start_kind != "noise" or not pattern_fits(pattern, size):
+        return None
+    shifts = pattern_shifts(options.seed, indices).to(checkpoint.kind.device)
+    return PatternProjection(pattern, size, shifts).wrap
+
+
+def pattern_shifts(seed: int, indices: Sequence[int]) -> Tensor:
+    """Shift of the pattern in every image, vertical and horizontal, in periods: (N, 2) in 0..1."""
+    generators = [named_generator(seed, "pattern", index) for index in indices]
+    return torch.stack([torch.rand(2, generator=generator) for generator in generators])
+
+
+def placement(
+    checkpoint: Checkpoint, options: SampleOptions, larger_size: tuple[int, int]
+) -> Callable[[Tensor], Tensor]:
+    """`place_image` at a sampling size, periodic if chains with these options are."""
+    periodic = all(checkpoint.kind.periodic_axes(replace(options, seamless="both")))
+    return lambda image: place_image(image, larger_size, periodic=periodic)
+
+
+def place_image(image: Tensor, larger_size: tuple[int, int], *, periodic: bool) -> Tensor:
+    """An image (..., H, W) at the upper left of a larger size (height, width), mirrored beyond.
+
+    Mirrored again and again if necessary. If the larger image is periodic, the border is split:
+    one half mirrors the right or lower side, the other half the left or upper side.
+    """
+    for axis, length in zip((-2, -1), larger_size, strict=True):
+        side = image.shape[axis]
+        if side == length:
+            continue
+        places = torch.arange(length)
+        if periodic:
+            # The end is next to the first pixel: the jump is halfway, where it is cut off.
+            middle = side + (length - side + 1) // 2
+            places = torch.where(places < middle, places, places - length)
+        period = max(1, 2 * side - 2)
+        places = places % period
+        image = image.index_select(axis, torch.minimum(places, period - places))
+    return image
+
+
+# Memory
+
+
+def plan_tiling(
+    kind: ModelKind,
+    options: SampleOptions,
     size: tuple[int, int],
     dtype: torch.dtype,
     tile: Tile,
     *,
-    beside: int = 0,
+    extra_bytes: int = 0,
 ) -> TilingPlan:
-    """The canvas of a picture of `size` (H, W); what was chosen is said.
+    """Blocks and storage for chains of `size` (height, width); logged unless the image is whole.
 
-    `beside` are bytes that are needed for other things. Raises InputError where neither memory nor
-    disk holds the picture, or the model cannot be evaluated in blocks.
+    `extra_bytes` are needed besides the chain and its evaluation. Raises InputError if neither
+    memory nor disk holds the image, or if the model cannot be evaluated in blocks.
     """
-    device = family.net.weights[0].device
-    free = free_memory(device)
-    needed = family.state_bytes(size) + family.evaluation_bytes(size, dtype) + beside
-    at_once = free is None or needed <= USED * free
-    if tile == "auto" and (at_once or family.block(request, BLOCKS[-1]) is None):
-        tile = "off"
+    known_free = free_memory(kind.device)
+    free = math.inf if known_free is None else known_free
+    state = kind.state_bytes(size)
+    whole = state + kind.evaluation_bytes(size, dtype) + extra_bytes
+    if tile == "auto":
+        indivisible = kind.block(options, BLOCK_SIDES[-1]) is None
+        tile = "off" if whole <= MEMORY_SHARE * free or indivisible else "auto"
     if tile == "off":
-        if free is not None and needed > free:
+        if whole > free:
             raise InputError(
-                f"--size {size[1]}x{size[0]}: needs some {needed / GIB:.1f} GiB of memory, "
-                f"{free / GIB:.1f} GiB are free on {device}; choose a smaller size"
+                f"--size {size[1]}x{size[0]}: needs about {whole / GIB:.1f} GiB of memory, "
+                f"{free / GIB:.1f} GiB are free on {kind.device}; choose a smaller size"
             )
         return TilingPlan(size)
-    sides = [side for side in BLOCKS if side < max(size)] if tile == "auto" else [tile]
-    block = None
-    for side in sides or BLOCKS[-1:]:
-        block = family.block(request, side)
+    sides = [side for side in BLOCK_SIDES if side < max(size)] if tile == "auto" else [tile]
+    for side in sides or BLOCK_SIDES[-1:]:
+        block = kind.block(options, side)
         if block is None:
-            raise InputError(f"--tile {tile}: this model, or its border, takes pictures whole")
-        evaluated = family.evaluation_bytes((block[1], block[1]), dtype) + beside
-        if free is None or family.state_bytes(size) + evaluated <= USED * free:
+            raise InputError(f"--tile {tile}: this model or padding mode takes whole images only")
+        evaluation = kind.evaluation_bytes((block[1], block[1]), dtype) + extra_bytes
+        fits = state + evaluation <= MEMORY_SHARE * free
+        if fits:
             break
     assert block is not None
-    canvas = TilingPlan(size, block[0])
-    if free is not None and family.state_bytes(size) + evaluated > USED * free:
-        if device.type != "cpu":
-            raise InputError(
-                f"--size {size[1]}x{size[0]}: {device} has {free / GIB:.1f} GiB free, too little "
-                "for the picture; choose a smaller size, or --device cpu, which can use disk"
-            )
-        canvas = _on_disk(canvas, family.state_bytes(size), evaluated, free)
+    plan = TilingPlan(size, block[0])
+    if not fits:
+        plan = _on_disk(plan, kind.device, state, evaluation, free)
     if block[0] != tile:
-        log.info("made in %d block(s) of %d pixels (--tile)", canvas.blocks, canvas.block)
-    return canvas
+        log.info("computed in %d block(s) of %d pixels (--tile)", plan.blocks, plan.block)
+    return plan
 
 
-def _on_disk(canvas: TilingPlan, state: int, evaluated: int, free: int) -> TilingPlan:
-    """With the state in files. Raises InputError where they have no room, or a block has none."""
+def _on_disk(
+    plan: TilingPlan, device: torch.device, state: int, evaluation: int, free: float
+) -> TilingPlan:
+    """The plan with its chains in files. Raises InputError if disk or memory is too small."""
+    height, width = plan.size
+    if device.type != "cpu":
+        raise InputError(
+            f"--size {width}x{height}: {device} has {free / GIB:.1f} GiB free, too little for the "
+            "image; choose a smaller size, or --device cpu, which can use the disk"
+        )
     folder = tempfile.gettempdir()
     disk = shutil.disk_usage(folder).free
-    if evaluated > USED * free or state > USED * disk:
-        height, width = canvas.size
+    if evaluation > MEMORY_SHARE * free or state > MEMORY_SHARE * disk:
         raise InputError(
-            f"--size {width}x{height}: needs {state / GIB:.1f} GiB for the picture and "
-            f"{evaluated / GIB:.1f} GiB for blocks of {canvas.block}; {free / GIB:.1f} GiB of "
+            f"--size {width}x{height}: needs {state / GIB:.1f} GiB for the image and "
+            f"{evaluation / GIB:.1f} GiB for blocks of {plan.block}; {free / GIB:.1f} GiB of "
             f"memory and {disk / GIB:.1f} GiB of disk in {folder} are free; choose a smaller "
-            "--size or --tile, or set TMPDIR to a folder with more room"
+            "--size or --tile, or set TMPDIR to a folder with more space"
         )
-    log.info("memory does not hold it: %.1f GiB are laid in files in %s", state / GIB, folder)
-    return replace(canvas, room=files_in(folder))
+    log.info("memory is short: %.1f GiB are kept in files in %s", state / GIB, folder)
+    return replace(plan, allocator=file_allocator(folder))
 
 
-def files_in(folder: str) -> Allocator:
-    """Tensors in files of `folder`, mapped into memory, without a name: gone when they are."""
+def file_allocator(folder: str) -> Allocator:
+    """Allocates tensors in unnamed files of `folder`, mapped into memory; freed with the tensor."""
 
-    def mapped(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         handle, path = tempfile.mkstemp(dir=folder, prefix="gcn-")
         try:
-            os.posix_fallocate(handle, 0, prod(shape) * dtype.itemsize)
-            whole = torch.from_file(path, shared=True, size=prod(shape), dtype=dtype)
+            os.posix_fallocate(handle, 0, math.prod(shape) * dtype.itemsize)
+            flat = torch.from_file(path, shared=True, size=math.prod(shape), dtype=dtype)
         finally:
             os.close(handle)
             os.unlink(path)
-        return whole.view(tuple(shape))
+        return flat.view(tuple(shape))
 
-    return mapped
-
-
-GUIDE_CONTRAST = 0.6  # most deviation of a guide, in that of the data: beyond, highlights break
-BLEND_BORDER = 6.0  # pixels over which one model gives way to another
-
-Place = Callable[[Tensor], Tensor]
-"""From a picture (..., H, W) to a canvas on which it lies at the upper left."""
-
-
-@dataclass(frozen=True)
-class Steering:
-    """guide: a picture, followed by `strength` 0..1. other: a model where `mask` is white."""
-
-    guide: LinkedImages | None = None
-    strength: float = 0.5
-    other: Checkpoint | None = None
-    mask: ImageLike | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise InputError(f"--guide-strength {self.strength}: must be 0 to 1")
-        if (self.other is None) != (self.mask is None):
-            raise InputError("--blend and --mask: a model and where it applies; give both")
-
-    @property
-    def steers(self) -> bool:
-        """Whether there is anything to steer with."""
-        return self.guide is not None or self.other is not None
-
-    def bending(
-        self,
-        loaded: Checkpoint,
-        request: SampleOptions,
-        canvas: TilingPlan,
-        picture: tuple[int, int],
-        dtype: torch.dtype,
-    ) -> Callable[[Denoiser], Denoiser] | None:
-        """What D is to be wrapped in, on a canvas; None where nothing is asked.
-
-        `picture` (H, W) is the part of the canvas, at its upper left, that is kept: guide and mask
-        are as large as that. Raises InputError where the models do not fit.
-        """
-        if not self.steers:
-            return None
-        if loaded.config.head:
-            raise InputError("--guide, --blend: this model has a head, by place; use a texture's")
-        place = placing(loaded, request, canvas.size)
-        blend = None
-        if self.other is not None:
-            blend = self._blend(loaded, request, canvas, picture, place, dtype)
-        guide = None if self.guide is None else self._guide(loaded, picture, place)
-
-        def bent(denoise: Denoiser) -> Denoiser:
-            mixed = denoise if blend is None else blend.mixing(denoise)
-            return mixed if guide is None else guide.drawing(mixed)
-
-        return bent
-
-    def _guide(self, loaded: Checkpoint, picture: tuple[int, int], place: Place) -> ImageGuide:
-        """The guide about its own mean, with no more contrast than a texture's parts have.
-
-        Both are those of the `picture` (H, W) alone, whatever lies beyond it.
-        """
-        assert self.guide is not None
-        device = loaded.family.net.weights[0].device
-        shapes = loaded.pixels.to_model(to_pixels(self.guide, loaded.maps, picture))[None]
-        centered = shapes - shapes.mean(dim=(2, 3), keepdim=True)
-        calm = centered / (centered.std() / GUIDE_CONTRAST).clamp_min(1)
-        return ImageGuide(place(calm).to(device), self.strength)
-
-    def _blend(
-        self,
-        loaded: Checkpoint,
-        request: SampleOptions,
-        canvas: TilingPlan,
-        picture: tuple[int, int],
-        place: Place,
-        dtype: torch.dtype,
-    ) -> ModelBlend:
-        assert self.other is not None
-        assert self.mask is not None
-        one, other = loaded.pixels, self.other.pixels
-        bands = [[part.bands for part in some.maps] for some in (loaded, self.other)]
-        if bands[0] != bands[1]:
-            raise InputError(f"--blend: models of {bands[0]} and {bands[1]}; they must be alike")
-        if self.other.config.head:
-            raise InputError("--blend: a model with a head, by place; use one of a texture")
-        if len(set(one.scale)) > 1 or len(set(other.scale)) > 1:
-            raise InputError("--blend: linked maps and transparency have noise of their own each")
-        factor = one.scale[0] / other.scale[0]
-        means = [torch.tensor(some.mean)[:, None, None] for some in (one, other)]
-        device = loaded.family.net.weights[0].device
-        return ModelBlend(
-            self.other.family.denoiser(request, canvas, dtype),
-            _share(self.mask, picture, place).to(device),
-            factor,
-            ((means[0] - means[1]) / other.scale[0]).to(device),
-        )
-
-
-def _share(mask: ImageLike, picture: tuple[int, int], place: Place) -> Tensor:
-    """How much the second model counts on the canvas, (H, W) in 0..1, soft at the border.
-
-    `picture` (H, W) is the part of the canvas that the mask is for.
-    """
-    white = place(open_image(mask).resized(picture).to_bands("L") / 255)
-    return large_shapes(white[None], BLEND_BORDER)[0, 0].clamp(0, 1)
-
-
-def placing(loaded: Checkpoint, request: SampleOptions, canvas: tuple[int, int]) -> Place:
-    """`placed` on a canvas of that size (H, W), as the model's chains of a request close it."""
-    # A model closes on all sides, if asked to, just where its canvas is a torus.
-    torus = all(loaded.family.closed(replace(request, seamless="both")))
-    return lambda values: placed(values, canvas, torus=torus)
-
-
-def placed(values: Tensor, canvas: tuple[int, int], *, torus: bool) -> Tensor:
-    """A picture (..., H, W) at the upper left of a canvas (H, W) that is no smaller.
-
-    Beyond its sides the picture is mirrored, again and again where the canvas is far larger. On a
-    torus one half of what lies beyond mirrors the right or lower side, the other half the left or
-    upper side. A picture as large as the canvas comes back as it is.
-    """
-    for axis, length in zip((-2, -1), canvas, strict=True):
-        side = values.shape[axis]
-        if side == length:
-            continue
-        places = torch.arange(length)
-        if torus:
-            # The end of the canvas lies beside the picture's first pixel: a jump is hidden midway.
-            midway = side + (length - side + 1) // 2
-            places = torch.where(places < midway, places, places - length)
-        period = max(1, 2 * side - 2)
-        places = places % period
-        values = values.index_select(axis, torch.minimum(places, period - places))
-    return values
-
-
-OnEvaluation = Callable[[int, int], None]
-"""Called with how many evaluations are done and how many there will be, of all pictures and, of one
-that is made in blocks, of all blocks."""
-
-
-def samples(
-    loaded: Checkpoint,
-    request: SampleOptions,
-    numbers: Sequence[int],
-    dtype: torch.dtype,
-    *,
-    start: LinkedImages | None = None,
-    control: Steering | None = None,
-    tile: Tile = "auto",
-    on_step: OnEvaluation | None = None,
-    on_state: Callable[[Tensor], None] | None = None,
-) -> Iterator[Tensor]:
-    """The pictures of these numbers, (C, H, W) in 0..255, each as soon as it is made.
-
-    Picture k is the same whatever others are made and whatever `tile` is. On a GPU all chains of
-    pictures without blocks run together, fewer where memory does not allow it. `start` is the
-    picture that a request starts from, `control` what it is steered with. Raises InputError,
-    before the first picture, for what the model cannot do; DivergedError where a chain left the
-    finite numbers.
-    """
-    family, device = loaded.family, loaded.family.net.weights[0].device
-    opened = None if start is None else [open_image(one) for one in several(start)]
-    asked = _size(loaded, request, opened)
-    whole = _whole_periods(loaded, request, asked)
-    size = family.canvas(replace(request, size=whole), loaded.image_size)
-    copies = 5 * (control is not None and control.steers) + (request.start != "noise")
-    beside = copies * 4 * loaded.config.bands * size[0] * size[1]
-    canvas = tiling_plan(family, request, size, dtype, tile, beside=beside)
-    starts = _starts(loaded, request, numbers, opened, whole, size)
-    count = len(numbers)
-    batch = count if device.type != "cpu" and canvas.block is None else 1
-    bent = None if control is None else control.bending(loaded, request, canvas, whole, dtype)
-    pattern = loaded.pattern if bent is None and request.start == "noise" else None
-    work, done = family.steps(request) * canvas.blocks, 0
-    while done < count:
-        places = range(done, min(done + batch, count))
-        ticks = itertools.count(1)
-
-        def note(places: range = places, ticks: Iterator[int] = ticks) -> None:
-            if on_step is not None:
-                on_step(places.start * work + next(ticks) * len(places), count * work)
-
-        def evaluated(_: int, x: Tensor, note: Callable[[], None] = note) -> None:
-            if canvas.block is None:
-                note()
-            if on_state is not None:
-                on_state(x)
-
-        here = None if starts is None else starts[places.start : places.stop]
-        own = [numbers[place] for place in places]
-        laid = replace(canvas, on_block=note)
-        if pattern is not None and pattern_fits(pattern, size):
-            # Nothing else bends these chains.
-            bent = PatternProjection(pattern, size, _moves(request, own).to(device)).holding
-        try:
-            made = family.sample(request, own, here, laid, dtype, evaluated, bent=bent)
-        except torch.OutOfMemoryError:
-            if batch == 1:
-                raise
-            batch //= 2
-            log.info("out of memory on %s: going on with %d pictures at a time", device, batch)
-            continue
-        for one in made_pixels(loaded, made)[:, :, : whole[0], : whole[1]]:
-            yield one if whole == asked else finish_maps(resampled_torus(one, asked), loaded.maps)
-        done = places.stop
-
-
-def _moves(request: SampleOptions, numbers: Sequence[int]) -> Tensor:
-    """By which share of its cell the pattern is moved, image by image, (N, 2)."""
-    drawn = [torch.rand(2, generator=named_generator(request.seed, "pattern", k)) for k in numbers]
-    return torch.stack(drawn)
-
-
-def made_pixels(loaded: Checkpoint, made: Tensor) -> Tensor:
-    """Samples (N, C, H, W) of a model as pixels in 0..255, on the processor, in their place.
-
-    Raises DivergedError where a chain left the finite numbers.
-    """
-    made = made.cpu().float()
-    for one in made:
-        for rows in row_chunks(one.shape[1], one.shape[2]):
-            part = one[:, rows]
-            if not bool(torch.isfinite(part).all()):
-                raise DivergedError(
-                    "a chain left the finite numbers; lower --step-size, or retrain"
-                )
-            part.copy_(finish_maps(loaded.pixels.to_pixels(part), loaded.maps))
-    return made
-
-
-def _size(
-    loaded: Checkpoint, request: SampleOptions, opened: list[Image] | None
-) -> tuple[int, int]:
-    """(H, W) asked for: of a picture to start from its own, where the model takes any."""
-    if request.size is not None:
-        return request.size
-    stored = loaded.learner_state.get("chains.images")
-    if request.start == "chains" and stored is not None:
-        return stored.shape[-2], stored.shape[-1]  # a crop's, where it learned from crops
-    if opened is None or loaded.config.size or loaded.config.head:
-        return loaded.image_size
-    height, width = to_pixels(opened, loaded.maps, None, loaded.config.shrink).shape[1:]
-    return height, width
-
-
-def _whole_periods(
-    loaded: Checkpoint, request: SampleOptions, asked: tuple[int, int]
-) -> tuple[int, int]:
-    """(H, W) that a regular pattern closes on without a bend, to be stretched to what is asked for.
-
-    Of a picture to start from it is the picture that says where the pattern lies.
-    """
-    if request.start != "noise" or loaded.periods == (None, None):
-        return asked
-    closed = loaded.family.closed(request)
-    held = loaded.pattern is not None and pattern_fits(loaded.pattern, asked)
-    found, bent = list(asked), []
-    for axis, (side, repeats, seam) in enumerate(zip(asked, loaded.periods, closed, strict=True)):
-        if not seam or repeats is None:
-            continue
-        near_enough, whole = fitting_side(side, repeats)
-        found[axis] = side if held else near_enough
-        if not whole:
-            near = [round(count * repeats) for count in (side // repeats, side // repeats + 1)]
-            sides = " or ".join(str(one) for one in near if one)
-            bent.append(f"{('down', 'across')[axis]} (every {repeats:g} pixels; {sides} fits)")
-    if bent:
-        log.info("the pattern has to bend so that it closes %s", " and ".join(bent))
-    if found != list(asked):
-        log.info("made at %dx%d, whole periods of the pattern, and stretched", found[1], found[0])
-    return found[0], found[1]
-
-
-def _starts(
-    loaded: Checkpoint,
-    request: SampleOptions,
-    numbers: Sequence[int],
-    opened: list[Image] | None,
-    picture: tuple[int, int],
-    size: tuple[int, int],
-) -> Tensor | None:
-    """What chains start from in model units, one each of `numbers`, (N, C, H, W); None: noise.
-
-    `size` (H, W) is the canvas, `picture` (H, W) the part at its upper left that is kept.
-    """
-    if request.start == "chains":
-        stored = loaded.learner_state.get("chains.images")
-        if stored is None:
-            raise InputError("--start chains: this run keeps none; use noise or a picture")
-        if max(numbers) >= len(stored):
-            raise InputError(f"--count {max(numbers) + 1}: the run keeps {len(stored)} chains")
-        if size != tuple(stored.shape[-2:]):
-            raise InputError("--size: stored chains have a size of their own; leave it out")
-        return stored[list(numbers)].float()
-    if opened is None:
-        return None
-    values = loaded.pixels.to_model(to_pixels(opened, loaded.maps, picture))
-    values = placing(loaded, request, size)(values)
-    return values.expand(len(numbers), *values.shape)
+    return allocate

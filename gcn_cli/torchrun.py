@@ -1,22 +1,22 @@
-"""What torchrun tells the processes that it starts; nothing here needs torch."""
+"""The processes that torchrun started, by its environment variables (no torch needed)."""
 
 import os
 
-NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
 
 
 def torchrun_ranks() -> tuple[int, int, int] | None:
-    """Rank, count, and rank on this machine; None without torchrun."""
-    if not all(name in os.environ for name in NAMES):
+    """Rank, world size and rank on this machine; None without torchrun."""
+    if not all(name in os.environ for name in VARIABLES):
         return None
     try:
-        rank, count, local = (int(os.environ[name]) for name in NAMES[:3])
+        rank, world_size, local_rank = (int(os.environ[name]) for name in VARIABLES[:3])
     except ValueError:
         return None
-    return rank, count, local
+    return rank, world_size, local_rank
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one of a job that tells people how it goes."""
-    found = torchrun_ranks()
-    return found is None or found[0] == 0
+    """Whether this process writes messages: rank 0, or the only one."""
+    ranks = torchrun_ranks()
+    return ranks is None or ranks[0] == 0

@@ -1,16 +1,18 @@
-"""A clock that the test turns, for what is planned by time."""
+"""A clock for tests of time budgets."""
+
+import time
 
 import pytest
 
-from gcn_cli.runs import job as course
-
 
 class Clock:
-    """Moves by what an iteration is said to take, and by nothing else."""
+    """Replaces `time.monotonic`; moves only by the cost of iterations, in seconds."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, denoising: float, refining: float) -> None:
-        self.now, self.costs = 1000.0, (denoising, refining)
-        monkeypatch.setattr(course.time, "monotonic", lambda: self.now)  # type: ignore[attr-defined]
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *costs: float) -> None:
+        """`costs` of an iteration of denoising, and of one with likelihood training."""
+        self.now, self.costs = 1000.0, costs
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
-    def note(self, _: int, __: int, measures: dict[str, float]) -> None:
-        self.now += self.costs[bool(measures["likelihood"])]
+    def note(self, _: int, __: int, metrics: dict[str, float]) -> None:
+        """Called after an iteration: advance by its cost."""
+        self.now += self.costs[bool(metrics["likelihood"])]

@@ -27,19 +27,19 @@ def make_model() -> MakeModel:
 
     def make(
         *layers: str,
-        lattice: PaddingMode = PaddingMode.ZERO,
+        padding_mode: PaddingMode = PaddingMode.ZEROS,
         channels: int = 3,
         sigma: float = 1.0,
-        head_for: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | None = None,
         scale: float = 0.2,
         seed: int = 0,
     ) -> GenerativeConvNet:
         model = GenerativeConvNet(
             [LayerSpec.parse(text) for text in layers],
             channels=channels,
-            lattice=lattice,
+            padding_mode=padding_mode,
             sigma=sigma,
-            head_for=head_for,
+            image_size=image_size,
         ).double()
         generator = torch.Generator().manual_seed(seed)
         for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""A picture file as a test looks at it."""
+"""Image files as tests compare them."""
 
 from pathlib import Path
 
@@ -7,6 +7,6 @@ from torch import Tensor
 from gcn_cli import images
 
 
-def read(path: Path | str, bands: str = "RGB") -> Tensor:
-    """(C, H, W) in 0..255."""
-    return images.open_picture(str(path)).to_bands(bands)
+def read(path: Path | str, mode: str = "RGB") -> Tensor:
+    """Pixels (C, H, W) in 0..255."""
+    return images.read_image(str(path)).to_mode(mode)

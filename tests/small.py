@@ -1,10 +1,10 @@
-"""A picture and settings with which trainings take a moment."""
+"""An image and settings with which trainings take a moment."""
 
 from typing import Any
 
 import torch
 
-LADDER: dict[str, Any] = {
+SMALL_TEXTURE: dict[str, Any] = {
     "layers": "4@5,4@3/2",
     "crop": 16,
     "margin": 2,
@@ -12,7 +12,7 @@ LADDER: dict[str, Any] = {
     "precision": "float32",
     "preview_every": 0,
 }
-PAPER: dict[str, Any] = {
+SMALL_PUBLISHED: dict[str, Any] = {
     "learner": "mle",
     "size": 24,
     "layers": "4@5/2+2",
@@ -21,6 +21,15 @@ PAPER: dict[str, Any] = {
 }
 
 
-def picture() -> torch.Tensor:
-    """Of 40x32 pixels."""
+def small_image() -> torch.Tensor:
+    """Noise, (3, 32, 40)."""
     return 255 * torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(0))
+
+
+def smooth_image(side: int = 64) -> torch.Tensor:
+    """An image (3, side, side) of variance 1 in model units, most of it in large structures."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(1, 3, side // 8, side // 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")[0]
+    image = smooth + 0.2 * torch.randn(smooth.shape, generator=generator)
+    return (image - image.mean()) / image.std()

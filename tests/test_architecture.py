@@ -1,4 +1,4 @@
-"""Imports run one way: the floors of docs/reading.md, held against the source."""
+"""Imports run one way, and each kind of work has its place."""
 
 import ast
 import re
@@ -7,24 +7,43 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gcn_cli"
 
+# A module imports only from lines above its own, and from its own package.
+LAYERS = """
+    errors, torchrun
+    models.layers
+    config
+    presets, options
+    models
+    pattern
+    samplers
+    images, metrics, runtime
+    training
+    kinds
+    checkpoint
+    inputs
+    synthesis
+    inpaint, reconstruction
+    runs
+    analysis
+    model
+    report
+    cli
+"""
 
-def floors() -> dict[str, tuple[int, int]]:
-    """Every room's floor, and its place among rooms of one floor that do not know each other."""
-    page = (ROOT / "docs" / "reading.md").read_text()
-    (listed,) = re.findall(r"```floors\n(.*?)```", page, re.DOTALL)
-    return {
-        room.strip(): (floor, place)
-        for floor, line in enumerate(listed.strip().splitlines())
-        for place, rooms in enumerate(line.split("|"))
-        for room in rooms.split(",")
+
+def layer_of(name: str) -> int:
+    """The line in LAYERS of a module, or of the package that it is in."""
+    layers = {
+        module: number
+        for number, line in enumerate(LAYERS.splitlines())
+        for module in line.strip().split(", ")
     }
+    module = name.removeprefix("gcn_cli.")
+    return layers[module if module in layers else module.partition(".")[0]]
 
 
-def room_of(module: str, known: dict[str, tuple[int, int]]) -> str:
-    """The innermost room that a module is in."""
-    while module not in known:
-        module, _, _ = module.rpartition(".")
-    return module
+def package_of(name: str) -> str:
+    return name.split(".")[1]
 
 
 def name_of(path: Path) -> str:
@@ -33,76 +52,70 @@ def name_of(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """The modules of this package that a file imports, wherever in the file."""
-    found: set[str] = set()
+    """The modules of this package that a file imports, anywhere in the file."""
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                as_path = ROOT.joinpath(*inner.split("."))
-                is_module = as_path.with_suffix(".py").exists() or as_path.is_dir()
-                found.add(inner if is_module else node.module)
+                name = f"{node.module}.{alias.name}"
+                file = ROOT.joinpath(*name.split("."))
+                is_module = file.with_suffix(".py").exists() or file.is_dir()
+                modules.add(name if is_module else node.module)
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {module for module in found if module.split(".")[0] == "gcn_cli"}
+            modules |= {alias.name for alias in node.names}
+    return {module for module in modules if module.startswith("gcn_cli.")}
 
 
-def wrong_arrows(files: list[Path]) -> list[str]:
-    known = floors()
-    wrong = []
-    for path in files:
-        here = room_of(name_of(path), known)
-        for module in imports(path):
-            there = room_of(module, known)
-            (own, own_place), (floor, place) = known[here], known[there]
-            if floor > own or (floor == own and place != own_place):
-                wrong.append(f"{name_of(path)} -> {module}")
-    return sorted(wrong)
+def wrong_arrows(name: str, imported: set[str]) -> list[str]:
+    return sorted(
+        f"{name} -> {module}"
+        for module in imported
+        if package_of(module) != package_of(name) and layer_of(module) >= layer_of(name)
+    )
 
 
-def test_every_arrow_runs_downwards() -> None:
-    # `python -m gcn_cli` is the command line under another name.
-    files = [path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py"]
-    assert len(files) > 40
-    assert wrong_arrows(files) == []
+def modules() -> list[Path]:
+    """All of the package but its root and `python -m gcn_cli`."""
+    outside = [PACKAGE / "__init__.py", PACKAGE / "__main__.py"]
+    return [path for path in PACKAGE.rglob("*.py") if path not in outside]
+
+
+def test_modules_import_from_layers_above_alone() -> None:
+    assert len(modules()) > 40
+    for path in modules():
+        assert wrong_arrows(name_of(path), imports(path)) == []
 
 
 def test_a_wrong_arrow_is_seen(tmp_path: Path) -> None:
-    known = floors()
-    assert room_of("gcn_cli.model.paper.network", known) == "gcn_cli.model.paper"
-    assert known["gcn_cli.model.paper"][0] == known["gcn_cli.model.ladder"][0]
-    assert known["gcn_cli.runs"] > known["gcn_cli.learning"] > known["gcn_cli.sampling"]
     source = tmp_path / "some.py"
-    source.write_text("def f():\n    from gcn_cli.cli import console\n    import gcn_cli.runs\n")
-    assert imports(source) == {"gcn_cli.cli.console", "gcn_cli.runs"}
-
-
-def test_only_the_setup_asks_for_the_family() -> None:
-    asking = [
-        name_of(path)
-        for path in PACKAGE.rglob("*.py")
-        if re.search(
-            r"isinstance\([^)]*(LadderConfig|PaperConfig|LadderNet|ConvNet)", path.read_text()
-        )
+    source.write_text("def f():\n    from gcn_cli.cli import console\n    import gcn_cli.config\n")
+    assert imports(source) == {"gcn_cli.cli.console", "gcn_cli.config"}
+    assert wrong_arrows("gcn_cli.runs.job", imports(source)) == [
+        "gcn_cli.runs.job -> gcn_cli.cli.console"
     ]
-    assert asking == ["gcn_cli.learning.setup"]
+    assert wrong_arrows("gcn_cli.images.image", {"gcn_cli.metrics.texture"})
+    assert wrong_arrows("gcn_cli.config", {"gcn_cli.models.cascade"})
+    assert not wrong_arrows("gcn_cli.config", {"gcn_cli.models.layers"})
+
+
+def test_the_kind_of_a_model_is_asked_in_kinds_alone() -> None:
+    pattern = r"(?<!assert )isinstance\([^)]*(NoiseConditional|Published|GenerativeConvNet|Cascade)"
+    asking = [name_of(path) for path in modules() if re.search(pattern, path.read_text())]
+    assert asking == ["gcn_cli.kinds"]
 
 
 def test_models_and_samplers_know_no_files_and_no_console() -> None:
-    for path in [*(PACKAGE / "model").rglob("*.py"), *(PACKAGE / "sampling").rglob("*.py")]:
-        found = {
+    for path in [*(PACKAGE / "models").rglob("*.py"), *(PACKAGE / "samplers").rglob("*.py")]:
+        imported = {
             alias.name.split(".")[0]
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Import)
             for alias in node.names
         }
-        assert not found & {"os", "sys", "io", "pathlib", "click", "logging", "PIL"}, path
+        assert not imported & {"os", "sys", "io", "pathlib", "click", "logging", "PIL"}, path
 
 
-def test_click_is_in_the_command_line_alone() -> None:
-    users = {
-        p
-        for p in PACKAGE.rglob("*.py")
-        if re.search(r"^\s*(import|from) click", p.read_text(), re.M)
-    }
-    assert {path.parent.name for path in users} == {"cli"}
+def test_only_the_command_line_imports_click() -> None:
+    click = re.compile(r"^\s*(import|from) click", re.MULTILINE)
+    users = {path.parent.name for path in modules() if click.search(path.read_text())}
+    assert users == {"cli"}

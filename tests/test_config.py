@@ -1,4 +1,4 @@
-"""Values, their rules, and which source wins."""
+"""Settings: their rules, how they are written, and which source wins."""
 
 import tomllib
 from pathlib import Path
@@ -6,35 +6,43 @@ from pathlib import Path
 import pytest
 
 from gcn_cli.config import (
+    SETTINGS,
     PublishedConfig,
-    config_fields,
     from_json,
-    parse_value,
-    read_toml,
+    option_text,
+    parse_setting,
     to_json,
 )
 from gcn_cli.errors import InputError
-from gcn_cli.presets import PRESETS, resolve
+from gcn_cli.presets import PRESETS, RENAMED, build_config, read_toml, to_toml
 from tests.cli.running import gcn
 
 
 def test_an_option_beats_the_file_beats_the_preset_beats_the_default() -> None:
     preset = PRESETS["paper-codebook"]
-    assert resolve({}, {}, "paper-codebook") == preset
+    assert build_config({}, {}, "paper-codebook") == preset
     assert preset != PublishedConfig()
-    merged = to_json(resolve({"iterations": 3}, {"iterations": 4, "sigma": 2}, "paper-codebook"))
+    merged = to_json(
+        build_config({"iterations": 3}, {"iterations": 4, "sigma": 2}, "paper-codebook")
+    )
     assert merged == to_json(preset) | {"iterations": 3, "sigma": 2.0}
 
 
 def test_a_file_can_name_its_preset() -> None:
-    assert resolve({}, {"preset": "paper-object"}).head is True
+    assert build_config({}, {"preset": "paper-object"}).head is True
     with pytest.raises(InputError, match="paper-nonsense"):
-        resolve({}, {"preset": "paper-nonsense"})
+        build_config({}, {"preset": "paper-nonsense"})
 
 
 def test_unknown_keys_and_broken_files_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown key itterations"):
-        resolve({}, {"itterations": 3})
+    with pytest.raises(InputError, match="--config: itterations: no such setting; similar are it"):
+        build_config({}, {"itterations": 3})
+    with pytest.raises(InputError, match="--set zzz: no such setting; see gcn inspect --preset"):
+        build_config({"zzz": 3})
+    for old, new in RENAMED.items():
+        with pytest.raises(InputError, match=f"--set {old}: is now {new}"):
+            build_config({old: 3})
+        assert new in SETTINGS
     broken = tmp_path / "broken.toml"
     broken.write_text("iterations = = 3")
     with pytest.raises(InputError, match=r"broken\.toml: not a TOML file"):
@@ -51,52 +59,58 @@ def test_presets_survive_json(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_printed_as_a_config_file_is_that_preset(name: str, tmp_path: Path) -> None:
     printed = gcn("inspect", "--preset", name, cwd=tmp_path).stdout.decode()
-    assert resolve({}, tomllib.loads(printed)) == PRESETS[name]
+    assert printed.strip() == to_toml(PRESETS[name])
+    assert build_config({}, tomllib.loads(printed)) == PRESETS[name]
+    helps, names = printed.splitlines()[::2], printed.splitlines()[1::2]
+    assert all(line.startswith("# ") and line.endswith(".") for line in helps)
+    assert {line.removeprefix("# ").split(" = ")[0] for line in names} == vars(PRESETS[name]).keys()
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
         ("iterations", "0", "--iterations 0: must be 1 or more"),
-        ("iterations", "many", "--iterations many"),
-        ("sigma", "0", "--sigma 0.0: must be more than 0"),
-        ("learner", "sgd", "--learner sgd: must be one of"),
-        ("lattice", "cubic", "--lattice cubic"),
-        ("layers", "100x3", "--layers 100x3"),
-        ("momentum", "1", "--momentum 1.0: must be 0.999 or less"),
+        ("iterations", "many", "--iterations many: must be a whole number"),
+        ("iterations", 1.5, "--iterations 1.5: must be a whole number"),
+        ("iterations", True, "--iterations true: must be a whole number"),
+        ("layerwise", 1, "--set layerwise=1: must be true or false"),
+        ("sigma", "0", "--set sigma=0: must be more than 0"),
+        ("sigma", "inf", "--set sigma=inf: must be finite"),
+        ("sigma", "nan", "--set sigma=nan: must be more than 0"),
+        ("learner", "sgd", "--set learner=sgd: must be one of"),
+        ("padding_mode", "cubic", "--set padding_mode=cubic: must be one of valid, zeros"),
+        ("layers", "100x3", "--set layers=100x3: must be FILTERS@SIZE"),
+        ("momentum", "1", "--set momentum=1: must be 0.999 or less"),
     ],
 )
-def test_a_bad_value_names_the_option_and_the_rule(name: str, text: str, words: str) -> None:
+def test_a_bad_value_names_the_option_and_the_rule(name: str, text: object, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        resolve({"learner": "mle"} | {name: parse_text(name, text)})
+        build_config({"learner": "mle"} | {name: text})
     assert words in str(caught.value)
 
 
-def parse_text(name: str, text: str) -> object:
-    return parse_value(name, config_fields()[name].type, text)
-
-
 def test_options_that_would_be_ignored_are_refused() -> None:
-    with pytest.raises(InputError, match="--chains"):
-        resolve({"learner": "cd", "chains": 3})
-    with pytest.raises(InputError, match="--langevin-steps: means nothing to --learner denoise"):
-        resolve({"langevin_steps": 3})
-    with pytest.raises(InputError, match="--preset quick: is not for --learner cd"):
-        resolve({"learner": "cd"}, {}, "quick")
-    with pytest.raises(InputError, match="--crop and --head"):
-        resolve({"learner": "mle", "head": True, "crop": 32})
+    with pytest.raises(InputError, match="--set chains=3: contrastive"):
+        build_config({"learner": "cd", "chains": 3})
+    with pytest.raises(InputError, match="--set langevin_steps: has no meaning with"):
+        build_config({"langevin_steps": 3})
+    with pytest.raises(InputError, match="--preset quick: has another learner than --set learner=cd"):
+        build_config({"learner": "cd"}, {}, "quick")
+    with pytest.raises(InputError, match="--set crop=32, --set head=true: a head needs"):
+        build_config({"learner": "mle", "head": True, "crop": 32})
 
 
 def test_nought_unsets_what_may_be_unset() -> None:
-    assert parse_text("size", "0") is None
-    assert parse_text("mean_color", "own") is None
+    assert parse_setting("size", "0") is None
+    assert parse_setting("mean_color", "own") is None
+    assert option_text("crop", None) == "--set crop=0"
 
 
 @pytest.mark.parametrize("learner", ["denoise", "mle"])
 @pytest.mark.parametrize("text", ["300,0,0", "0,-1,0", "0,0,nan", "0,inf,0"])
 def test_a_mean_color_is_of_pixels(learner: str, text: str) -> None:
-    rule = rf"--mean-color {text}: each value must be in 0\.\.255; give one a channel, or 'own'"
+    rule = rf"--set mean_color={text}: each value must be in 0\.\.255; give one a channel, or 'own'"
     with pytest.raises(InputError, match=f"^{rule}$"):
-        resolve({"learner": learner, "mean_color": parse_text("mean_color", text)})
-    kept = resolve({"learner": learner, "mean_color": parse_text("mean_color", "0,127.5,255")})
+        build_config({"learner": learner, "mean_color": text})
+    kept = build_config({"learner": learner, "mean_color": "0,127.5,255"})
     assert kept.mean_color == (0, 127.5, 255)

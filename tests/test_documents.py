@@ -1,4 +1,4 @@
-"""The site builds without a warning, its links lead somewhere, what it names in the code exists."""
+"""The site builds without a warning, its links and names lead somewhere, its commands run."""
 
 import importlib
 import os
@@ -11,26 +11,33 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
+from tests.commands import DOCS, ROOT, commands, make_inputs, run_command
+
+PAGES = [
+    str(page.relative_to(DOCS))
+    for page in sorted(DOCS.rglob("*.md"))
+    if any(words[0] in ("gcn", "torchrun") for words in commands(page))
+]
+assert len(PAGES) > 10
+SLOW_PAGES = {"howto/gpu.md"}
 
 
 class Page(HTMLParser):
-    """The addresses that a page refers to, and the places in it that others may refer to."""
+    """The addresses that a page refers to, and the anchors in it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.targets: list[str] = []
-        self.places: set[str] = set()
+        self.anchors: set[str] = set()
         self.scripts: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value for name, value in attrs if value}
-        self.targets += [given[name] for name in ("href", "src") if name in given]
-        self.places |= {given[name] for name in ("id", "name") if name in given}
-        if tag == "script" and "src" in given:
-            self.scripts.append(given["src"])
+        values = {name: value for name, value in attrs if value}
+        self.targets += [values[name] for name in ("href", "src") if name in values]
+        self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        if tag == "script" and "src" in values:
+            self.scripts.append(values["src"])
 
 
 @pytest.fixture(scope="module")
@@ -45,41 +52,80 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_link_of_the_site_leads_somewhere(site: Path) -> None:
-    pages = {path: Page(path.read_text()) for path in site.glob("*.html")}
-    assert {path.stem for path in DOCS.glob("*.md")} <= {path.stem for path in pages}
+    pages = {path.resolve(): Page(path.read_text()) for path in site.rglob("*.html")}
+    names = {str(path.relative_to(site).with_suffix("")) for path in site.rglob("*.html")}
+    assert {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")} <= names
     for path, page in pages.items():
         for target in page.targets:
             parts = urlsplit(target)
             if parts.scheme in ("https", "data"):
                 continue
             assert not parts.scheme, (path.name, target)
-            there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            assert there.exists(), (path.name, target)
-            if parts.fragment and there in pages and path.stem not in ("search", "genindex"):
-                assert unquote(parts.fragment) in pages[there].places, (path.name, target)
+            linked = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert linked.exists(), (path.name, target)
+            if parts.fragment and linked in pages and path.stem not in ("search", "genindex"):
+                assert unquote(parts.fragment) in pages[linked].anchors, (path.name, target)
 
 
 def test_the_site_needs_no_network(site: Path) -> None:
-    for path in site.glob("*.html"):
+    for path in site.rglob("*.html"):
         assert not any(urlsplit(script).netloc for script in Page(path.read_text()).scripts)
     assert "<math" in (site / "theory.html").read_text()
 
 
-def test_what_the_documents_name_in_the_code_is_there() -> None:
-    named = re.findall(r"`(gcn_cli\.[\w.]+)`", (DOCS / "theory.md").read_text())
-    assert len(named) > 20
-    for name in named:
+def test_the_reference_is_generated() -> None:
+    command = [sys.executable, str(DOCS / "generate_reference.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_names_of_the_code_in_the_documents_exist() -> None:
+    names = re.findall(r"`(gcn_cli\.[\w.]+)`", (DOCS / "theory.md").read_text())
+    assert len(names) > 20
+    for name in names:
         parts = name.split(".")
-        found: object = None
+        value: object = None
         for count in range(len(parts), 0, -1):
             try:
-                found = importlib.import_module(".".join(parts[:count]))
+                value = importlib.import_module(".".join(parts[:count]))
             except ModuleNotFoundError:
                 continue
             for part in parts[count:]:
-                found = getattr(found, part)
+                value = getattr(value, part)
             break
-        assert found is not None, name
+        assert value is not None, name
+
+
+def test_modules_of_the_development_page_exist() -> None:
+    page = (DOCS / "development.md").read_text().partition("## Layout")[2].partition("To read")[0]
+    cells = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    modules = re.findall(r"`([\w/]+)`", " ".join(cells))
+    package = ROOT / "gcn_cli"
+    for name in modules:
+        assert (package / name).is_dir() or (package / f"{name}.py").exists(), name
+    there = {path.stem for path in package.iterdir() if not path.name.startswith("__")} - {"py"}
+    assert there == {name.rstrip("/") for name in modules}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a small model."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_inputs(folder)
+    words = ["gcn", "train", "texture.jpg", "-o", "run"]
+    assert run_command(words, folder, folder).returncode == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW_PAGES else ()) for name in PAGES],
+)
+def test_every_command_of_a_page_runs(name: str, tmp_path: Path, trained: Path) -> None:
+    make_inputs(tmp_path)
+    for words in commands(DOCS / name):
+        done = run_command(words, tmp_path, trained)
+        assert done.returncode == 0, (words, done.stderr.decode())
 
 
 COMPLETIONS = [
@@ -90,32 +136,36 @@ COMPLETIONS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "place", "expected"), COMPLETIONS)
-def test_the_shell_completes(words: str, place: int, expected: str) -> None:
-    asked = {"_GCN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(place)}
-    # As the installed command: completion is asked by the name of the program.
+@pytest.mark.parametrize(("words", "position", "expected"), COMPLETIONS)
+def test_the_shell_completes(words: str, position: int, expected: str) -> None:
+    request = {
+        "_GCN_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(position),
+    }
+    # As the installed command: completion is requested by the name of the program.
     script = (
         "import sys; sys.argv[0] = 'gcn'; from gcn_cli.cli.app import main\n"
         "try: main()\n"
         "finally: assert 'torch' not in sys.modules"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | asked, capture_output=True, check=False
+        [sys.executable, "-c", script], env=os.environ | request, capture_output=True, check=False
     )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     offered = [line.partition(",")[2] for line in done.stdout.decode().split()]
     assert offered == ([expected] if expected else [])
 
 
-def test_the_scripts_of_the_completion_page_are_made(tmp_path: Path) -> None:
-    page = (DOCS / "completion.md").read_text()
+def test_the_scripts_of_shell_completion_are_written() -> None:
+    page = (DOCS / "reference.md").read_text()
     shells = re.findall(r"_GCN_COMPLETE=(\w+)_source gcn > (\S+)", page)
     assert [shell for shell, _ in shells] == ["bash", "zsh", "fish"]
     installed = Path(sys.executable).parent / "gcn"
     for shell, _ in shells:
         if shell == "bash":  # Click asks bash for its version
             continue
-        asked = os.environ | {"_GCN_COMPLETE": f"{shell}_source"}
-        done = subprocess.run([str(installed)], env=asked, capture_output=True, check=False)
+        request = os.environ | {"_GCN_COMPLETE": f"{shell}_source"}
+        done = subprocess.run([str(installed)], env=request, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
         assert b"_GCN_COMPLETE" in done.stdout

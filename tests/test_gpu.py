@@ -1,4 +1,4 @@
-"""On a CUDA device: recorded steps, precision, learning and sampling, against the processor."""
+"""On a CUDA device: CUDA graphs, precision, training and sampling, compared with the CPU."""
 
 import copy
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gcn_cli.config import DEFAULT_LAYERS, PUBLISHED_LAYERS, NoiseConditionalConfig
 from gcn_cli.kinds import make_trainer
-from gcn_cli.models.cascade import make_denoiser
+from gcn_cli.models.cascade import Cascade, make_denoiser
 from gcn_cli.models.convnet import GenerativeConvNet
 from gcn_cli.models.convnet_fast import fast_basis
 from gcn_cli.models.cuda_graph import GraphedFunction
@@ -29,36 +29,36 @@ def gpu() -> torch.device:
     return choose_device("cuda")
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    return float((found.cpu() - exact).norm() / exact.norm())
+def error(result: Tensor, exact: Tensor) -> float:
+    return float((result.cpu() - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_recorded_denoising_is_that_of_the_processor(
+def test_denoising_by_a_cuda_graph_is_that_of_the_cpu(
     gpu: torch.device, dtype: torch.dtype, bound: float, images: Callable[..., Tensor]
 ) -> None:
     net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=SmoothReLU(0.5))
     net.initialize(torch.Generator().manual_seed(0))
-    exact = make_denoiser(net)
-    ours = make_denoiser(copy.deepcopy(net).to(gpu), dtype)
+    exact = make_denoiser(Cascade([net]))
+    ours = make_denoiser(Cascade([copy.deepcopy(net).to(gpu)]), dtype)
     for seed, noise in enumerate((5.0, 0.5, 0.1)):
         x = images(3, 3, 64, 96, seed=seed).float()
         assert error(ours(x.to(gpu), noise), exact(x, noise)) < bound
 
 
-def test_a_recorded_torus_may_have_any_size(
+def test_circular_images_of_a_cuda_graph_may_have_any_size(
     gpu: torch.device, images: Callable[..., Tensor]
 ) -> None:
-    """Of one that maps do not close on the filters see a margin, which is gathered on the way."""
+    """Sides that are no multiple of the stride: the margin is gathered before the network."""
     net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=SmoothReLU(0.5))
     net.initialize(torch.Generator().manual_seed(0))
-    exact = make_denoiser(net, lattice=PaddingMode.CIRCULAR)
-    ours = make_denoiser(copy.deepcopy(net).to(gpu), lattice=PaddingMode.CIRCULAR)
+    exact = make_denoiser(Cascade([net]), padding_mode=PaddingMode.CIRCULAR)
+    ours = make_denoiser(Cascade([copy.deepcopy(net).to(gpu)]), padding_mode=PaddingMode.CIRCULAR)
     x = images(2, 3, 71, 53).float()
     assert error(ours(x.to(gpu), 0.5), exact(x, 0.5)) < 1e-5
 
 
-def test_a_recorded_chain_is_the_chain_and_repeats(gpu: torch.device) -> None:
+def test_a_chain_by_a_cuda_graph_is_the_chain_and_repeats(gpu: torch.device) -> None:
     model = GenerativeConvNet(PUBLISHED_LAYERS)
     model.initialize(0.01, torch.Generator().manual_seed(0))
     plain = fast_basis(model.to(gpu))
@@ -72,51 +72,51 @@ def test_a_recorded_chain_is_the_chain_and_repeats(gpu: torch.device) -> None:
     assert torch.equal(chain(GraphedFunction(plain)), chain(GraphedFunction(plain)))
 
 
-def test_learning_goes_the_way_it_goes_on_the_processor(
+def test_training_losses_are_those_of_the_cpu(
     gpu: torch.device, images: Callable[..., Tensor]
 ) -> None:
-    """Losses of the first iterations differ by draws of noise alone; then it refines."""
-    config = NoiseConditionalConfig(iterations=24, crop=64, refined=0.5)
+    """Losses of the first iterations differ by the noise alone; the last have likelihood too."""
+    config = NoiseConditionalConfig(iterations=24, crop=64, likelihood_share=0.5)
     losses = []
     for device in (torch.device("cpu"), gpu):
-        _, learner = make_trainer(config, [images(3, 128, 128).float()], device, torch.float32)
-        rows = [learner.step(number) for number in range(1, 25)]
+        _, trainer = make_trainer(config, [images(3, 128, 128).float()], device, torch.float32)
+        rows = [trainer.step(iteration) for iteration in range(1, 25)]
         assert rows[-1]["likelihood"] > 0
         losses.append(sum(row["loss"] for row in rows) / len(rows))
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
-@pytest.mark.parametrize("octaves", [1, 2])
-def test_a_training_repeats_and_goes_on_to_the_bit(
-    gpu: torch.device, octaves: int, images: Callable[..., Tensor]
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_training_repeats_and_resumes_bit_for_bit(
+    gpu: torch.device, stages: int, images: Callable[..., Tensor]
 ) -> None:
-    config = NoiseConditionalConfig(iterations=12, crop=64, refined=0.5, octaves=octaves)
+    config = NoiseConditionalConfig(iterations=12, crop=64, likelihood_share=0.5, stages=stages)
 
-    def learner() -> Trainer:
+    def trainer() -> Trainer:
         return make_trainer(config, [images(3, 256, 256).float()], gpu, torch.bfloat16)[1]
 
-    whole, other, rest = learner(), learner(), learner()
-    for number in range(1, 13):
-        whole.step(number)
-        other.step(number)
-        if number == 9:
-            kept = {name: tensor.clone() for name, tensor in other.state().items()}
-    rest.load_state(kept)
-    for number in range(10, 13):
-        rest.step(number)
-    for name, tensor in whole.state().items():
-        assert torch.equal(tensor, other.state()[name]), name
-        assert torch.equal(tensor, rest.state()[name]), name
+    first, second, resumed = trainer(), trainer(), trainer()
+    for iteration in range(1, 13):
+        first.step(iteration)
+        second.step(iteration)
+        if iteration == 9:
+            state = {name: tensor.clone() for name, tensor in second.state().items()}
+    resumed.load_state(state)
+    for iteration in range(10, 13):
+        resumed.step(iteration)
+    for name, tensor in first.state().items():
+        assert torch.equal(tensor, second.state()[name]), name
+        assert torch.equal(tensor, resumed.state()[name]), name
 
 
-def test_a_picture_is_the_same_in_any_batch(gpu: torch.device) -> None:
+def test_an_image_is_the_same_in_any_batch(gpu: torch.device) -> None:
     net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=SmoothReLU(0.5))
     net.initialize(torch.Generator().manual_seed(0))
-    denoise = make_denoiser(net.to(gpu), torch.bfloat16, PaddingMode.CIRCULAR)
+    denoise = make_denoiser(Cascade([net.to(gpu)]), torch.bfloat16, PaddingMode.CIRCULAR)
 
-    def made(numbers: range) -> Tensor:
-        noise = ImageNoise(0, "chain", numbers, gpu)
-        start = 100 * ImageNoise(0, "start", numbers, gpu)((len(numbers), 3, 128, 128))
+    def samples(indices: range) -> Tensor:
+        noise = ImageNoise(0, "chain", indices, gpu)
+        start = 100 * ImageNoise(0, "start", indices, gpu)((len(indices), 3, 128, 128))
         return anneal(start, denoise, noise_levels(8, 100.0, 0.1), noise)
 
-    assert torch.equal(made(range(4))[2:3], made(range(2, 3)))
+    assert torch.equal(samples(range(4))[2:3], samples(range(2, 3)))

@@ -1,160 +1,223 @@
-"""What a training is shown: transparency, masks, linked maps; nothing is learned from holes."""
+"""Training images: transparency, masks, linked maps, one size; unknown pixels are not learned."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
+import gcn_cli as gcn
 from gcn_cli.errors import InputError
 from gcn_cli.images import Image
-from gcn_cli.inputs import load_training_images
+from gcn_cli.inputs import TrainingImages, load_training_images
 from gcn_cli.models.gaussian import SpectralGaussian
-from gcn_cli.runs.session import digest_of
+from gcn_cli.options import TrainOptions
+from gcn_cli.presets import build_config
 from gcn_cli.samplers.rng import named_generator
-from gcn_cli.training.data import TrainingData, free_positions, largest_crop
+from gcn_cli.training.data import TrainingData, crop_positions, largest_crop
+from tests.small import SMALL_TEXTURE
+
+WHOLE: dict[str, Any] = {"crop": 0, "space_to_depth": 2, "layers": "4@5/2,4@3/4"}  # multiples of 16
 
 
-def noise(bands: str, side: int = 48, alpha: Tensor | None = None) -> Image:
-    values = torch.rand(len(bands), side, side, generator=named_generator(0, bands)).mul(255)
+def load(images: Sequence[Any], **keywords: Any) -> TrainingImages:
+    options = TrainOptions.from_keywords(keywords)
+    return load_training_images(images, options, build_config(options.settings))
+
+
+def noise(mode: str, side: int = 48, alpha: float | Tensor | None = None) -> Image:
+    pixels = torch.rand(len(mode), side, side, generator=named_generator(0, mode)).mul(255)
     if alpha is not None:
-        values[-1] = alpha
-    return Image(values.round(), bands)
+        pixels[-1] = alpha
+    return Image(pixels.round(), mode)
 
 
-def holed(side: int = 48) -> Tensor:
+def alpha_with_hole(side: int = 48) -> Tensor:
     alpha = torch.full((side, side), 255.0)
     alpha[2:9, 2:9] = 0
     return alpha
 
 
-def test_channels_follow_the_pictures_or_what_is_asked() -> None:
-    assert load_training_images([noise("L")]).maps[0].bands == "L"
-    assert load_training_images([noise("L"), noise("RGB")]).maps[0].bands == "RGB"
-    assert len(load_training_images([noise("RGB")], channels=1).pictures[0]) == 1
-    assert len(load_training_images([noise("L")], channels=3).pictures[0]) == 3
-    with pytest.raises(InputError, match="--channels 2"):
-        load_training_images([noise("L")], channels=2)
+HOLE = alpha_with_hole() == 0
+
+
+def test_channels_follow_the_images_or_the_setting() -> None:
+    assert load([noise("L")]).maps[0].mode == "L"
+    assert load([noise("L"), noise("RGB")]).maps[0].mode == "RGB"
+    assert len(load([noise("RGB")], channels=1).images[0]) == 1
+    assert len(load([noise("L")], channels=3).images[0]) == 3
+    with pytest.raises(InputError, match="channels=2: must be 1, 3, or 0"):
+        load([noise("L")], channels=2)
     with pytest.raises(InputError, match="--alpha some"):
-        load_training_images([noise("L")], alpha="some")  # type: ignore[arg-type]
+        load([noise("L")], alpha="some")
 
 
-def test_a_hole_is_unknown_and_leaves_are_learned(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hole_is_unknown_and_fine_transparency_is_learned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "gcn_cli")
-    found = load_training_images([noise("RGBA", alpha=holed())], crop=16)
-    assert found.maps[0].bands == "RGB"
-    assert torch.equal(found.pictures[0].isnan().any(dim=0), holed() == 0)
+    loaded = load([noise("RGBA", alpha=alpha_with_hole())], **SMALL_TEXTURE)
+    assert loaded.maps[0].mode == "RGB"
+    assert torch.equal(loaded.images[0].isnan().any(dim=0), HOLE)
     leaves = torch.full((48, 48), 255.0)
     leaves[::8, ::8] = 0
-    cut = load_training_images([noise("RGBA", alpha=leaves)], crop=16)
-    assert cut.maps[0].bands == "RGBA"
-    assert not bool(cut.pictures[0].isnan().any())
+    loaded = load([noise("RGBA", alpha=leaves)], **SMALL_TEXTURE)
+    assert loaded.maps[0].mode == "RGBA"
+    assert not bool(loaded.images[0].isnan().any())
     assert [line.split("(")[1] for line in caplog.messages] == ["--alpha mask)", "--alpha channel)"]
 
 
-def test_transparency_is_taken_as_asked() -> None:
-    picture = noise("LA", alpha=holed())
-    dropped = load_training_images([picture], alpha="drop").pictures[0]
+def test_alpha_option_decides_what_transparency_means() -> None:
+    image = noise("LA", alpha=alpha_with_hole())
+    dropped = load([image], alpha="drop").images[0]
     assert dropped.shape == (1, 48, 48)
-    assert bool((dropped[0][holed() == 0] == 255).all())
-    learned = load_training_images([picture], alpha="channel").pictures[0]
-    assert torch.equal(learned[1], holed())
-    assert float(learned[0][holed() == 0].std()) == pytest.approx(0, abs=1e-3)
-    assert (
-        load_training_images([noise("RGBA", alpha=torch.full((48, 48), 255.0))]).maps[0].bands
-        == "RGB"
-    )
+    assert bool((dropped[0][HOLE] == 255).all())
+    learned = load([image], alpha="channel").images[0]
+    assert torch.equal(learned[1], alpha_with_hole())
+    assert float(learned[0][HOLE].std()) == pytest.approx(0, abs=1e-3)
+    assert load([noise("RGBA", alpha=255)]).maps[0].mode == "RGB"
 
 
-def test_a_mask_hides_whatever_it_touches() -> None:
-    mask = Image(255 - holed()[None], "L")
-    found = load_training_images([noise("RGB")], mask=mask)
-    assert torch.equal(found.pictures[0].isnan()[0], holed() == 0)
-    small = load_training_images([noise("RGB")], mask=mask, size=24).pictures[0].isnan()[0]
-    assert 9 <= int(small.sum()) <= 49
-    with pytest.raises(InputError, match="--mask: is 48x48, the picture 40x40"):
-        load_training_images([noise("RGB", 40)], mask=mask)
-    with pytest.raises(InputError, match="--mask: goes with one picture, not with 2"):
-        load_training_images([noise("L"), noise("L")], mask=mask)
+def test_a_mask_hides_every_pixel_it_touches() -> None:
+    mask = Image(255 - alpha_with_hole()[None], "L")
+    assert torch.equal(load([noise("RGB")], mask=mask).images[0].isnan()[0], HOLE)
+    resized = load([noise("RGB")], mask=mask, size=24, shrink=None).images[0].isnan()[0]
+    assert 9 <= int(resized.sum()) <= 49
+    with pytest.raises(InputError, match="--mask: is 48x48, the image 40x40"):
+        load([noise("RGB", 40)], mask=mask)
+    with pytest.raises(InputError, match="--mask: goes with one image, not with 2"):
+        load([noise("L"), noise("L")], mask=mask)
 
 
-def test_linked_maps_are_channels_with_names(tmp_path: Path) -> None:
+def test_linked_maps_are_named_channels(tmp_path: Path) -> None:
     for name, mode in (("albedo", "RGB"), ("height", "L")):
         PillowImage.effect_noise((20, 20), 60).convert(mode).save(tmp_path / f"{name}.png")
-    found = load_training_images([tmp_path / "albedo.png"], linked=[tmp_path / "height.png"])
-    assert [(one.name, one.bands) for one in found.maps] == [("albedo", "RGB"), ("height", "L")]
-    assert found.pictures[0].shape == (4, 20, 20)
+    albedo = tmp_path / "albedo.png"
+    loaded = load([albedo], linked=(tmp_path / "height.png",))
+    assert [(one.name, one.mode) for one in loaded.maps] == [("albedo", "RGB"), ("height", "L")]
+    assert loaded.images[0].shape == (4, 20, 20)
     with pytest.raises(InputError, match="two maps of one name"):
-        load_training_images([tmp_path / "albedo.png"], linked=[tmp_path / "albedo.png"])
+        load([albedo], linked=(albedo,))
     with pytest.raises(InputError, match="map2: is 30x30, albedo 20x20"):
-        load_training_images([tmp_path / "albedo.png"], linked=[noise("L", 30)])
+        load([albedo], linked=(noise("L", 30),))
 
 
-def test_free_places_are_all_there_are() -> None:
-    hidden = holed() == 0
-    found = {tuple(place) for place in free_positions(hidden, 16).tolist()}
-    wanted = {
-        (y, x)
-        for y in range(33)
-        for x in range(33)
-        if not bool(hidden[y : y + 16, x : x + 16].any())
+def test_crop_positions_are_those_without_hidden_pixels() -> None:
+    positions = {tuple(position) for position in crop_positions(HOLE, 16).tolist()}
+    assert positions == {
+        (y, x) for y in range(33) for x in range(33) if not bool(HOLE[y : y + 16, x : x + 16].any())
     }
-    assert found == wanted
-    picture = noise("L").values.masked_fill(hidden, torch.nan)
-    assert len(free_positions(hidden, largest_crop(picture))) >= 256
-    assert len(free_positions(hidden, largest_crop(picture) + 1)) < 256
-    assert largest_crop(noise("L").values) == 48
+    image = noise("L").pixels.masked_fill(HOLE, torch.nan)
+    assert len(crop_positions(HOLE, largest_crop(image))) >= 256
+    assert len(crop_positions(HOLE, largest_crop(image) + 1)) < 256
+    assert largest_crop(noise("L").pixels) == 48
 
 
-def test_nothing_is_learned_from_what_is_hidden() -> None:
-    picture = noise("RGB").values.masked_fill(holed() == 0, torch.nan)
-    batches = TrainingData([picture], crop=16, batch_size=64, generator=named_generator(0, "x"))
+def test_batches_and_spectrum_ignore_unknown_pixels() -> None:
+    image = noise("RGB").pixels.masked_fill(HOLE, torch.nan)
+    data = TrainingData([image], crop=16, batch_size=64, generator=named_generator(0, "x"))
     for _ in range(20):
-        assert bool(batches().isfinite().all())
-    with pytest.raises(ValueError, match="a part is hidden"):
-        TrainingData([picture], crop=None, batch_size=1, generator=named_generator(0, "x"))
-    open_one, hidden_one = SpectralGaussian(3), SpectralGaussian(3)
-    # White noise of variance 1 about a hole of wild values: the spectrum does not see them.
+        assert bool(data.draw().images.isfinite().all())
+    with pytest.raises(ValueError, match="hidden|missing|unknown"):
+        TrainingData([image], crop=None, batch_size=1, generator=named_generator(0, "x"))
+    # White noise of variance 1 about a hole of any values: the spectrum ignores the hole.
     white = torch.randn(3, 64, 64, generator=named_generator(0, "white"))
-    open_one.fit([white], 16)
-    hidden = white.clone()
-    hidden[:, 20:30, 20:30] = torch.nan
-    hidden_one.fit([hidden], 16)
-    assert bool(hidden_one.power.isfinite().all())
-    torch.testing.assert_close(hidden_one.power, open_one.power, atol=0.35, rtol=0)
+    whole, masked = SpectralGaussian(3), SpectralGaussian(3)
+    whole.fit([white], 16)
+    with_hole = white.clone()
+    with_hole[:, 20:30, 20:30] = torch.nan
+    masked.fit([with_hole], 16)
+    assert bool(masked.power.isfinite().all())
+    torch.testing.assert_close(masked.power, whole.power, atol=0.35, rtol=0)
 
 
-def test_the_digest_sees_fractions_and_what_is_hidden() -> None:
-    picture = noise("RGB").values
-    hidden = picture.masked_fill(holed() == 0, torch.nan)
-    digests = [digest_of([one]) for one in (picture, picture + 0.25, hidden, picture[:1])]
+def test_the_digest_depends_on_fractions_and_unknown_pixels() -> None:
+    image = noise("RGB").pixels
+    variants = [image, image + 0.25, image.masked_fill(HOLE, torch.nan), image[:1]]
+    digests = [TrainingImages([variant], ()).digest for variant in variants]
     assert len(set(digests)) == 4
-    assert digest_of([picture.clone()]) == digests[0]
+    assert TrainingImages([image.clone()], ()).digest == digests[0]
 
 
-def test_pictures_of_a_folder_are_fitted_to_one_size(caplog: pytest.LogCaptureFixture) -> None:
-    """Most have 16x32: the others are cut to its proportions, about the middle, and resized."""
+def test_whole_images_get_the_most_common_size(caplog: pytest.LogCaptureFixture) -> None:
+    """Two of three images have 16x32: the third is cropped about its center and resized."""
     striped = torch.zeros(3, 64, 64)
-    striped[:, 16:48] = 200.0  # the middle half, which is all of 16x32's proportions
-    pictures = [torch.full((3, 16, 32), 100.0), torch.full((3, 16, 32), 50.0), striped]
+    striped[:, 16:48] = 200.0  # the center crop with the proportions of 16x32
+    images = [torch.full((3, 16, 32), 100.0), torch.full((3, 16, 32), 50.0), striped]
     with caplog.at_level(logging.INFO, logger="gcn_cli"):
-        found = load_training_images(pictures, crop=None, multiple=16).pictures
-    assert [tuple(one.shape) for one in found] == [(3, 16, 32)] * 3
-    assert float(found[2].min()) == 200.0
-    assert "1 of 3 pictures are of other sizes: their middle is resized to 32x16" in caplog.text
+        loaded = load(images, **WHOLE).images
+    assert [tuple(image.shape) for image in loaded] == [(3, 16, 32)] * 3
+    assert float(loaded[2].min()) == 200.0
+    assert "1 of 3 images are of other sizes: their center is resized to 32x16" in caplog.text
 
 
-def test_pictures_without_a_common_size_become_squares_that_fit() -> None:
-    pictures = [255 * torch.rand(3, side, side + 9) for side in (40, 70, 50)]
-    found = load_training_images(pictures, crop=None, multiple=16).pictures
-    assert [tuple(one.shape) for one in found] == [(3, 32, 32)] * 3
-    (alone,) = load_training_images([255 * torch.rand(3, 25, 25)], crop=None, multiple=16).pictures
-    assert tuple(alone.shape) == (3, 32, 32)
+def test_whole_images_without_a_common_size_become_squares() -> None:
+    images = [255 * torch.rand(3, side, side + 9) for side in (40, 70, 50)]
+    assert [tuple(image.shape) for image in load(images, **WHOLE).images] == [(3, 32, 32)] * 3
+    (image,) = load([255 * torch.rand(3, 25, 25)], **WHOLE).images
+    assert tuple(image.shape) == (3, 32, 32)
 
 
-def test_crops_are_taken_from_pictures_as_they_are() -> None:
-    pictures = [255 * torch.rand(3, 40, 50), 255 * torch.rand(3, 60, 45)]
-    found = load_training_images(pictures, crop=32, multiple=16).pictures
-    assert [tuple(one.shape) for one in found] == [(3, 40, 50), (3, 60, 45)]
+def test_with_crops_images_keep_their_sizes() -> None:
+    images = [255 * torch.rand(3, 40, 50), 255 * torch.rand(3, 60, 45)]
+    loaded = load(images, **SMALL_TEXTURE).images
+    assert [tuple(image.shape) for image in loaded] == [(3, 40, 50), (3, 60, 45)]
+
+
+@pytest.mark.parametrize("alpha", ["auto", "channel", "mask"])
+def test_a_wholly_transparent_file_is_refused_by_name(alpha: str, tmp_path: Path) -> None:
+    path = tmp_path / "transparent.png"
+    PillowImage.new("RGBA", (32, 32), (200, 30, 30, 0)).save(path)
+    with pytest.raises(InputError) as error:
+        load([path], alpha=alpha)
+    assert str(error.value).startswith(f"{path}: is wholly transparent, nothing to learn")
+    assert "--alpha drop" in str(error.value)
+    assert bool((load([path], alpha="drop").images[0] == 255).all())
+
+
+def test_each_image_and_map_must_be_visible(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="wholly transparent"):
+        load([noise("RGBA", alpha=255), noise("RGBA", alpha=0)], alpha="channel")
+    PillowImage.new("LA", (48, 48), (90, 0)).save(tmp_path / "height.png")
+    with pytest.raises(InputError, match=r"height\.png: is wholly transparent"):
+        load([noise("RGB")], linked=(tmp_path / "height.png",), alpha="channel")
+    with pytest.raises(InputError, match="wholly transparent, nothing to learn"):
+        gcn.train(noise("RGBA", alpha=0), alpha="channel", iterations=2, **SMALL_TEXTURE)
+
+
+def test_visibility_is_checked_after_resizing() -> None:
+    alpha = torch.zeros(256, 256)
+    alpha[0, 0] = 1
+    with pytest.raises(InputError, match="wholly transparent"):
+        load([noise("RGBA", 256, alpha)], alpha="channel", size=16)
+
+
+def test_one_visible_pixel_is_enough() -> None:
+    alpha = torch.zeros(48, 48)
+    alpha[3, 4] = 255
+    assert bool(load([noise("RGBA", alpha=alpha)], alpha="channel").images[0].isfinite().all())
+
+
+def test_alpha_mask_needs_an_opaque_pixel() -> None:
+    with pytest.raises(InputError) as error:
+        load([noise("RGBA", alpha=254)], alpha="mask")
+    assert "--alpha mask leaves no pixel that is wholly opaque" in str(error.value)
+    assert "use --alpha channel or --alpha drop" in str(error.value)
+    assert load([noise("RGBA", alpha=254)], alpha="channel").maps[0].mode == "RGBA"
+    with pytest.raises(InputError, match="--alpha mask leaves no pixel"):
+        load([noise("RGBA", alpha=255), noise("RGBA", alpha=254)], **SMALL_TEXTURE)
+
+
+def test_a_mask_must_leave_a_known_pixel() -> None:
+    white = Image(torch.full((1, 48, 48), 255.0), "L")
+    with pytest.raises(InputError) as error:
+        load([noise("RGB")], mask=white)
+    assert "--mask: hides all of an image, nothing to learn; paint black" in str(error.value)
+    alpha = torch.full((48, 48), 255.0)
+    alpha[:16] = 0
+    with pytest.raises(InputError, match="--alpha drop keeps transparent pixels"):
+        load([noise("RGBA", alpha=alpha)], alpha="mask", mask=Image(alpha[None], "L"))

@@ -68,7 +68,7 @@ def test_a_cell_of_bricks_has_two_courses_and_is_the_mean_of_the_picture() -> No
     found = find_pattern([scaled(clean + 0.3 * noise())])
     assert found is not None
     assert found.periods == pytest.approx((32, 32), abs=0.05)
-    up, along = (pattern_basis(found.periods, axis, torch.arange(256.0)) for axis in (0, 1))
+    up, along = (pattern_basis(found.periods[axis], torch.arange(256.0)) for axis in (0, 1))
     made = up.T @ found.cell @ along
     # But for waves under four pixels, which are left out.
     assert float((made - clean).square().mean() / clean.square().mean()) < 0.15
@@ -99,8 +99,8 @@ def test_the_spread_is_the_power_of_the_grain() -> None:
     picture = grid(16, 16) * 3 + 0.5 * grain
     found = find_pattern([picture - picture.mean()])
     assert found is not None
-    assert found.spread.shape == found.cell.shape
-    assert float(found.spread.mean()) == pytest.approx(0.25, rel=0.15)
+    assert found.variance.shape == found.cell.shape
+    assert float(found.variance.mean()) == pytest.approx(0.25, rel=0.15)
 
 
 def test_small_and_plain_pictures_have_none() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcn_cli.pattern import autocorrelation, find_period, fitting_side, resampled_torus
+from gcn_cli.pattern import autocorrelation, find_period, fitting_side, resample_torus
 
 
 def tiles(side: int, width: float, height: float, noise: float = 0.3) -> Tensor:
@@ -78,5 +78,5 @@ def test_a_stretched_torus_is_the_same_function_read_elsewhere(size: tuple[int, 
             + torch.cos(2 * math.pi * (7 * rows - 11 * columns) + 0.4)
         )
 
-    made = resampled_torus(waves(40, 60)[None], size)
+    made = resample_torus(waves(40, 60)[None], size)
     torch.testing.assert_close(made[0], waves(*size), rtol=0, atol=1e-9)

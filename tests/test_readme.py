@@ -1,75 +1,69 @@
-"""The README's commands do what they say, on small pictures and short trainings."""
+"""The README is short, its commands run, and its links lead somewhere."""
 
 import re
-import shlex
 from pathlib import Path
 
-from PIL import Image
+import pytest
 
-from tests.cli.running import gcn, gcn_process
+from tests.cli.running import gcn_process
+from tests.commands import DOCS, ROOT, commands, make_inputs, run_command, shortened
 
-ROOT = Path(__file__).parent.parent
-SMALL_LADDER = ["--layers", "8@5,8@3/2", "--iterations", "3"]
-SMALL_CROP = ["--crop", "16", "--margin", "2"]
-SMALL_PAPER = ["--layers", "4@5/2+2", "--iterations", "2", "--size", "24"]
+README = ROOT / "README.md"
 
 
-def commands() -> list[list[str]]:
-    """Every line of the README's shell blocks, comments cut off."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = "\n".join(blocks).splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+def of_program(name: str) -> list[list[str]]:
+    """The commands of the README that call a program."""
+    return [words for words in commands(README) if words[0] == name]
 
 
-def shortened(words: list[str]) -> list[str]:
-    """The same command with less to do, in nothing else different."""
-    if words[0] != "train":
-        return words
-    if any(word.startswith("paper-") for word in words):
-        return [*words, *SMALL_PAPER]
-    return [*words, *SMALL_LADDER, *([] if "object" in words else SMALL_CROP)]
-
-
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
-    noise = Image.effect_noise((96, 80), 60).convert("RGB")
-    noise.save(tmp_path / "texture.jpg")
-    mask = Image.new("L", noise.size)
-    mask.paste(255, (20, 20, 40, 40))
-    mask.save(tmp_path / "mask.png")
-    for linked in ("albedo", "normal", "roughness"):
-        noise.save(tmp_path / f"{linked}.png")
-    (tmp_path / "faces").mkdir()
-    for number in range(3):
-        noise.crop((number, 0, number + 16, 16)).save(tmp_path / "faces" / f"{number}.png")
-    ran: set[str] = set()
-    for name, *words in commands():
-        if name == "gcn":
-            # A model by name: which run is the newest depends on the clock's grain.
-            model = ["--model", "runs/texture"] if words[0] != "train" else []
-            # The first of each as a process, as a user starts it; the rest where torch is loaded.
-            start = gcn if words[0] in ran else gcn_process
-            done = start(*shortened(words), *model, cwd=tmp_path)
-            assert done.returncode == 0, (words, done.stderr.decode())
-            ran.add(words[0])
-    assert ran == {"train", "synthesize", "reconstruct", "inspect"}
+    make_inputs(tmp_path)
+    first: dict[str, list[str]] = {}
+    for words in of_program("gcn"):
+        if words[1] not in first:  # the first of each as a process, as a user starts it
+            first[words[1]] = words
+            done = gcn_process(*shortened(words)[1:], cwd=tmp_path)
+        else:
+            done = run_command(words, tmp_path, tmp_path / "runs" / "texture")
+        assert done.returncode == 0, (words, done.stderr.decode())
+    assert list(first) == ["train", "synthesize", "reconstruct", "inspect"]
+
+
+def test_no_command_of_the_readme_is_left_out() -> None:
+    programs = {words[0] for words in commands(README)}
+    assert programs == {"gcn", "make", "pipx", "uvx"}
+    assert of_program("pipx") == [["pipx", "install", "."]]
+    (uvx,) = of_program("uvx")
+    assert uvx[:4] == ["uvx", "--from", ".", "gcn"]
+    assert ["gcn", *uvx[4:]] in of_program("gcn")
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = [words[1] for words in commands() if words[0] == "make"]
+    targets = [words[1] for words in of_program("make")]
     assert {"demo", "test"} <= set(targets)
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_files_that_the_readme_shows_exist() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
+def test_links_of_the_readme_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", README.read_text())
+    assert len(targets) > 15
+    for target in targets:
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-def test_the_python_of_the_readme_is_that_of_the_documents() -> None:
-    """What tests/test_api.py runs begins with it, but for two lines made one."""
-    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    page = (ROOT / "docs" / "reading.md").read_text()
-    first_two = shown.strip().splitlines()[:3]
-    assert "\n".join(first_two) in page
+def test_the_readme_names_every_how_to_page() -> None:
+    for page in (DOCS / "howto").glob("*.md"):
+        assert f"(docs/howto/{page.name})" in README.read_text()
+
+
+def test_the_python_of_the_readme_is_that_of_the_how_to_page() -> None:
+    """tests/test_api.py runs the page."""
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert example.strip() in (DOCS / "howto" / "python.md").read_text()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().split()) <= 700

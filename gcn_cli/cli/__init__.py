@@ -1,1 +1,1 @@
-"""The Click application: options in, words and files out; no mathematics."""
+"""The command line: options to the Python API, results to stdout and files."""

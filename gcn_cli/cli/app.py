@@ -1,11 +1,10 @@
-"""The command `gcn`: a group that loads a subcommand only when it is called, and one error edge."""
+"""The command `gcn`: its subcommands, and the exit code and message of every error."""
 
 import importlib
 import os
 import re
 import sys
 import traceback
-from typing import NoReturn
 
 import click
 
@@ -15,18 +14,19 @@ from gcn_cli.errors import GcnError
 from gcn_cli.torchrun import torchrun_ranks
 
 COMMANDS = {
-    "train": "Learn a model from one picture, several, or a folder.",
-    "synthesize": "Make new pictures from a model.",
-    "reconstruct": "Show what the model's auto-encoder makes of pictures.",
-    "inspect": "Show a model, a preset, or what a model makes of a picture.",
+    "train": "Train a model on an image, several images, or a folder.",
+    "synthesize": "Synthesize images from a model.",
+    "reconstruct": "Reconstruct, repair, extend or denoise images.",
+    "inspect": "Describe a model, a preset, or an image as a model sees it.",
 }
-
-
-OUT_OF_MEMORY = "out of memory; use a smaller --size, --batch-size or --crop, or fewer filters"
+OUT_OF_MEMORY = (
+    "out of memory; use a smaller --size, --batch-size or --set crop, or fewer filters in --set "
+    "layers"
+)
 
 
 class LazyGroup(click.Group):
-    """Help for the group reads the table above; torch is imported by the command that runs."""
+    """Imports the module of a command when the command is called; help needs no torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -43,68 +43,73 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(VERSION, "--version", prog_name="gcn")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Learn a texture from one picture, synthesize as much of it as you like.
+    """Learn a texture from one image and synthesize as much of it as you like.
 
-    Exit codes: 0 done, 1 failed, 2 usage, 3 diverged, 75 interrupted and saved, 130 Ctrl-C.
+    \b
+    gcn train texture.jpg
+    gcn synthesize --size 1024
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 diverged, 75 interrupted and saved,
+    130 Ctrl-C.
     """
 
 
 def main() -> None:
-    """Run the command line; every error leaves here as one line and its exit code."""
-    debug = "--debug" in sys.argv[1:]
+    """Run the command line; print every error as one line and exit with its code."""
     show_messages()
     try:
         code = cli.main(prog_name="gcn", standalone_mode=False)
         sys.stdout.flush()
-    except GcnError as error:
-        code = _fail(str(error), error.exit_code, debug)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        code = _fail("interrupted", 130, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except OSError as error:
-        if error.strerror is None:
-            code = _fail(f"{type(error).__name__}: {error}", 1, debug)
-        else:
-            where = f"{error.filename}: " if error.filename else ""
-            code = _fail(f"{where}{error.strerror}; what was saved before is whole", 1, debug)
-    except MemoryError:
-        code = _fail(OUT_OF_MEMORY, 1, debug)
-    except Exception as error:
-        if "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
-            _leave(_fail(OUT_OF_MEMORY, 1, debug))
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        code = _fail(f"{text} (gcn --debug {' '.join(sys.argv[1:2])} ... shows where)", 1, debug)
-    _leave(code if isinstance(code, int) else 0)
-
-
-def _leave(code: int) -> NoReturn:
-    """End with an exit code.
-
-    Under torchrun at once: there, threads of torch now and then abort a process as it winds up
-    ("terminate called without an active exception"), and torchrun takes that for a failure.
-    """
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = _describe(error)
+        _print_error(message)
+    code = code if isinstance(code, int) else 0
     if torchrun_ranks() is not None:
+        # Threads of torch sometimes abort a process of torchrun as the interpreter shuts down
+        # ("terminate called without an active exception"), which torchrun takes for a failure.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
-    if debug:
+def _describe(error: BaseException) -> tuple[str, int]:
+    """The message and the exit code of an error."""
+    if isinstance(error, GcnError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return "interrupted", 130
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error)
+    ):
+        return OUT_OF_MEMORY, 1
+    if isinstance(error, OSError) and error.strerror is not None:
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror}; files saved before are complete", 1
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"{text} (gcn --debug {' '.join(sys.argv[1:2])} ... shows where)", 1
+
+
+def _print_error(message: str) -> None:
+    if "--debug" in sys.argv[1:]:
         traceback.print_exc()
-    # One line, whatever characters a file's name has.
-    line = re.sub(r"[\x00-\x1f\x7f]", lambda found: repr(found[0])[1:-1], message)
-    started = torchrun_ranks()
-    who = f" (process {started[0]})" if started is not None and started[0] else ""
-    click.echo(f"gcn: error{who}: {line}", err=True)
-    return code
+    # File names may hold control characters; the message stays one line.
+    line = re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], message)
+    ranks = torchrun_ranks()
+    process = f" (process {ranks[0]})" if ranks is not None and ranks[0] else ""
+    click.echo(f"gcn: error{process}: {line}", err=True)

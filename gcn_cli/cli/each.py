@@ -1,8 +1,6 @@
-"""What was typed, kept so that it can be handed on to other commands.
+"""gcn train --each: a training for every image, each in a process of its own.
 
-gcn train --each: one run for every picture, each in a process of its own.
-
-So what befalls one (a damaged file, too little memory, a crash) leaves the others alone.
+So what happens to one (a damaged file, too little memory, a crash) does not stop the others.
 """
 
 import os
@@ -19,87 +17,119 @@ from pathlib import Path
 
 import click
 
-from gcn_cli.cli.console import say
+from gcn_cli.cli.console import JsonResult, say
 from gcn_cli.errors import GcnError, InputError, InterruptedRunError
 
-OF_ALL = ("sources", "output", "each", "jobs", "as_json")  # what --each itself uses
-
-
-class WordsKept(click.Command):
-    """A command that remembers what was typed, so that it can be given to others."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["gcn.words"] = list(args)
-        return super().parse_args(ctx, args)
-
-
-def words_for_each(ctx: click.Context) -> list[str]:
-    """The options that were typed, for a command of its own for every picture."""
-    given, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta["gcn.words"]))
-    words: list[str] = []
-    for option in ctx.command.params:
-        if not isinstance(option, click.Option) or option.name not in given:
-            continue
-        if option.name in OF_ALL:
-            continue
-        value, name = given[option.name], option.opts[-1]
-        if option.is_flag:
-            words.append(name if value else option.secondary_opts[0])
-        else:
-            words += [name, str(value)]
-    return words
-
-
-INTERRUPTED = 75  # exit code of a training that saved and may go on
+OWN_PARAMETERS = ("sources", "output", "each", "jobs", "as_json")  # not for the single trainings
 
 
 @dataclass
 class Outcome:
-    """What became of one picture."""
+    """The result of one training."""
 
-    picture: str
+    image: str
     run: str
-    exit_code: int | None = None  # None: not begun
+    exit_code: int | None = None  # None: not started
     seconds: float = 0.0
-    message: str = ""  # the last line of one that failed
+    message: str = ""  # last line of a failed training
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the same command starts or resumes it."""
+        return self.exit_code in (None, InterruptedRunError.exit_code, -signal.SIGTERM)
+
+    @property
+    def text(self) -> str:
+        """For the table."""
+        if self.exit_code is None:
+            return "not started"
+        return "done" if self.exit_code == 0 else f"exit code {self.exit_code}: {self.message}"
 
 
-class Jobs:
-    """Trainings side by side."""
+def train_each(
+    ctx: click.Context, sources: tuple[str, ...], output: str | None, jobs: int, *, as_json: bool
+) -> None:
+    """Train a model on every image of the sources, `jobs` at a time; print the runs.
 
-    def __init__(self, words: Sequence[str], side_by_side: int) -> None:
-        """`words` are the options of every training, of which `side_by_side` run at a time."""
-        self.words = list(words)
-        self.running: set[subprocess.Popen[str]] = set()
+    Raises InputError for images of the same name, GcnError if a training failed,
+    InterruptedRunError or KeyboardInterrupt after a signal.
+    """
+    from gcn_cli.images import expand_sources
+
+    result = JsonResult("train")
+    images = expand_sources(sources)
+    if "-" in images:
+        raise click.UsageError("--each: takes files and folders, not stdin")
+    root, names = Path(output or "runs"), [Path(image).stem for image in images]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--each: two images named {name}; rename one")
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--output {root}: is not a folder; --each writes runs into it")
+    outcomes = [Outcome(image, str(root / name)) for image, name in zip(images, names, strict=True)]
+    pool = JobPool(shared_arguments(ctx), min(jobs, len(images)))
+    pool.run(outcomes)
+    if as_json:
+        result.show(runs=[asdict(outcome) for outcome in outcomes])
+    else:
+        for outcome in outcomes:
+            if outcome.exit_code == 0:
+                click.echo(outcome.run)
+    _print_table(outcomes)
+    _raise_failure(outcomes, pool.stopped_by)
+
+
+def shared_arguments(ctx: click.Context) -> list[str]:
+    """The options as typed, for a command for each image."""
+    values, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta["gcn.arguments"]))
+    arguments: list[str] = []
+    for option in ctx.command.params:
+        name = option.name or ""
+        if not isinstance(option, click.Option) or name in OWN_PARAMETERS or name not in values:
+            continue
+        if option.is_flag:
+            arguments.append(option.opts[-1] if values[name] else option.secondary_opts[0])
+            continue
+        for value in values[name] if option.multiple else [values[name]]:
+            arguments += [option.opts[-1], str(value)]
+    return arguments
+
+
+class JobPool:
+    """Processes that train, several at a time."""
+
+    def __init__(self, arguments: Sequence[str], jobs: int) -> None:
+        """`arguments` are the options of every training, `jobs` how many run at a time."""
+        self.arguments = list(arguments)
+        self.processes: set[subprocess.Popen[str]] = set()
         self.stopped_by: signal.Signals | None = None
         self.lock = threading.Lock()
         self.slots: queue.Queue[list[str]] = queue.Queue()
-        for slot in _slots(words, side_by_side):
+        for slot in _slots(arguments, jobs):
             self.slots.put(slot)
 
     def run(self, outcomes: Sequence[Outcome]) -> None:
-        """Train all that are not begun when a signal comes; those that are save and end."""
-        from gcn_cli.runtime import signals_to
+        """Train all. After a signal, no more start; those that run save and end."""
+        from gcn_cli.runtime import handle_signals
 
-        with signals_to(self._hand_on), ThreadPoolExecutor(self.slots.qsize()) as pool:
-            waiting = [pool.submit(self._train, one) for one in outcomes]
-            for one in waiting:
-                one.result()
+        with handle_signals(self._forward), ThreadPoolExecutor(self.slots.qsize()) as threads:
+            for future in [threads.submit(self._train, outcome) for outcome in outcomes]:
+                future.result()
 
     def _train(self, outcome: Outcome) -> None:
         slot = self.slots.get()
         try:
             if self.stopped_by is None:
-                self._watched(outcome, slot)
+                self._run_process(outcome, slot)
         finally:
             self.slots.put(slot)
 
-    def _watched(self, outcome: Outcome, slot: Sequence[str]) -> None:
-        """One training from its start to its end; what it says is said, under its name."""
-        begun, name = time.monotonic(), Path(outcome.run).name
-        command = [sys.executable, "-m", "gcn_cli", "train", *self.words, *slot]
-        command += ["-o", outcome.run, "--", outcome.picture]
-        # In a group of its own: a terminal's Ctrl-C comes once, from here.
+    def _run_process(self, outcome: Outcome, slot: Sequence[str]) -> None:
+        """One training from start to end; its messages are printed after its name."""
+        start, name = time.monotonic(), Path(outcome.run).name
+        command = [sys.executable, "-m", "gcn_cli", "train", *self.arguments, *slot]
+        command += ["-o", outcome.run, "--", outcome.image]
+        # A process group of its own, so that Ctrl-C reaches it once, from here.
         process = subprocess.Popen(
             command,
             stdout=subprocess.DEVNULL,
@@ -109,7 +139,7 @@ class Jobs:
             process_group=0,
         )
         with self.lock:
-            self.running.add(process)
+            self.processes.add(process)
         if self.stopped_by is not None:
             process.send_signal(self.stopped_by)
         assert process.stderr is not None
@@ -120,78 +150,57 @@ class Jobs:
                 say(f"{name}: {line.rstrip()}")
         outcome.exit_code = process.wait()
         with self.lock:
-            self.running.discard(process)
-        outcome.seconds = round(time.monotonic() - begun, 1)
+            self.processes.discard(process)
+        outcome.seconds = round(time.monotonic() - start, 1)
         if outcome.exit_code:
             outcome.message = last.removeprefix("gcn: error: ")
 
-    def _hand_on(self, number: int, _frame: object) -> None:
-        """Hand a signal on to the trainings."""
+    def _forward(self, number: int, _frame: object) -> None:
+        """Forward a signal to the trainings."""
         self.stopped_by = signal.Signals(number)
-        for process in list(self.running):
+        for process in list(self.processes):
             process.send_signal(number)
 
 
-def _slots(words: Sequence[str], side_by_side: int) -> list[list[str]]:
-    """What each of the trainings side by side has of the machine, as options."""
-    slots: list[list[str]] = [[] for _ in range(side_by_side)]
-    if side_by_side == 1:
+def _slots(arguments: Sequence[str], jobs: int) -> list[list[str]]:
+    """The share of the machine that each of the simultaneous trainings has, as options."""
+    slots: list[list[str]] = [[] for _ in range(jobs)]
+    if jobs == 1:
         return slots
     import torch
 
-    if "--threads" not in words:
+    if "--threads" not in arguments:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         for slot in slots:
-            slot += ["--threads", str(max(1, (cores or 1) // side_by_side))]
+            slot += ["--threads", str(max(1, (cores or 1) // jobs))]
     gpus = torch.cuda.device_count()
-    if gpus > 1 and "--device" not in words:
-        for number, slot in enumerate(slots):
-            slot += ["--device", f"cuda:{number % gpus}"]
+    if gpus > 1 and "--device" not in arguments:
+        for index, slot in enumerate(slots):
+            slot += ["--device", f"cuda:{index % gpus}"]
     return slots
 
 
-def planned(pictures: Sequence[str], output: str | None) -> list[Outcome]:
-    """A run for every picture, named after it. Raises InputError where two share a name."""
-    root = Path(output or "runs")
-    names = [Path(picture).stem for picture in pictures]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"--each: two pictures named {twice}; rename one")
-    if root.exists() and not root.is_dir():
-        raise InputError(f"--output {root}: is no folder; with --each the runs go into it")
-    return [Outcome(p, str(root / n)) for p, n in zip(pictures, names, strict=True)]
-
-
-def report(outcomes: Sequence[Outcome], stopped_by: signal.Signals | None) -> None:
-    """The table, then the error that all of it amounts to, if any."""
+def _print_table(outcomes: Sequence[Outcome]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("picture", "run", "result", "seconds")
-    for one in outcomes:
-        row = (one.picture, one.run, _result(one), f"{one.seconds:.0f}")
-        table.add_row(*(Text(cell) for cell in row))  # a name may look like markup
+    table = Table("image", "run", "result", "seconds")
+    for outcome in outcomes:
+        row = (outcome.image, outcome.run, outcome.text, f"{outcome.seconds:.0f}")
+        table.add_row(*map(Text, row))  # as Text: a file name may look like markup
     Console(stderr=True, highlight=False).print(table)
-    left = sum(one.exit_code in (None, INTERRUPTED, -signal.SIGTERM) for one in outcomes)
+
+
+def _raise_failure(outcomes: Sequence[Outcome], stopped_by: signal.Signals | None) -> None:
     if stopped_by is signal.SIGINT:
         raise KeyboardInterrupt
+    left = sum(outcome.unfinished for outcome in outcomes)
     if stopped_by is not None and left:
         raise InterruptedRunError(
-            f"{stopped_by.name}: {left} of {len(outcomes)} pictures left; saved, the same command "
-            "goes on"
+            f"{stopped_by.name}: {left} of {len(outcomes)} trainings are not finished; saved; "
+            "run the same command again to resume"
         )
-    failed = sum(bool(one.exit_code) for one in outcomes)
+    failed = sum(bool(outcome.exit_code) for outcome in outcomes)
     if failed:
-        raise GcnError(f"{failed} of {len(outcomes)} pictures failed; the table says why")
-
-
-def _result(one: Outcome) -> str:
-    if one.exit_code is None:
-        return "not begun"
-    return "done" if one.exit_code == 0 else f"exit code {one.exit_code}: {one.message}"
-
-
-def as_data(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
-    """The outcomes as plain values."""
-    return [asdict(one) for one in outcomes]
+        raise GcnError(f"{failed} of {len(outcomes)} trainings failed; the table says why")

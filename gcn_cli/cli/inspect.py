@@ -1,13 +1,9 @@
-"""A model in a few lines for a person: what it is, how far, how good, and what to do next.
-
-gcn inspect: a preset, a model, or what a model makes of a picture.
-"""
+"""gcn inspect: a model, a preset, or an image as a model sees it."""
 
 import io
 import json
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,329 +13,328 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gcn_cli.cli.options import model_option, output_options, overwrite_option
+from gcn_cli.cli.console import JsonResult
+from gcn_cli.cli.options import (
+    KINDS,
+    GroupedCommand,
+    grouped,
+    model_option,
+    output_options,
+    overwrite_option,
+)
 from gcn_cli.config import to_json
-from gcn_cli.presets import PRESETS
+from gcn_cli.presets import PRESETS, to_toml
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gcn_cli.cli.console import JsonResult
     from gcn_cli.model import Model
 
 log = logging.getLogger(__name__)
 
-WIDTH = 88
+WIDTH = 88  # characters of the summary
+ANOMALY_RANGE = (0.0, 8.0)  # deviations that are dark and bright in an anomaly map
+SUBCOMMANDS = ("image", "filters", "report", "levels", "compare")
+COPIED_HIGH = 0.05  # share of copied pixels from which a model repeats its exemplar
 
 
-def summary(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | None) -> str:
-    """The summary of what `Model.describe` says of the model in a run's folder."""
-    config, layers = facts["config"], facts["layers"]
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, words in (
-        ("learned by", f"{config['learner']}{_cut(config)}, seed {config['seed']}"),
-        ("pictures", ", ".join(facts["maps"]) + _periods(facts["periods"])),
-        ("network", f"{len(layers)} layers{_resolutions(facts)}, {facts['parameters']:,} "
-                    f"parameters, looks at {facts['looks_at']} pixels"),
-        ("state", _state(facts)),
-        ("quality", _quality(grades)),
-        ("next", _next(facts, run, grades)),
-    ):  # fmt: skip
-        grid.add_row(name, Text(words))
-    console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
-    console.print(Text(str(run), style="bold"))
-    console.print(Padding(grid, (0, 0, 0, 2)))
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+class InspectGroup(GroupedCommand, click.Group):
+    """The group `gcn inspect`; without a subcommand it describes the model."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
-def _resolutions(facts: dict[str, Any]) -> str:
-    found = [one["resolution"] for one in facts["octaves"]]
-    return f" at {', '.join(found)} of the resolution" if len(found) > 1 else ""
-
-
-def _cut(config: dict[str, Any]) -> str:
-    crop = config.get("crop")
-    return f" from crops of {crop}" if crop else " from whole pictures"
-
-
-def _periods(periods: dict[str, float | None]) -> str:
-    found = [f"every {value:g} pixels {way}" for way, value in periods.items() if value]
-    return f"; regular, {' and '.join(found)}" if found else ""
-
-
-def _state(facts: dict[str, Any]) -> str:
-    done, last = facts["iteration"], facts["total_iterations"]
-    how = "complete" if done >= last else f"iteration {done} of {last}"
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["written"]))
-    return f"{how}, {done} iterations in {facts['seconds']:.0f} s, written {when}"
-
-
-def _quality(grades: dict[str, float | None] | None) -> str:
-    if grades is None:
-        return "not measured (a texture's training measures it when it is complete)"
-    from gcn_cli.runs.grades import in_words
-
-    return in_words(grades).removeprefix("quality ")
-
-
-def _next(facts: dict[str, Any], run: Path, grades: dict[str, float | None] | None) -> str:
-    from gcn_cli.runs.grades import ROUGH
-
-    if facts["iteration"] < facts["total_iterations"]:
-        return "the training command again goes on where it stopped"
-    known = grades or {}
-    if (known.get("copied") or 0) > 0.05:
-        return "it learned by heart: fewer --iterations, or more pictures of the texture"
-    if (known.get("quality") or 0) >= ROUGH:
-        return "more or larger pictures of the texture; --preset default where another was taken"
-    return f"gcn synthesize --model {run} --size 1024; gcn inspect --model {run} --report page"
-
-
-def tables(facts: dict[str, Any], *, details: bool) -> str:
-    """What there is of every level; with `details` all settings, layers, some of the history."""
-    console = Console(file=io.StringIO(), width=100)
-    if details:
-        settings = Table("setting", "value", title="config")
-        for name, value in facts["config"].items():
-            settings.add_row(name, str(value))
-        console.print(settings)
-    for key in ("layers", "octaves", "history", "levels") if details else ("levels",):
-        rows = facts.get(key)
-        if not rows:
-            continue
-        table = Table(*rows[0], title=key)
-        for row in rows:
-            table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
-        console.print(table)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue().rstrip()
-
-
-@click.command("inspect")
+@click.group("inspect", cls=InspectGroup, invoke_without_command=True)
 @model_option
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="print a preset as a config file")
-@click.option("--picture", metavar="IMAGE", help="score, energy and open gates of a picture")
-@click.option(
-    "--level",
-    type=click.FloatRange(min=0, min_open=True),
-    help="noise level of a ladder at which --picture is judged  [default: 1]",
+@grouped(
+    "Input",
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    metavar="NAME",
+    help="Print the settings of a preset as a TOML file for train --config.",
 )
-@click.option("--filters", metavar="FILE", help="write the first layer's filters as a picture")
-@click.option(
-    "--at",
-    metavar="X,Y",
-    help="a pixel of --picture: --filters are then those of all layers, as the gates there make "
-    "them, strongest first",
+@grouped("Output format", "--details", is_flag=True, help="Add settings, layers and history.")
+@output_options
+@click.pass_context
+def command(
+    ctx: click.Context, model: str | None, preset: str | None, details: bool, as_json: bool
+) -> None:
+    """Describe a model: its settings, its quality, and what to do next.
+
+    \b
+    gcn inspect
+    gcn inspect --model runs/texture --details
+    gcn inspect --preset paper-object > my.toml
+    gcn inspect image other.jpg --map unusual.png
+    gcn inspect compare crop.png runs/moss runs/bark
+    gcn inspect report page
+    """
+    if ctx.invoked_subcommand is not None:
+        # Options before the subcommand hold for it too.
+        shared = {"model": model, "as_json": as_json}
+        ctx.default_map = dict.fromkeys(SUBCOMMANDS, shared)
+        return
+    if preset is not None:
+        config = PRESETS[preset]
+        click.echo(json.dumps(to_json(config), indent=1) if as_json else to_toml(config))
+        return
+    result, loaded = JsonResult("inspect"), _load(model)
+    facts = loaded.describe()
+    if as_json:
+        seconds = facts.pop("seconds")
+        result.show(model=str(loaded.path), **facts, seconds_trained=seconds)
+        return
+    click.echo(summary(loaded, facts))
+    if details:
+        settings = [{"setting": name, "value": value} for name, value in facts["config"].items()]
+        for name in ("layers", "stages", "history"):
+            click.echo(as_table(name, facts[name]))
+        click.echo(as_table("settings", settings))
+
+
+@command.command("image", cls=GroupedCommand)
+@click.argument("image")
+@model_option
+@grouped(
+    "Input",
+    "--noise-level",
+    type=float,
+    metavar="X",
+    help="Noise level of the density, in deviations of the data.  [default: 1]",
 )
-@click.option(
-    "--map",
-    "map_",
+@grouped("Input", "--at", type=KINDS["point"], help="A pixel of IMAGE, for --filters.")
+@grouped(
+    "Output",
+    "--filters",
     metavar="FILE",
-    help="write where --picture is unlike what was learned, as a picture: dark is usual, bright is "
-    "8 deviations of the exemplar's own energy or more",
+    help="Write the linear filters of the strongest units of all layers at the pixel --at.",
 )
-@click.option(
-    "--compare",
-    metavar="RUN",
-    multiple=True,
-    help="which of these models made --picture? once for each; ladders of textures",
-)
-@click.option(
-    "--levels",
-    is_flag=True,
-    help="is the denoiser sound at every level of noise, and are chains as decided there as data?",
-)
-@click.option("--details", is_flag=True, help="all settings, layers and measures too")
-@click.option(
-    "--report",
-    metavar="FOLDER",
-    help="write a page of the model, index.html: samples, curves, filters, maps of --picture",
+@grouped(
+    "Output",
+    "--map",
+    "map_file",
+    metavar="FILE",
+    help="Write a map of unusual parts: bright is 8 deviations of the energy of the exemplar.",
 )
 @overwrite_option
 @output_options
-def command(
+def image_command(
+    image: str,
     model: str | None,
-    preset: str | None,
-    picture: str | None,
-    level: float | None,
+    noise_level: float | None,
+    at: tuple[int, int] | None,
     filters: str | None,
-    at: str | None,
-    map_: str | None,
-    compare: tuple[str, ...],
-    levels: bool,
-    details: bool,
-    report: str | None,
+    map_file: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Show the newest run, or --model: what it is, how good, what to do next.
+    """Print the score and energy of IMAGE; map its unusual parts.
+
+    Prints the share of open gates in every layer too.
 
     \b
-    gcn inspect --preset paper-object > my.toml
-    gcn inspect --picture other.jpg --filters filters.png
-    gcn inspect --picture other.jpg --map unusual.png
-    gcn inspect --picture other.jpg --at 120,80 --filters there.png
-    gcn inspect --report page
-    gcn inspect --compare runs/moss --compare runs/bark --picture crop.png
+    gcn inspect image other.jpg --map unusual.png
+    gcn inspect image other.jpg --at 120,80 --filters there.png
     """
-    if preset is not None:
-        values = to_json(PRESETS[preset])
-        click.echo(json.dumps(values, indent=1) if as_json else _toml(values))
-        return
-    if level is not None and picture is None:
-        raise click.UsageError("--level: says where --picture is judged; give both")
-    if map_ is not None and picture is None:
-        raise click.UsageError("--map: is of a --picture; give both")
-    if at is not None and (picture is None or filters is None):
-        raise click.UsageError("--at: is a pixel of a --picture whose --filters are written")
-    place = None if at is None else _pixel(at)
-    if compare:
-        _refuse_beside_compare(
-            {"--model": model, "--level": level, "--filters": filters, "--map": map_}
-            | {"--details": details or None, "--report": report, "--levels": levels or None}
-        )
-        _compare(compare, picture, as_json=as_json)
-        return
-    from gcn_cli.cli.console import JsonResult
+    if (at is None) != (filters is None):
+        raise click.UsageError("--at, --filters: give both, a pixel and the file for its filters")
+    _refuse_existing(overwrite, filters, map_file)
     from gcn_cli.images import write
-    from gcn_cli.model import load
-    from gcn_cli.runs.folder import refuse_existing
+    from gcn_cli.report.figures import filters_at, heat_map
 
-    page = None if report is None else Path(report) / "index.html"
-    for path in (filters, map_, page):
-        if path not in (None, "-"):
-            refuse_existing(Path(path), overwrite)
-    final = JsonResult("inspect")
-    loaded = load(model, device="cpu")
-    facts = loaded.describe() | _levels(loaded, asked=levels)
-    if picture is not None:
-        facts["picture"] = loaded.judge(picture, level)
-        if map_ is not None:
-            facts["picture"] |= _unusual(loaded, picture, level, map_)
-    if filters is not None:
-        write(_filters(loaded, picture, level, place), filters)
-    if page is not None:
-        from gcn_cli.report.page import write_report
-
-        facts["report"] = str(write_report(loaded, page.parent, picture))
-    if "-" not in (filters, map_):
-        _tell(loaded, facts, final if as_json else None, details=details)
-
-
-def _tell(
-    loaded: "Model", facts: dict[str, Any], final: "JsonResult | None", *, details: bool
-) -> None:
-    """What there is to say, on stdout: as one object, the page's path, or for a person."""
-    pass
-
-    if final is not None:
-        trained = {"seconds_trained": facts.pop("seconds")}
-        final.show(model=str(loaded.path), **facts, **trained)
-    elif "report" in facts:
-        click.echo(facts["report"])
+    result, loaded = JsonResult("inspect"), _load(model)
+    facts = loaded.image_facts(image, noise_level)
+    if map_file is not None:
+        anomaly = loaded.anomaly_map(image, noise_level)
+        write(heat_map(anomaly.deviations, ANOMALY_RANGE), map_file)
+        facts |= {
+            "unusual_share": round(anomaly.share, 4),
+            "most_unusual": round(anomaly.most, 2),
+            "most_unusual_at": list(anomaly.place),
+        }
+    if at is not None and filters is not None:
+        write(filters_at(loaded, image, at, noise_level), filters)
+    if "-" in (filters, map_file):
+        return
+    if as_json:
+        result.show(model=str(loaded.path), image=facts)
     else:
-        click.echo(_shown(loaded, facts))
-        if details or "levels" in facts:
-            click.echo(tables(facts, details=details))
+        click.echo("\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
-def _pixel(at: str) -> tuple[int, int]:
-    """X,Y as numbers."""
-    parts = at.split(",")
-    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-        raise click.UsageError(f"--at {at}: must be X,Y in pixels from the upper left, as 120,80")
-    return int(parts[0]), int(parts[1])
-
-
-def _filters(
-    loaded: "Model", picture: str | None, level: float | None, place: tuple[int, int] | None
-) -> "Tensor":
-    """The first layer's filters; with a place, those that all layers are there."""
-    if picture is None or place is None:
-        return loaded.filters()
-    from gcn_cli.report.figures import filters_at
-
-    return filters_at(loaded, picture, place, level)
-
-
-def _unusual(loaded: "Model", picture: str, level: float | None, path: str) -> dict[str, Any]:
-    """Write the map; what there is to say of it."""
+@command.command("filters", cls=GroupedCommand)
+@click.argument("file")
+@model_option
+@overwrite_option
+@output_options
+def filters_command(file: str, model: str | None, overwrite: bool, as_json: bool) -> None:
+    """Write the filters of the first layer to an image FILE."""
+    _refuse_existing(overwrite, file)
     from gcn_cli.images import write
-    from gcn_cli.report.figures import heat
 
-    found = loaded.unusual(picture, level)
-    write(heat(found.deviations, (0.0, 8.0)), path)
-    return {
-        "unusual_share": round(found.share, 4),
-        "most_unusual": round(found.most, 2),
-        "most_unusual_at": list(found.place),
-    }
+    result, loaded = JsonResult("inspect"), _load(model)
+    write(loaded.filters(), file)
+    _print_file(result, loaded, "filters", file, as_json=as_json)
 
 
-def _levels(loaded: "Model", *, asked: bool) -> dict[str, list[dict[str, float]]]:
-    """What there is to say of every level, where it is asked for; where D is none, at once."""
-    if not asked:
-        return {}
-    from gcn_cli.analysis import unsound
+@command.command("report", cls=GroupedCommand)
+@click.argument("folder")
+@model_option
+@grouped("Input", "--image", metavar="FILE", help="Image to analyze.  [default: the exemplar]")
+@overwrite_option
+@output_options
+def report_command(
+    folder: str, model: str | None, image: str | None, overwrite: bool, as_json: bool
+) -> None:
+    """Write a page, FOLDER/index.html.
 
-    found = loaded.by_level()
-    wrong = unsound(found)
-    if wrong is not None:
+    It shows samples, training curves, filters, and analyses of an image.
+    """
+    _refuse_existing(overwrite, str(Path(folder) / "index.html"))
+    from gcn_cli.report.page import write_report
+
+    result, loaded = JsonResult("inspect"), _load(model)
+    page = write_report(loaded, Path(folder), image)
+    _print_file(result, loaded, "report", str(page), as_json=as_json)
+
+
+@command.command("levels", cls=GroupedCommand)
+@model_option
+@output_options
+def levels_command(model: str | None, as_json: bool) -> None:
+    """Check the denoiser at every noise level.
+
+    A table of its error, and of its variance on noisy data and on chains, in variances of the data.
+    In a sound model the error grows with the noise, to at most 1. A variance on chains below that
+    on data means blur; above it, too much contrast.
+    """
+    from gcn_cli.analysis import unsound_level
+
+    result, loaded = JsonResult("inspect"), _load(model)
+    reports = loaded.level_reports()
+    unsound = unsound_level(reports)
+    if unsound is not None:
         log.warning(
-            "unsound: at noise of %.3g the denoiser errs by %.2f of the variance, more than with "
-            "more noise or without a look; lower --likelihood, of several ladders --octave-layers",
-            wrong.noise,
-            wrong.error,
+            "unsound: at noise level %.3g the error of the denoiser is %.2f, above its bound; "
+            "train again with a lower --set likelihood_weight, or --set stage_layers of a cascade",
+            unsound.noise,
+            unsound.error,
         )
-    return {"levels": [one._asdict() for one in found]}
+    rows = [report._asdict() for report in reports]
+    if as_json:
+        result.show(model=str(loaded.path), levels=rows)
+    else:
+        click.echo(as_table("levels", rows))
 
 
-def _refuse_beside_compare(options: Mapping[str, object]) -> None:
-    """What is not None of them is of one model."""
-    for name, value in options.items():
-        if value is not None:
-            raise click.UsageError(f"{name}: is of one model, --compare of several; leave it out")
+@command.command("compare", cls=GroupedCommand)
+@click.argument("image")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@output_options
+def compare_command(image: str, runs: tuple[str, ...], as_json: bool) -> None:
+    """Tell which of several models generated IMAGE.
 
-
-def _compare(runs: tuple[str, ...], picture: str | None, *, as_json: bool) -> None:
-    """The posterior of every model, most likely first."""
-    if picture is None or len(runs) < 2:
-        raise click.UsageError("--compare: name two runs or more, and a --picture")
-    from gcn_cli.cli.console import JsonResult
+    Prints the posterior probability of every RUN, the most likely first. For models of textures.
+    """
+    if len(runs) < 2:
+        raise click.UsageError("compare: needs two runs or more")
     from gcn_cli.model import compare
 
-    final = JsonResult("inspect")
-    found = zip(runs, compare(runs, picture), strict=True)
-    verdicts = sorted(found, key=lambda one: -one[1].log_ratio)
+    result = JsonResult("inspect")
+    compared = list(zip(runs, compare(runs, image), strict=True))
+    compared.sort(key=lambda entry: -entry[1].log_ratio)
     if as_json:
-        rows = [{"run": run, **vars(verdict)} for run, verdict in verdicts]
-        final.show(picture=picture, compared=rows)
+        rows = [{"run": run, **vars(comparison)} for run, comparison in compared]
+        result.show(image=image, compared=rows)
         return
-    for run, verdict in verdicts:
-        click.echo(f"{run}  posterior {verdict.posterior:.4g}  log ratio {verdict.log_ratio:.1f}")
+    for run, comparison in compared:
+        probability, ratio = comparison.posterior, comparison.log_ratio
+        click.echo(f"{run}  posterior {probability:.4g}  log ratio {ratio:.1f}")
 
 
-def _shown(loaded: "Model", facts: dict[str, Any]) -> str:
-    """The summary, and what a picture is in the model's eyes."""
-    pass
-    from gcn_cli.runs.grades import saved_grades
+def _load(run: str | None) -> "Model":
+    from gcn_cli.model import load
 
-    assert loaded.path is not None
-    assert loaded.run is not None
-    written = {"written": loaded.path.stat().st_mtime}
-    lines = [summary(facts | written, loaded.run, saved_grades(loaded.run, facts["iteration"]))]
-    lines += [f"  {name}: {value}" for name, value in facts.get("picture", {}).items()]
-    return "\n".join(lines)
+    return load(run, device="cpu")
 
 
-def _toml(values: dict[str, Any]) -> str:
-    """The values as lines of TOML that --config takes back."""
-    # What is unset has a written form of its own: "own" for the mean color, 0 elsewhere; of
-    # iterations none, they are left out.
-    unset = {"mean_color": "own", "iterations": None}
-    filled = {key: unset.get(key, 0) if v is None else v for key, v in values.items()}
-    written = {key: value for key, value in filled.items() if value is not None}
-    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in written.items())
+def _refuse_existing(overwrite: bool, *files: str | None) -> None:
+    from gcn_cli.runs.folder import refuse_existing
+
+    for file in files:
+        if file not in (None, "-"):
+            refuse_existing(Path(file), overwrite)
+
+
+def _print_file(result: JsonResult, loaded: "Model", key: str, file: str, *, as_json: bool) -> None:
+    """Print the path of the file written, unless the file went to stdout."""
+    if as_json and file != "-":
+        result.show(model=str(loaded.path), **{key: file})
+    elif file != "-":
+        click.echo(file)
+
+
+def summary(model: "Model", facts: dict[str, Any]) -> str:
+    """A model in a few lines; `facts` are those of `Model.describe`."""
+    from gcn_cli.runs.grades import in_words, saved_grades
+
+    assert model.path is not None
+    assert model.run is not None
+    config, done = facts["config"], facts["iteration"]
+    quality = saved_grades(model.run, done)
+    crop = config.get("crop")
+    resolutions = [stage["resolution"] for stage in facts["stages"]]
+    cascade = f" at {', '.join(resolutions)} of the resolution" if len(resolutions) > 1 else ""
+    periods = [f"{value:g} pixels {axis}" for axis, value in facts["periods"].items() if value]
+    regular = f"; regular, with a period of {' and '.join(periods)}" if periods else ""
+    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(model.path.stat().st_mtime))
+    state = "complete" if model.complete else f"iteration {done} of {facts['total_iterations']}"
+    rows = {
+        "trained by": f"{config['learner']} from {f'crops of {crop}' if crop else 'whole images'}, "
+        f"seed {config['seed']}",
+        "images": ", ".join(facts["maps"]) + regular,
+        "network": f"{len(facts['layers'])} layers{cascade}, {facts['parameters']:,} parameters, "
+        f"receptive field {facts['receptive_field']} pixels",
+        "state": f"{state}, {done} iterations in {facts['seconds']:.0f} s, written {written}",
+        "quality": "not measured (complete trainings of a texture measure it)"
+        if quality is None
+        else in_words(quality).removeprefix("quality "),
+        "next": _advice(model, quality),
+    }
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, text in rows.items():
+        grid.add_row(name, Text(text))
+    return _render(Text(str(model.run), style="bold"), Padding(grid, (0, 0, 0, 2)), width=WIDTH)
+
+
+def _advice(model: "Model", quality: dict[str, float | None] | None) -> str:
+    """The next step for a person."""
+    from gcn_cli.runs.grades import ROUGH
+
+    if not model.complete:
+        return "run the training command again to resume"
+    metrics = quality or {}
+    if (metrics.get("copied") or 0) > COPIED_HIGH:
+        return "it copies the exemplar: fewer --iterations, or more images of the texture"
+    if (metrics.get("quality") or 0) >= ROUGH:
+        return "more or larger images of the texture, or --preset best"
+    run = model.run
+    return f"gcn synthesize --model {run} --size 1024; gcn inspect report page --model {run}"
+
+
+def as_table(title: str, rows: list[dict[str, Any]]) -> str:
+    """Rows of plain values as a table."""
+    if not rows:
+        return ""
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
+    return _render(table, width=100)
+
+
+def _render(*parts: Any, width: int) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, highlight=False).print(*parts, sep="\n")
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())

@@ -1,290 +1,347 @@
-"""What an option's value may be: durations, sizes, seeds, sides, levels of noise, as text.
-
-Options that commands share, and the options made from the fields of the config.
-"""
+"""From the fields of option classes to Click options, and how the help prints them by group."""
 
 import dataclasses
 import logging
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
-from gcn_cli.config import (
-    NoiseConditionalConfig,
-    PublishedConfig,
-    config_fields,
-    option_name,
-    parse_value,
-)
+from gcn_cli.config import SETTINGS, option_name
+from gcn_cli.errors import InputError
+from gcn_cli.options import flag_of
+from gcn_cli.presets import PRESET_NOTES, RENAMED, check_names
 
-MOST_SEEDS = 1_000_000
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]
-    """Seconds, from "90", "90s", "5m" or "1.5h"."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
-        if match is None or float(match[1]) == 0:
-            self.fail(f"{value!r} is not a time such as 90s, 5m or 1.5h, more than 0", param, ctx)
-        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-class More(click.ParamType):  # type: ignore[type-arg]
-    """Iterations, from "500", or seconds, from "90s", "5m" or "1.5h": one of the two."""
-
-    name = "iterations|duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int | None, float | None]:
-        if isinstance(value, tuple):
-            return value
-        text = str(value)
-        if text.isdigit():
-            if int(text) == 0:
-                self.fail("0 more iterations are none; give 1 or more", param, ctx)
-            return int(text), None
-        if text[-1:] not in ("s", "m", "h"):
-            self.fail(f"{text!r} is neither iterations, as 500, nor a time, as 2m", param, ctx)
-        return None, Duration().convert(text, param, ctx)
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """(width, height) in pixels, from "512" or "WIDTHxHEIGHT"."""
-
-    name = "size"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value))
-        if match is None or int(match[1]) < 1 or int(match[2] or 1) < 1:
-            self.fail(f"{value!r} is not a size such as 512 or 640x480", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
-
-
-class Tile(click.ParamType):  # type: ignore[type-arg]
-    """The side of blocks in pixels, "auto" or "off"."""
-
-    name = "auto|off|pixels"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        if value in ("auto", "off") or isinstance(value, int):
-            return cast(int | str, value)
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is not auto, off or a number of pixels, as 1024", param, ctx)
-        return int(value)
-
-
-class Noise(click.ParamType):  # type: ignore[type-arg]
-    """A deviation in gray levels, or "auto"."""
-
-    name = "auto|sigma"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | str:
-        if value == "auto" or isinstance(value, float):
-            return cast(float | str, value)
-        try:
-            found = float(value)
-        except ValueError:
-            found = 0.0
-        if not 0 < found < 256:
-            self.fail(f"{value!r} is not auto or gray levels, more than 0, as 12.5", param, ctx)
-        return found
-
-
-class Seeds(click.ParamType):  # type: ignore[type-arg]
-    """Several seeds, from "0,3-7"; each once, in order."""
-
-    name = "0,3-7"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        found: dict[int, None] = {}
-        for part in str(value).split(","):
-            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-            if match is None or int(match[2] or match[1]) - int(match[1]) not in range(MOST_SEEDS):
-                self.fail(f"{value!r} is not seeds such as 5 or 0,3-7, rising", param, ctx)
-            found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
-        return tuple(found)
-
-
-class Sides(click.ParamType):  # type: ignore[type-arg]
-    """Pixels at the left, top, right and bottom, from "LEFT,TOP,RIGHT,BOTTOM"."""
-
-    name = "left,top,right,bottom"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int, int, int]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not LEFT,TOP,RIGHT,BOTTOM in pixels, as 0,0,256,0", param, ctx)
-        left, top, right, bottom = map(int, match.groups())
-        return left, top, right, bottom
-
+MAX_SEEDS = 1_000_000
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
-class FieldType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
-    """A config value as text; parsed by the config's own rules."""
+class Kind(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """How the text of an option's value is read."""
 
-    def __init__(self, field: str, metavar: str) -> None:
-        self.field = field
-        self.name = metavar
+    def __init__(self, metavar: str, parse: Callable[[str], Any], words: str) -> None:
+        """`parse` raises ValueError for a text that is not `words`, as "a size such as 512"."""
+        self.name, self.parse, self.words = metavar, parse, words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str):
-            # None is a value here ("all", "own"), so it travels in a box past click's defaults.
-            return (parse_value(self.field, config_fields()[self.field].type, value),)
-        return value
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError:
+            self.fail(f"{value!r} is not {self.words}", param, ctx)
 
 
-def config_options(command: F) -> F:
-    """An option for every field of the config. Only those given reach the command."""
-    for spec in reversed(config_fields().values()):
-        shown = f"{spec.metadata['help']}  [{_defaults(spec.name)}]"
-        name = option_name(spec.name)
-        if spec.type is bool:
-            declaration = f"{name}/--no-{name[2:]}"
-            command = click.option(declaration, spec.name, default=None, help=shown)(command)
-        else:
-            kind = FieldType(spec.name, "VALUE")
-            command = click.option(name, spec.name, type=kind, default=None, help=shown)(command)
-    return command
+def _match(pattern: str, text: str) -> list[str | None]:
+    match = re.fullmatch(pattern, text)
+    if match is None:
+        raise ValueError
+    return list(match.groups())
 
 
-def given_config(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the config options that were given out of all of a command's options."""
-    given = {}
-    for name in config_fields():
-        value = options.pop(name)
-        if value is not None:
-            given[name] = value[0] if isinstance(value, tuple) else value
-    return given
+def parse_size(text: str) -> tuple[int, int]:
+    """(width, height) in pixels, from "512" or "WIDTHxHEIGHT"."""
+    width, height = _match(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    return int(width or 0), int(height or width or 0)
 
 
-def _defaults(name: str) -> str:
-    """Defaults by learner, as far as a value means something to it."""
-    shown = []
-    for family, learner in ((NoiseConditionalConfig, "denoise"), (PublishedConfig, "mle")):
-        own = {spec.name: spec.default for spec in dataclasses.fields(family)}
-        if name in own:
-            shown.append((learner, _shown(own[name])))
-    if name == "learner":
-        return f"default: {NoiseConditionalConfig().learner}"
-    if len({text for _, text in shown}) == 1 and len(shown) == 2:
-        return f"default: {shown[0][1]}"
-    return "; ".join(f"{learner}: {text}" for learner, text in shown)
+def parse_time(text: str) -> float:
+    """Seconds, from "90", "90s", "5m" or "1.5h"."""
+    number, unit = _match(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    seconds = float(number or 0) * {"": 1, "s": 1, "m": 60, "h": 3600}[unit or ""]
+    if seconds == 0:
+        raise ValueError
+    return seconds
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def parse_extension(text: str) -> tuple[int | None, float | None]:
+    """(iterations, None) from "500", or (None, seconds) from "90s", "5m", "1.5h"."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text), None
+    if text[-1:] not in ("s", "m", "h"):
+        raise ValueError
+    return None, parse_time(text)
 
 
-def machine_options(command: F) -> F:
-    """--device, --precision and --threads."""
-    for option in (
-        click.option("--threads", type=click.IntRange(1, 1024), help="processor threads"),
-        click.option(
-            "--precision",
-            type=click.Choice(["auto", "float32", "bf16"]),
-            default="auto",
-            show_default=True,
-            help="format of the maps; auto: bf16 for ladders where that is fast, else float32",
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps"
-        ),
-    ):
-        command = option(command)
-    return command
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from "5" or "0,3-7"; each once, in order."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        first, last = _match(r"(\d+)(?:-(\d+))?", part.strip())
+        values = range(int(first or 0), int(last or first or 0) + 1)
+        if len(values) not in range(1, MAX_SEEDS + 1):
+            raise ValueError
+        seeds |= dict.fromkeys(values)
+    return tuple(seeds)
 
 
-def model_option(command: F) -> F:
-    """--model, by default the newest run."""
-    return click.option(
-        "--model",
-        metavar="RUN",
-        help="a run's folder or model file  [default: the newest under runs/]",
-    )(command)
+def parse_tile(text: str) -> int | str:
+    """The side of blocks in pixels, "auto" or "off"."""
+    if text in ("auto", "off"):
+        return text
+    (side,) = _match(r"([1-9]\d*)", text)
+    return int(side or 0)
 
 
-def linked_option(command: F) -> F:
-    """--with, once for every linked map beside the first."""
-    return click.option(
-        "--with",
-        "linked",
-        multiple=True,
-        metavar="MAP",
-        help="a map linked to the picture, as its normals; once for each, in the same order as in "
-        "training",
-    )(command)
+def parse_sides(text: str) -> tuple[int, ...]:
+    """Pixels at the left, top, right and bottom."""
+    return tuple(int(side or 0) for side in _match(r"(\d+),(\d+),(\d+),(\d+)", text))
 
 
-def output_options(command: F) -> F:
-    """--json, and how much is said on stderr: -q, -v."""
-    for option in (
-        click.option(
-            "-v", "--verbose", is_flag=True, expose_value=False, callback=_speak(logging.DEBUG),
-            help="say more: what is saved, warnings of libraries",
-        ),
-        click.option(
-            "-q", "--quiet", is_flag=True, expose_value=False, callback=_speak(logging.ERROR),
-            help="say nothing but errors",
-        ),
-        click.option(
-            "--json", "as_json", is_flag=True, help="one JSON object on stdout, at the end"
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+def parse_sigma(text: str) -> float | str:
+    """A standard deviation in gray levels, or "auto"."""
+    sigma = 0.0 if text == "auto" else float(text)
+    if text != "auto" and not 0 < sigma < 256:
+        raise ValueError
+    return sigma or text
 
 
-def _speak(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
-    def settle(ctx: click.Context, param: click.Parameter, given: bool) -> None:
+def parse_point(text: str) -> tuple[int, int]:
+    """(x, y) in pixels from the upper left."""
+    x, y = _match(r"(\d+),(\d+)", text)
+    return int(x or 0), int(y or 0)
+
+
+def parse_assignment(text: str) -> tuple[str, str]:
+    """(key, value) from "KEY=VALUE"."""
+    key, value = _match(r"\s*([\w-]+)\s*=\s*(.*?)\s*", text)
+    return (key or "").replace("-", "_"), value or ""
+
+
+KINDS: dict[str, click.ParamType] = {  # type: ignore[type-arg]
+    "file": Kind("FILE", str, "a file"),
+    "folder": Kind("FOLDER", str, "a folder"),
+    "size": Kind("WIDTHxHEIGHT", parse_size, "a size such as 512 or 640x480"),
+    "time": Kind("TIME", parse_time, "a time such as 90s, 5m or 1.5h, more than 0"),
+    "extension": Kind("N|TIME", parse_extension, "iterations, as 500, or a time, as 2m"),
+    "seeds": Kind("N,N-N", parse_seeds, "seeds such as 5 or 0,3-7, rising"),
+    "tile": Kind("auto|off|N", parse_tile, "auto, off or a number of pixels, as 1024"),
+    "sides": Kind(
+        "LEFT,TOP,RIGHT,BOTTOM", parse_sides, "LEFT,TOP,RIGHT,BOTTOM in pixels, as 0,0,256,0"
+    ),
+    "sigma": Kind("auto|SIGMA", parse_sigma, "auto or gray levels, more than 0, as 12.5"),
+    "point": Kind("X,Y", parse_point, "X,Y in pixels from the upper left, as 120,80"),
+    "assignment": Kind("KEY=VALUE", parse_assignment, "KEY=VALUE, as crop=96"),
+    "preset": click.Choice(list(PRESET_NOTES)),
+}
+
+
+class GroupedOption(click.Option):
+    """An option that the help shows under the heading of its group."""
+
+    def __init__(self, *args: Any, group: str = "Other", **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.group = group
+
+
+def grouped(group: str, *flags: str, **about: Any) -> Callable[[F], F]:
+    """`click.option` for a group of the help."""
+    return click.option(*flags, cls=GroupedOption, group=group, **about)
+
+
+def options_of(kind: type) -> Callable[[F], F]:
+    """A Click option for every field of a dataclass that `gcn_cli.options.option` made."""
+
+    def decorate(command: F) -> F:
+        for spec in reversed(dataclasses.fields(kind)):
+            if "group" in spec.metadata:
+                command = _click_option(spec)(command)
+        return command
+
+    return decorate
+
+
+def collect(kind: Callable[..., T], given: dict[str, Any], **more: Any) -> T:
+    """An object of an option class from a command's parameters, which are taken from `given`."""
+    names = [spec.name for spec in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    taken = {name: given.pop(name) for name in names if name in given}
+    return kind(**taken | more)
+
+
+def _click_option(spec: dataclasses.Field[Any]) -> Callable[[F], F]:
+    about, default = spec.metadata, spec.default
+    inner: Any = spec.type
+    if get_origin(inner) in (Union, types.UnionType):  # X | None
+        inner = next(kind for kind in get_args(inner) if kind is not type(None))
+    more: dict[str, Any] = {"default": default, "help": about["help"]}
+    if about["kind"] is not None:
+        more |= {"type": KINDS[about["kind"]], "multiple": default == ()}
+    elif inner is bool:
+        more |= {"is_flag": True}
+    elif get_origin(inner) is Literal:
+        more |= {"type": click.Choice(get_args(inner))}
+    elif inner in (int, float):
+        more |= {"type": inner, "metavar": "N" if inner is int else "X"}
+    if about["metavar"] is not None:
+        more["metavar"] = about["metavar"]
+    if default not in (None, False, ()) and "[default" not in about["help"]:
+        shown = f"{default:g}{'s' * (about['kind'] == 'time')}" if inner is float else default
+        more["help"] += f"  [default: {shown}]"
+    flags = about["flags"] or (flag_of(spec),)
+    return grouped(about["group"], *flags, spec.name, **more)
+
+
+def setting_option(name: str, group: str) -> Callable[[F], F]:
+    """An option for one setting of a training; its text is parsed with all other settings."""
+    about = SETTINGS[name].metadata["help"]
+    flag = option_name(name)
+    if SETTINGS[name].type is bool:
+        return grouped(group, f"{flag}/--no-{flag[2:]}", name, default=None, help=about)
+    return grouped(group, flag, name, metavar="N", help=about)
+
+
+def merge_settings(
+    assignments: Iterable[tuple[str, str]], named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of a training from --set, the last of each key, and from their own options.
+
+    `named` are the latter, None where not given. Raises InputError for an unknown key, and for one
+    that is given in both ways.
+    """
+    settings = {name: value for name, value in named.items() if value is not None}
+    for key, value in assignments:
+        check_names("--set", [key])
+        if named.get(key) is not None:
+            raise InputError(f"--set {key}={value}: is given as {option_name(key)} too; give one")
+        settings[key] = value
+    return settings
+
+
+def set_option(text: str, group: str = "Training") -> Callable[[F], F]:
+    """--set KEY=VALUE, which may be repeated; the command gets `assignments`."""
+    return grouped(
+        group, "--set", "assignments", type=KINDS["assignment"], multiple=True, help=text
+    )
+
+
+def _combined(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+hardware_options: Callable[[F], F] = _combined(
+    grouped(
+        "Hardware", "--device", default="auto", metavar="NAME",
+        help="auto, cpu, cuda, cuda:1 or mps.  [default: auto]",
+    ),
+    grouped(
+        "Hardware", "--precision", type=click.Choice(["auto", "float32", "bf16"]), default="auto",
+        help="Number format of feature maps; auto takes bf16 where it is fast.  [default: auto]",
+    ),
+    grouped(
+        "Hardware", "--threads", type=click.IntRange(1, 1024), metavar="N",
+        help="CPU threads.  [default: one for each core]",
+    ),
+)  # fmt: skip
+"""--device, --precision and --threads."""
+
+
+def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, _: click.Parameter, given: bool) -> None:
         if given:
             if ctx.meta.setdefault("gcn.level", level) != level:
                 raise click.UsageError("--quiet, --verbose: give one of them")
             logging.getLogger("gcn_cli").setLevel(level)
 
-    return settle
+    return callback
 
 
-def dry_run_option(command: F) -> F:
-    """--dry-run."""
-    return click.option(
-        "--dry-run",
-        is_flag=True,
-        help="write nothing: print the settled values, and the memory and time to expect",
-    )(command)
+output_options: Callable[[F], F] = _combined(
+    grouped(
+        "Output format", "--json", "as_json", is_flag=True,
+        help="Print one JSON object to stdout at the end.",
+    ),
+    grouped(
+        "Output format", "-q", "--quiet", is_flag=True, expose_value=False,
+        callback=_set_level(logging.ERROR), help="Print errors only.",
+    ),
+    grouped(
+        "Output format", "-v", "--verbose", is_flag=True, expose_value=False,
+        callback=_set_level(logging.DEBUG), help="Print saved files and warnings of libraries too.",
+    ),
+)  # fmt: skip
+"""--json, -q and -v."""
+
+model_option: Callable[[F], F] = grouped(
+    "Input", "--model", metavar="RUN", help="Run folder or model file.  [default: newest in runs/]"
+)
+overwrite_option: Callable[[F], F] = grouped(
+    "Output", "--overwrite", is_flag=True, help="Replace files that exist."
+)
+dry_run_option: Callable[[F], F] = grouped(
+    "Output",
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing; print all settings, and the time and memory to expect.",
+)
+
+REMOVED = {
+    "synthesize": {
+        "--seeds": "--seed 0,3-7",
+        "--preview-tiled": "--sheet FILE",
+        "--level": "--noise-level X",
+        "--step-size": "--set step_size=X",
+        "--noise": "--set noise=true",
+        "--no-noise": "--set noise=false",
+        "--lattice": "--set padding_mode=MODE",
+        "--padding-mode": "--set padding_mode=MODE",
+    },
+    "reconstruct": {"--level": "--noise-level X"},
+    "inspect": {
+        "--picture": "gcn inspect image IMAGE",
+        "--report": "gcn inspect report FOLDER",
+        "--levels": "gcn inspect levels",
+        "--compare": "gcn inspect compare IMAGE RUN RUN...",
+        "--map": "gcn inspect image IMAGE --map FILE",
+        "--at": "gcn inspect image IMAGE --at X,Y --filters FILE",
+        "--filters": "gcn inspect filters FILE",
+        "--level": "gcn inspect image IMAGE --noise-level X",
+    },
+}
+"""Options of earlier versions, and what replaces them."""
 
 
-def overwrite_option(command: F) -> F:
-    """--overwrite."""
-    return click.option("--overwrite", is_flag=True, help="replace files that exist")(command)
+def replacement(command: str, flag: str) -> str | None:
+    """What replaces an option of an earlier version; None for one that never was."""
+    if command != "train":
+        return REMOVED.get(command, {}).get(flag)
+    name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+    name = RENAMED.get(name, name)
+    if name not in SETTINGS:
+        return None
+    value = "N" if SETTINGS[name].type is not bool else str(not flag.startswith("--no-")).lower()
+    return f"--set {name}={'...' if name == 'layers' else value}"
+
+
+class GroupedCommand(click.Command):
+    """A command that prints its options by group, and names the successors of removed ones."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:  # --help goes with the last group
+                group = getattr(param, "group", next(reversed(groups), "Options"))
+                groups.setdefault(group, []).append(record)
+        for name, records in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(records, col_max=26)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["gcn.arguments"] = list(args)  # for --each, which repeats them
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            command = ctx.command_path.split()[1]
+            new = replacement(command, error.option_name)
+            if new is None:
+                raise
+            raise click.UsageError(f"{error.option_name}: is now {new}", ctx) from error

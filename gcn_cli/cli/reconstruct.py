@@ -1,87 +1,72 @@
-"""gcn reconstruct: sigma^2 B(I) of pictures, its error; and pictures made anew in parts."""
+"""gcn reconstruct: auto-encoding, repair and denoising of images."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gcn_cli.cli.options import (
-    Noise,
-    Sides,
-    linked_option,
-    machine_options,
+    GroupedCommand,
+    collect,
+    grouped,
+    hardware_options,
     model_option,
+    options_of,
     output_options,
     overwrite_option,
 )
+from gcn_cli.errors import InputError
+from gcn_cli.options import ReconstructOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gcn_cli.images import Image
     from gcn_cli.model import Model
-    from gcn_cli.synthesis import OnEvaluation
 
 
-@click.command("reconstruct")
-@click.argument("pictures", nargs=-1, required=True, metavar="IMAGE...")
+@click.command("reconstruct", cls=GroupedCommand)
+@click.argument("sources", nargs=-1, required=True, metavar="IMAGE...")
 @model_option
-@linked_option
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    help="1 auto-encodes the picture; more descend towards a mode, by steps that never raise the "
-    "energy  [default: 1]; in repairs levels of noise  [default: 25]",
+@grouped(
+    "Input",
+    "--with",
+    "linked",
+    multiple=True,
+    metavar="FILE",
+    help="Linked map of IMAGE. Repeatable, in the order of training.",
 )
-@click.option(
-    "--mask",
-    metavar="MASK|alpha",
-    help="repair: a picture of the same size, white where to make IMAGE anew; alpha: where IMAGE "
-    "is clear",
-)
-@click.option(
-    "--extend",
-    type=Sides(),
-    help="continue IMAGE outwards by so many pixels",
-)
-@click.option(
-    "--make-seamless",
-    "band",
-    metavar="PIXELS",
-    type=click.IntRange(min=1),
-    help="make a band along the edges anew, so wide, so that IMAGE tiles",
-)
-@click.option(
-    "--denoise",
-    type=Noise(),
-    help="take white noise off IMAGE, of so many gray levels; auto estimates how many",
-)
-@click.option("--count", type=click.IntRange(min=1), help="variants of a repair  [default: 1]")
-@click.option("--seed", type=click.IntRange(min=0), help="of a repair  [default: 0]")
-@click.option(
-    "--level",
-    type=click.FloatRange(min=0, min_open=True),
-    help="noise level of a ladder, in deviations of its data  [default: 1]",
-)
-@click.option(
+@options_of(ReconstructOptions)
+@grouped(
+    "Output",
     "-o",
     "--output",
     metavar="FILE|FOLDER",
-    help="a picture file, or a folder  [default: <run>/reconstructions, <run>/repairs]",
+    help="Image file or folder.  [default: RUN/reconstructions or RUN/repairs]",
 )
 @overwrite_option
 @output_options
-@machine_options
-def command(**given: Any) -> None:
-    """Auto-encode IMAGE with the newest run, or with --model; or make a part of it anew.
+@hardware_options
+def command(
+    sources: tuple[str, ...],
+    model: str | None,
+    linked: tuple[str, ...],
+    output: str | None,
+    overwrite: bool,
+    as_json: bool,
+    device: str,
+    precision: str,
+    threads: int | None,
+    **given: Any,
+) -> None:
+    """Auto-encode, repair or denoise IMAGE with the newest run, or with --model.
 
-    Stdout has, for every picture: rms error in gray levels, error as a share of the picture's
-    variance, PSNR in dB, and the residual |I - sigma^2 B(I)| / |I| at the last image, which is 0
-    at a mode; with several --steps also the energy, its fall, whether the descent is caught at a
-    kink, and the share of gates there. Of repairs (--mask, --extend, --make-seamless, --denoise) it
-    has the paths; pixels that are kept stay what they were.
+    Auto-encoding prints for each image: rms error in gray levels, error as a share of the variance
+    of the image, PSNR in dB, and the residual |I - sigma^2 B(I)| / |I| of the result, which is 0 at
+    a mode; with several --steps also the energy and its fall, whether the descent is stuck, and the
+    share of gates that a small step flips. Repairs and denoising print the paths; the pixels that
+    are kept do not change.
 
     \b
     gcn reconstruct texture.jpg
@@ -90,145 +75,96 @@ def command(**given: Any) -> None:
     gcn reconstruct photo.png --make-seamless 32 -o tile
     gcn reconstruct noisy.png --denoise auto
     """
-    asked = _Asked(**given)
-    asked.check()
-    asked.carry_out()
+    options = collect(ReconstructOptions, given)
+
+    from gcn_cli.cli.console import JsonResult, hardware_facts
+    from gcn_cli.images import expand_sources, read_image
+    from gcn_cli.model import load
+    from gcn_cli.runs.folder import map_path, model_path, reconstruction_outputs, refuse_existing
+    from gcn_cli.runtime import set_threads
+
+    result = JsonResult("reconstruct")
+    set_threads(threads)
+    path = model_path(model)
+    sources = tuple(expand_sources(sources))
+    if linked and len(sources) > 1:
+        raise InputError(f"--with: needs a single IMAGE, not {len(sources)}")
+    auto_encodes = not options.is_repair and options.denoise is None
+    folder = path.parent / ("reconstructions" if auto_encodes else "repairs")
+    targets = reconstruction_outputs(output or str(folder), sources, options.count)
+    loaded = load(path, device=device, precision=precision)
+    if output or not auto_encodes:  # the default reconstructions are replaced
+        for target in targets:
+            for texture_map in loaded.maps:
+                refuse_existing(map_path(str(target), texture_map.name), overwrite)
+    images = [[read_image(file) for file in (source, *linked)] for source in sources]
+    if auto_encodes:
+        new = output is not None and not overwrite
+        results = _auto_encode(loaded, images, targets, options, new=new)
+        files = [{"image": source, **facts} for source, facts in zip(sources, results, strict=True)]
+        if not as_json:
+            for facts in files:
+                metrics = [f"{k} {v:.4g}" for k, v in facts.items() if isinstance(v, float | int)]
+                click.echo("  ".join([str(facts["image"]), *metrics]))
+    else:
+        files = _repair(loaded, images, targets, options, as_json=as_json, overwrite=overwrite)
+    if as_json:
+        result.show(model=str(path), files=files, **hardware_facts(loaded.device, loaded.dtype))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What was asked for, option by option."""
+def _repair(
+    model: "Model",
+    images: "list[list[Image]]",
+    targets: Sequence[Path],
+    options: ReconstructOptions,
+    *,
+    as_json: bool,
+    overwrite: bool,
+) -> list[dict[str, Any]]:
+    """Write every variant of every image; returns a record of each file."""
+    from gcn_cli.cli.console import Progress
+    from gcn_cli.cli.output import maps_like_sources, write_all
+    from gcn_cli.inpaint import repair
+    from gcn_cli.runs.folder import OutputFile
 
-    pictures: tuple[str, ...]
-    model: str | None
-    linked: tuple[str, ...]
-    steps: int | None
-    mask: str | None
-    extend: tuple[int, int, int, int] | None
-    band: int | None
-    denoise: float | Literal["auto"] | None
-    count: int | None
-    seed: int | None
-    level: float | None
-    output: str | None
-    overwrite: bool
-    as_json: bool
-    device: str
-    precision: str
-    threads: int | None
+    seed, count = options.seed or 0, options.count or 1
+    outputs = [OutputFile(str(target), seed, k % count) for k, target in enumerate(targets)]
+    drop_alpha = options.mask == "alpha"
+    maps = (
+        maps_like_sources(model.maps, linked, drop_alpha=drop_alpha)
+        for linked in images
+        for _ in range(count)
+    )
+    with Progress("repair") as progress:
 
-    @property
-    def repairs(self) -> bool:
-        """Whether a part of the pictures is made anew, or noise taken off."""
-        parts = (self.mask, self.extend, self.band, self.denoise)
-        return any(part is not None for part in parts)
+        def variants() -> "Iterator[Tensor]":
+            for linked in images:
+                if options.denoise is None:
+                    yield from repair(
+                        model.checkpoint, linked, options, model.dtype, progress.update
+                    )
+                else:
+                    sigma = None if options.denoise == "auto" else options.denoise
+                    yield model.denoise(linked, sigma)
 
-    def check(self) -> None:
-        """Raise UsageError for options that do not go together."""
-        parts = (self.mask, self.extend, self.band, self.denoise)
-        if sum(part is not None for part in parts) > 1:
-            raise click.UsageError("--mask, --extend, --make-seamless, --denoise: one at a time")
-        made_anew = self.repairs and self.denoise is None
-        if not made_anew and (self.count is not None or self.seed is not None):
-            raise click.UsageError("--count, --seed: are for --mask, --extend and --make-seamless")
-        if self.repairs and self.level is not None:
-            raise click.UsageError("--level: a repair takes all levels; leave it out")
-        if self.denoise is not None and self.steps is not None:
-            raise click.UsageError("--steps: noise is taken off at once; leave it out")
+        return write_all(outputs, variants(), maps, as_json=as_json, overwrite=overwrite)
 
-    def carry_out(self) -> None:
-        """Read the pictures, make what was asked for, say what became of it."""
-        from gcn_cli.cli.console import JsonResult, machine
-        from gcn_cli.images import expand_sources, open_picture
-        from gcn_cli.model import load
-        from gcn_cli.runs.folder import (
-            map_path,
-            model_path,
-            reconstruction_targets,
-            refuse_existing,
-        )
-        from gcn_cli.runtime import set_threads
 
-        final = JsonResult("reconstruct")
-        set_threads(self.threads)
-        path = model_path(self.model)
-        sources = expand_sources(self.pictures)
-        if self.linked and len(sources) > 1:
-            raise click.UsageError(f"--with: goes with one IMAGE, not with {len(sources)}")
-        kind = "repairs" if self.repairs else "reconstructions"
-        folder = self.output or str(path.parent / kind)
-        targets = reconstruction_targets(folder, sources, self.count)
-        loaded = load(path, device=self.device, precision=self.precision)
-        if self.output or self.repairs:
-            for target in targets:
-                for one in loaded.maps:
-                    refuse_existing(map_path(str(target), one.name), self.overwrite)
-        opened = [[open_picture(one) for one in (source, *self.linked)] for source in sources]
-        if self.repairs:
-            files = self._repair(loaded, opened, targets)
-        else:
-            files = self._auto_encode(loaded, sources, opened, targets)
-        if self.as_json:
-            final.show(model=str(path), files=files, **machine(loaded.device, loaded.dtype))
+def _auto_encode(
+    model: "Model",
+    images: "list[list[Image]]",
+    targets: Sequence[Path],
+    options: ReconstructOptions,
+    *,
+    new: bool,
+) -> "Iterator[dict[str, Any]]":
+    """Write the auto-encoding of every image; yields its path and metrics."""
+    from gcn_cli.images import split_maps, write
+    from gcn_cli.runs.folder import map_path
 
-    def _repair(
-        self, loaded: "Model", opened: "list[list[Image]]", targets: "Sequence[Path]"
-    ) -> list[dict[str, object]]:
-        """Every variant of every picture to its file; what there is to say of the files."""
-        from gcn_cli.cli.console import Progress
-        from gcn_cli.cli.synthesize import as_files, write_all
-        from gcn_cli.runs.folder import OutputFile
-
-        seed, variants = self.seed or 0, self.count or 1
-        jobs = [OutputFile(str(t), seed, k % variants) for k, t in enumerate(targets)]
-        bare = self.mask == "alpha"
-        kinds = (as_files(loaded.maps, one, bare=bare) for one in opened for _ in range(variants))
-        with Progress("repair") as progress:
-            made = (
-                picture
-                for one in opened
-                for picture in self._variants(loaded, one, progress.update)
-            )
-            return write_all(jobs, made, kinds, as_json=self.as_json, overwrite=self.overwrite)
-
-    def _variants(
-        self, loaded: "Model", rasters: "list[Image]", progress: "OnEvaluation"
-    ) -> "Iterator[Tensor]":
-        """What a picture is made into."""
-        if self.denoise is not None:
-            yield loaded.denoise(rasters, None if self.denoise == "auto" else self.denoise)
-            return
-        yield from loaded.repair(
-            rasters,
-            self.mask,
-            extend=self.extend,
-            band=self.band,
-            count=self.count or 1,
-            seed=self.seed or 0,
-            steps=self.steps,
-            on_step=progress,
-        )
-
-    def _auto_encode(
-        self,
-        loaded: "Model",
-        sources: list[str],
-        opened: "list[list[Image]]",
-        targets: "Sequence[Path]",
-    ) -> list[dict[str, object]]:
-        """Every picture's auto-encoding to its file, its measures to stdout."""
-        from gcn_cli.images import split_maps, write
-        from gcn_cli.runs.folder import map_path
-
-        files: list[dict[str, object]] = []
-        new = self.output is not None and not self.overwrite  # the default's are made again
-        for source, rasters, target in zip(sources, opened, targets, strict=True):
-            result, measures = loaded.auto_encode(rasters, self.steps or 1, self.level)
-            for one, part in zip(loaded.maps, split_maps(result, loaded.maps), strict=True):
-                path = str(map_path(str(target), one.name))
-                write(part, path, one.depth, one.profile, new=new)
-            files.append({"image": source, "path": str(target), **measures})
-            if not self.as_json:
-                words = "  ".join(f"{name} {value:.4g}" for name, value in measures.items())
-                click.echo(f"{source}  {words}")
-        return files
+    for linked, target in zip(images, targets, strict=True):
+        result, metrics = model.auto_encode(linked, options.steps or 1, options.noise_level)
+        for texture_map, part in zip(model.maps, split_maps(result, model.maps), strict=True):
+            path = str(map_path(str(target), texture_map.name))
+            write(part, path, texture_map.bit_depth, texture_map.icc_profile, new=new)
+        yield {"path": str(target), **metrics}

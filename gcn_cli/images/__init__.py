@@ -1,15 +1,15 @@
-"""Pictures: reading and writing files, their bands, and the scale between pixels and a model.
+"""Images: reading and writing files, color modes, and the scale between pixels and a model.
 
-Pixels are float32 (C, H, W) in 0..255, whatever the depth of a file; NaN where nothing is known.
+Pixels are float32 (C, H, W) in 0..255, whatever the bit depth of a file; NaN marks unknown pixels.
 """
 
-from gcn_cli.images.image import BANDS, Image, TextureMap, split_maps
+from gcn_cli.images.image import CHANNELS_OF_MODE, Image, TextureMap, split_maps, to_pillow
 from gcn_cli.images.normalization import Normalization
-from gcn_cli.images.reading import SUFFIXES, expand_sources, open_picture
-from gcn_cli.images.writing import check_format, grid, names_file, to_picture, write, write_bytes
+from gcn_cli.images.reading import SUFFIXES, expand_sources, read_image
+from gcn_cli.images.writing import check_format, grid, is_image_file, write, write_bytes
 
 __all__ = [
-    "BANDS",
+    "CHANNELS_OF_MODE",
     "SUFFIXES",
     "Image",
     "Normalization",
@@ -17,10 +17,10 @@ __all__ = [
     "check_format",
     "expand_sources",
     "grid",
-    "names_file",
-    "open_picture",
+    "is_image_file",
+    "read_image",
     "split_maps",
-    "to_picture",
+    "to_pillow",
     "write",
     "write_bytes",
 ]

@@ -1,133 +1,150 @@
-"""What the bands of a picture are, and what its channels are called in a model.
+"""Images in memory, and how the channels of a model map to images.
 
-A `Image` is one picture as it was found. A `TextureMap` says how some channels of a model are a picture:
-a model of linked maps (albedo, normal, roughness) has several.
+An `Image` holds pixels with their color mode and file properties. A `TextureMap` describes the
+channels of a model that form one image; a model of linked maps (albedo, normal, roughness) has one
+`TextureMap` for each.
 """
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from torch import Tensor
 from torch.nn import functional as F
 
-BANDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
-LUMA = (0.299, 0.587, 0.114)
-UNIT_LENGTH = 0.1  # share by which the length of most normals may be off
+CHANNELS_OF_MODE = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
+UINT16_PER_GRAY_LEVEL = 257.0  # 65535 / 255
 
 
 @dataclass(frozen=True)
 class Image:
-    """A picture: values (bands, H, W) float32 in 0..255, of 8 or 16 bits or with fractions (32).
+    """Pixels (C, H, W), float32 in 0..255 whatever the bit depth, and their mode.
 
-    bands: L, LA, RGB or RGBA; an ICC profile where it has one.
+    mode: "L", "LA", "RGB" or "RGBA". bit_depth: 8 or 16 bits a channel; 32 for fractions.
     """
 
-    values: Tensor
-    bands: str
-    depth: int = 8
-    profile: bytes | None = None
+    pixels: Tensor
+    mode: str
+    bit_depth: int = 8
+    icc_profile: bytes | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self.values.shape[1], self.values.shape[2]
+        """(height, width)."""
+        return self.pixels.shape[1], self.pixels.shape[2]
 
     @property
-    def clear(self) -> Tensor | None:
-        """Where it is not wholly opaque, (H, W) bool; None where it is everywhere."""
-        if not self.bands.endswith("A"):
-            return None
-        clear = self.values[-1] < 255
-        return clear if bool(clear.any()) else None
+    def has_alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return self.mode.endswith("A")
+
+    @property
+    def transparent(self) -> Tensor | None:
+        """Mask (H, W) of the pixels with alpha below 255; None if there are none."""
+        mask = self.pixels[-1] < 255
+        return mask if self.has_alpha and bool(mask.any()) else None
+
+    def without_alpha(self) -> "Image":
+        """The same colors without the alpha channel."""
+        if not self.has_alpha:
+            return self
+        return replace(self, pixels=self.pixels[:-1], mode=self.mode[:-1])
 
     def resized(self, size: tuple[int, int]) -> "Image":
-        """At (H, W), by antialiased bicubic; colors count by how opaque they are."""
+        """The image at (height, width), by antialiased bicubic interpolation.
+
+        Colors are weighted by alpha. 8-bit images are resized by Pillow and stay whole numbers.
+        """
         if size == self.size:
             return self
-        if self.depth == 8:
-            picture = as_pillow(self.values).resize(
-                (size[1], size[0]), PillowImage.Resampling.BICUBIC
-            )
-            return replace(self, values=from_pillow(picture))
-        values = self.values
-        if self.bands.endswith("A"):
-            values = torch.cat([values[:-1] * values[-1:] / 255, values[-1:]])
-        made = _bicubic(values, size).clamp(0, 255)
-        if self.bands.endswith("A"):
-            colors = (made[:-1] * 255 / made[-1:].clamp_min(1e-3)).clamp(0, 255)
-            made = torch.cat([colors, made[-1:]])
-        return replace(self, values=made)
+        if self.bit_depth == 8:
+            resized = to_pillow(self.pixels).resize(size[::-1], PillowImage.Resampling.BICUBIC)
+            return replace(self, pixels=from_pillow(resized))
+        pixels = self.pixels
+        if self.has_alpha:
+            pixels = torch.cat([pixels[:-1] * pixels[-1:] / 255, pixels[-1:]])
+        pixels = F.interpolate(
+            pixels[None], size, mode="bicubic", align_corners=False, antialias=True
+        )[0].clamp(0, 255)
+        if self.has_alpha:
+            colors = (pixels[:-1] * 255 / pixels[-1:].clamp_min(1e-3)).clamp(0, 255)
+            pixels = torch.cat([colors, pixels[-1:]])
+        return replace(self, pixels=pixels)
 
-    def middle(self, size: tuple[int, int]) -> "Image":
-        """The largest part about the center that has the proportions of (H, W)."""
+    def center_crop(self, size: tuple[int, int]) -> "Image":
+        """The largest centered part with the proportions of (height, width)."""
         height, width = self.size
-        high = min(height, round(width * size[0] / size[1])) or 1
-        wide = min(width, round(height * size[1] / size[0])) or 1
-        top, left = (height - high) // 2, (width - wide) // 2
-        return replace(self, values=self.values[:, top : top + high, left : left + wide])
+        crop_height = min(height, round(width * size[0] / size[1])) or 1
+        crop_width = min(width, round(height * size[1] / size[0])) or 1
+        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+        cropped = self.pixels[:, top : top + crop_height, left : left + crop_width]
+        return replace(self, pixels=cropped)
 
-    def shrunk(self, shorter: int | None) -> "Image":
-        """With a shorter side of at most so many pixels, proportions kept; None leaves it."""
-        height, width = self.size
-        longest = min(height, width)
-        if shorter is None or longest <= shorter:
+    def shrunk(self, side: int | None) -> "Image":
+        """The image with a shorter side of at most `side` pixels; None keeps the size."""
+        shorter = min(self.size)
+        if side is None or shorter <= side:
             return self
-        return self.resized((round(height * shorter / longest), round(width * shorter / longest)))
+        height, width = (round(length * side / shorter) for length in self.size)
+        return self.resized((height, width))
 
-    def to_bands(self, bands: str) -> Tensor:
-        """(C, H, W) as other bands: color to gray and back; what is clear is laid on white where
-        no transparency is asked for, and without any all is opaque."""
-        values, opaque = self.values, self.values.new_full((1, *self.size), 255.0)
-        own_alpha, wants_alpha = self.bands.endswith("A"), bands.endswith("A")
-        colors = values[:-1] if own_alpha else values
-        alpha = values[-1:] if own_alpha else opaque
-        if own_alpha and not wants_alpha:
-            colors = self._on_white(colors, alpha)
-        wanted = BANDS[bands] - wants_alpha
-        if len(colors) > wanted:
+    def to_mode(self, mode: str) -> Tensor:
+        """Pixels (C, H, W) in another mode.
+
+        Without alpha in `mode`, colors are composited on white. Missing alpha is opaque.
+        """
+        wants_alpha = mode.endswith("A")
+        colors, alpha = self.without_alpha().pixels, self.pixels.new_full((1, *self.size), 255.0)
+        if self.has_alpha:
+            alpha = self.pixels[-1:]
+            colors = colors if wants_alpha else self._on_white()
+        channels = CHANNELS_OF_MODE[mode] - wants_alpha
+        if len(colors) > channels:
             colors = self._gray(colors)
-        elif len(colors) < wanted:
-            colors = colors.expand(wanted, -1, -1)
+        elif len(colors) < channels:
+            colors = colors.expand(channels, -1, -1)
         return torch.cat([colors, alpha]) if wants_alpha else colors.contiguous()
 
-    def _on_white(self, colors: Tensor, alpha: Tensor) -> Tensor:
-        if self.depth != 8:
-            return 255 + (colors - 255) * alpha / 255
-        picture = as_pillow(torch.cat([colors, alpha])).convert("RGBA")
-        laid = PillowImage.alpha_composite(PillowImage.new("RGBA", picture.size, "white"), picture)
-        return from_pillow(laid.convert("RGB" if len(colors) == 3 else "L"))
+    def _on_white(self) -> Tensor:
+        if self.bit_depth != 8:
+            return 255 + (self.pixels[:-1] - 255) * self.pixels[-1:] / 255
+        image = to_pillow(self.pixels).convert("RGBA")
+        white = PillowImage.new("RGBA", image.size, "white")
+        return from_pillow(PillowImage.alpha_composite(white, image).convert(self.mode[:-1]))
 
     def _gray(self, colors: Tensor) -> Tensor:
-        if self.depth == 8:
-            return from_pillow(as_pillow(colors).convert("L"))
+        if self.bit_depth == 8:
+            return from_pillow(to_pillow(colors).convert("L"))
         return (colors * colors.new_tensor(LUMA)[:, None, None]).sum(dim=0, keepdim=True)
 
 
 @dataclass(frozen=True)
 class TextureMap:
-    """How some channels of a model are a picture."""
+    """The image that some channels of a model form, and how it is written to a file."""
 
-    name: str = ""  # of the file it was learned from, without its ending
-    bands: str = "RGB"
-    depth: int = 8
-    normals: bool = False  # directions, of length 1 once written
-    profile: bytes | None = None
+    name: str = ""  # of the training file, without its suffix
+    mode: str = "RGB"
+    bit_depth: int = 8
+    normals: bool = False  # a normal map: written with unit length
+    icc_profile: bytes | None = None
 
     @property
     def channels(self) -> int:
-        """How many it has."""
-        return BANDS[self.bands]
+        """Number of channels."""
+        return CHANNELS_OF_MODE[self.mode]
 
     @property
     def groups(self) -> list[int]:
-        """Channels that have one scale: colors, and transparency apart."""
-        return [self.channels - 1, 1] if self.bands.endswith("A") else [self.channels]
+        """Sizes of the channel groups that share one scale: colors, alpha."""
+        return [self.channels - 1, 1] if self.mode.endswith("A") else [self.channels]
 
     def finished(self, pixels: Tensor) -> Tensor:
-        """Samples (C, H, W) as they are to be written: normals of length 1."""
+        """Pixels (C, H, W) ready to write: normals are scaled to unit length."""
         if not self.normals:
             return pixels
         directions = F.normalize(pixels[:3] / 127.5 - 1, dim=0)
@@ -135,59 +152,67 @@ class TextureMap:
 
 
 def split_maps(pixels: Tensor, maps: Sequence[TextureMap]) -> list[Tensor]:
-    """Channels (C, H, W) of a model, map by map."""
-    return list(torch.split(pixels, [one.channels for one in maps]))
+    """The channels (C, H, W) of a model, one tensor for each map."""
+    return list(torch.split(pixels, [texture_map.channels for texture_map in maps]))
 
 
 def finish_maps(pixels: Tensor, maps: Sequence[TextureMap]) -> Tensor:
-    """Channels (C, H, W) of a model as they are to be written."""
-    if not any(one.normals for one in maps):
+    """The channels (C, H, W) of a model with every map ready to write."""
+    if not any(texture_map.normals for texture_map in maps):
         return pixels
     parts = zip(maps, split_maps(pixels, maps), strict=True)
-    return torch.cat([one.finished(part) for one, part in parts])
+    return torch.cat([texture_map.finished(part) for texture_map, part in parts])
 
 
 def side_by_side(pixels: Tensor, maps: Sequence[TextureMap]) -> Tensor:
-    """Linked maps as one picture to look at, (3, H, maps W); of one map, as it is."""
+    """Linked maps as one color image (3, H, maps * W); a single map is returned unchanged."""
     if len(maps) == 1:
         return pixels
     parts = zip(split_maps(pixels, maps), maps, strict=True)
-    return torch.cat([Image(part, one.bands, 32).to_bands("RGB") for part, one in parts], dim=2)
+    return torch.cat([Image(part, one.mode, 32).to_mode("RGB") for part, one in parts], dim=2)
 
 
-def holds_normals(colors: Tensor) -> bool:
-    """Whether a picture (3, H, W) in 0..255 is one of directions, most of length 1 and upwards."""
+def mode_of(channels: int) -> str:
+    """The mode of an image with 1 to 4 channels."""
+    return next(mode for mode, count in CHANNELS_OF_MODE.items() if count == channels)
+
+
+def is_normal_map(colors: Tensor) -> bool:
+    """Whether pixels (3, H, W) in 0..255 encode unit vectors that point upwards on average.
+
+    The median length may be off by 10 %, since files round and filter normals.
+    """
     if len(colors) != 3:
         return False
     directions = colors / 127.5 - 1
-    off = (directions.norm(dim=0) - 1).abs().median()
-    return float(off) < UNIT_LENGTH and float(directions[2].mean()) > 0.3
+    error = (directions.norm(dim=0) - 1).abs().median()
+    return float(error) < 0.1 and float(directions[2].mean()) > 0.3
 
 
-def as_pillow(values: Tensor) -> PillowImage.Image:
-    """(C, H, W) in 0..255, rounded and clipped, as an 8-bit picture."""
-    channels, height, width = values.shape
-    rounded = values.detach().round().clamp(0, 255).to("cpu", torch.uint8)
-    data = rounded.permute(1, 2, 0).contiguous()
-    raw = ctypes.string_at(data.data_ptr(), data.numel())
-    mode = next(bands for bands, count in BANDS.items() if count == channels)
-    return PillowImage.frombytes(mode, (width, height), raw)
+def to_integers(pixels: Tensor, bit_depth: int) -> NDArray[Any]:
+    """Pixels (C, H, W) in 0..255, rounded and clipped to 8 or 16 bits: (H, W, C) unsigned.
+
+    Channels are converted one at a time to save memory.
+    """
+    array = np.empty((*pixels.shape[1:], len(pixels)), np.uint8 if bit_depth == 8 else np.uint16)
+    for index, channel in enumerate(pixels.detach()):
+        values = channel.cpu()
+        if bit_depth == 16:
+            values = values.double() * UINT16_PER_GRAY_LEVEL
+        array[:, :, index] = values.round().clamp_(0, 2**bit_depth - 1).numpy()
+    return array
 
 
-def from_pillow(picture: PillowImage.Image) -> Tensor:
-    """An 8-bit picture of known bands as (C, H, W) float32."""
-    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float()
-    shape = (picture.height, picture.width, BANDS[picture.mode])
-    return flat.reshape(shape).permute(2, 0, 1).contiguous()
+def to_pillow(pixels: Tensor, icc_profile: bytes | None = None) -> PillowImage.Image:
+    """Pixels (C, H, W) in 0..255 as an 8-bit Pillow image of 1 to 4 channels."""
+    array = to_integers(pixels, 8)
+    image = PillowImage.fromarray(array[:, :, 0] if len(pixels) == 1 else array)
+    if icc_profile is not None:
+        image.info["icc_profile"] = icc_profile
+    return image
 
 
-def _bicubic(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pillow's antialiased bicubic in floating point, band by band: (C, H, W) -> (C, *size)."""
-    made = []
-    for band in values.contiguous():
-        height, width = band.shape
-        raw = ctypes.string_at(band.contiguous().data_ptr(), 4 * band.numel())
-        picture = PillowImage.frombytes("F", (width, height), raw)
-        resized = picture.resize((size[1], size[0]), PillowImage.Resampling.BICUBIC)
-        made.append(torch.frombuffer(bytearray(resized.tobytes()), dtype=torch.float32))
-    return torch.stack(made).reshape(len(values), *size)
+def from_pillow(image: PillowImage.Image) -> Tensor:
+    """Pixels (C, H, W), float32 in 0..255, of an 8-bit image in a mode of CHANNELS_OF_MODE."""
+    array = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+    return torch.from_numpy(array.astype(np.float32, order="C"))

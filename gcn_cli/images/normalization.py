@@ -1,4 +1,4 @@
-"""Models see pixels minus a mean color, divided by a scale: there and back."""
+"""The affine scale between pixels (0..255) and the values that a model sees."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from gcn_cli.errors import InputError
 
-FLAT = 1e-3  # gray levels of deviation below which a picture has one color
+MIN_DEVIATION = 1e-3  # gray levels; an image that varies less counts as one color
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """Model value = (pixel - mean) / scale: a mean (0..255) and a scale for each channel."""
+    """Model value = (pixel - mean) / scale, with a mean (0..255) and a scale for each channel."""
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
@@ -22,45 +22,47 @@ class Normalization:
     @classmethod
     def fit(
         cls,
-        pictures: Sequence[Tensor],
+        images: Sequence[Tensor],
         mean: tuple[float, ...] | None,
         *,
         unit_deviation: bool,
         groups: Sequence[int] | None = None,
     ) -> "Normalization":
-        """The scale for pictures (C, H, W): mean None takes their own mean color.
+        """The normalization of images (C, H, W); NaN pixels are ignored.
 
-        `unit_deviation` scales to a deviation of 1 about that mean over the known pixels and the
-        channels of a group, else the scale is 1. `groups` are the channels in each, by default one
-        of all. Raises InputError where a group has one color only, or the mean too few values.
+        mean: of each channel; None takes the mean color of the images. unit_deviation: whether
+        the scale is the standard deviation about the mean, else 1. groups: sizes of the channel
+        groups that share one scale; by default all channels do. Raises InputError if a group has
+        one color only, or if `mean` has the wrong length.
         """
-        channels = len(pictures[0])
+        channels = len(images[0])
         if mean is not None and len(mean) != channels:
             raise InputError(f"--mean-color: {len(mean)} values for {channels} channels; use own")
-        parts = list(groups or [channels])
-        known = [picture.isfinite() for picture in pictures]
-        counts = torch.stack([k.sum(dim=(1, 2)) for k in known]).sum(dim=0).double()
-        total = torch.stack([p.double().nansum(dim=(1, 2)) for p in pictures]).sum(dim=0)
-        center = mean or tuple((total / counts).tolist())
-        centered = cls(center, (1.0,) * len(center))
-        squares = torch.stack(
-            [centered.to_model(p).double().square().nansum(dim=(1, 2)) for p in pictures]
-        ).sum(dim=0)
-        scales: list[float] = []
-        for own, count in zip(torch.split(squares, parts), torch.split(counts, parts), strict=True):
-            deviation = math.sqrt(float(own.sum() / count.sum()))
-            if not deviation >= FLAT:
-                raise InputError("the pictures have one color only; there is nothing to learn")
-            scales += [deviation if unit_deviation else 1.0] * len(own)
-        return cls(center, tuple(scales))
+        counts = _sum_over_images([image.isfinite().double() for image in images])
+        center = mean or tuple((_sum_over_images(images) / counts).tolist())
+        centered = cls(center, (1.0,) * channels)
+        squares = _sum_over_images([centered.to_model(one).double().square() for one in images])
+        sizes, scale = list(groups or [channels]), list[float]()
+        parts = zip(torch.split(squares, sizes), torch.split(counts, sizes), strict=True)
+        for total, count in parts:
+            deviation = math.sqrt(float(total.sum() / count.sum()))
+            if not deviation >= MIN_DEVIATION:
+                raise InputError("the images have one color only; there is nothing to learn")
+            scale += [deviation if unit_deviation else 1.0] * len(total)
+        return cls(center, tuple(scale))
 
     def to_model(self, pixels: Tensor) -> Tensor:
-        """(..., C, H, W) pixels -> the same in model units."""
+        """Pixels (..., C, H, W) in model units."""
         return (pixels - _column(self.mean, pixels)) / _column(self.scale, pixels)
 
     def to_pixels(self, values: Tensor) -> Tensor:
-        """The inverse of `to_model`; not clipped."""
+        """The inverse of `to_model`; values are not clipped."""
         return values * _column(self.scale, values) + _column(self.mean, values)
+
+
+def _sum_over_images(images: Sequence[Tensor]) -> Tensor:
+    """Sums (C,) in double precision over the pixels of all images (C, H, W), without NaN."""
+    return torch.stack([image.double().nansum(dim=(1, 2)) for image in images]).sum(dim=0)
 
 
 def _column(values: tuple[float, ...], like: Tensor) -> Tensor:

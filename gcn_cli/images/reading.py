@@ -1,6 +1,7 @@
-"""Picture files into memory, as they are: bands, depth, profile, turned upright."""
+"""Image files read into memory with their mode, bit depth and ICC profile, turned upright."""
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,149 +14,135 @@ from PIL import Image as PillowImage
 from PIL import ImageCms, ImageOps
 
 from gcn_cli.errors import InputError
-from gcn_cli.images.image import BANDS, Image, from_pillow
+from gcn_cli.images.image import (
+    CHANNELS_OF_MODE,
+    UINT16_PER_GRAY_LEVEL,
+    Image,
+    from_pillow,
+    mode_of,
+)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
-MOST_PIXELS = 2**28  # of a picture: 16384 x 16384
-SEVERAL = ("GIF", "WEBP", "PNG", "TIFF")  # formats that hold several pictures of equal standing
-WIDE = 257.0  # 16-bit values a gray level of 255
+MAX_PIXELS = 2**28  # 16384 x 16384
+MULTI_IMAGE_FORMATS = ("GIF", "WEBP", "PNG", "TIFF")
 
 
 def expand_sources(sources: Sequence[str]) -> list[str]:
-    """Folders become the pictures in them, sorted by name; files and "-" stay.
+    """Replace each folder by the image files in it, sorted by name; files and "-" stay.
 
-    Raises InputError for what is not there, and for a folder without pictures.
+    Raises InputError for a missing path and for a folder without images.
     """
-    found: list[str] = []
+    paths: list[str] = []
     for source in sources:
-        path = Path(source)
-        if source != "-" and not _is_there(path):
-            raise InputError(f"{source}: no such file or folder")
-        if source != "-" and path.is_dir():
-            inside = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise InputError(f"{source}: a folder without pictures ({', '.join(SUFFIXES)})")
-            found += inside
-        else:
-            found.append(source)
-    return found
+        if source == "-" or not os.path.isdir(source):
+            if source != "-" and not os.path.exists(source):
+                raise InputError(f"{source}: no such file or folder")
+            paths.append(source)
+            continue
+        inside = sorted(str(p) for p in Path(source).iterdir() if p.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise InputError(f"{source}: a folder without images ({', '.join(SUFFIXES)})")
+        paths += inside
+    return paths
 
 
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, RuntimeError) as error:  # of links that lead to themselves
-        reason = getattr(error, "strerror", None) or "a link that leads to itself"
-        raise InputError(f"{path}: {reason}") from error
+def read_image(source: str) -> Image:
+    """Read an image file, turned by its EXIF orientation; "-" is standard input.
 
-
-def open_picture(source: str) -> Image:
-    """A picture file, read whole, turned as its rotation note says; "-" is standard input.
-
-    Raises InputError for what is not one whole picture of a size that can be worked on.
+    Raises InputError for an unreadable file, several images in one file, or too many pixels.
     """
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{source}: {reason}") from error
+    limit, PillowImage.MAX_IMAGE_PIXELS = PillowImage.MAX_IMAGE_PIXELS, None  # see MAX_PIXELS
     try:
-        with warnings.catch_warnings(action="ignore"):  # what is wrong is said in one line
-            return _decoded(source, data)
+        with warnings.catch_warnings(action="ignore"), PillowImage.open(io.BytesIO(data)) as opened:
+            return _decode(opened, source, data)
     except InputError:
         raise
-    except Exception as error:  # decoders of damaged data raise whatever they stumble over
-        raise InputError(f"{source}: not a readable picture (damaged or unknown format)") from error
-
-
-def _decoded(source: str, data: bytes) -> Image:
-    limit, PillowImage.MAX_IMAGE_PIXELS = (
-        PillowImage.MAX_IMAGE_PIXELS,
-        None,
-    )  # checked here, in one line
-    try:
-        with PillowImage.open(io.BytesIO(data)) as opened:
-            width, height = opened.size
-            if width * height > MOST_PIXELS:
-                raise InputError(
-                    f"{source}: {width}x{height} are too many pixels, {MOST_PIXELS} at the most; "
-                    "make it smaller"
-                )
-            frames = getattr(opened, "n_frames", 1) if opened.format in SEVERAL else 1
-            if frames > 1:
-                raise InputError(
-                    f"{source}: holds {frames} pictures (an animation, or pages); save the one "
-                    "that is meant as a file of its own"
-                )
-            wide = _is_wide(opened)
-            opened.load()
-            if wide and opened.mode in ("RGB", "RGBA", "LA"):
-                return _wide_colors(source, data)
-            upright = ImageOps.exif_transpose(opened)
-            return pillow_raster(upright, source)
+    except Exception as error:  # decoders raise exceptions of any type for damaged data
+        raise InputError(f"{source}: not a readable image (damaged or unknown format)") from error
     finally:
         PillowImage.MAX_IMAGE_PIXELS = limit
 
 
-def _is_wide(opened: PillowImage.Image) -> bool:
-    """Whether a file has 16 bits a band, of which Pillow reads colors with 8."""
+def _decode(opened: PillowImage.Image, source: str, data: bytes) -> Image:
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{source}: {width}x{height} are too many pixels, the limit is {MAX_PIXELS}; "
+            "make the image smaller"
+        )
+    frames = getattr(opened, "n_frames", 1) if opened.format in MULTI_IMAGE_FORMATS else 1
+    if frames > 1:
+        raise InputError(
+            f"{source}: holds {frames} images (an animation or pages); save one of them as a file"
+        )
+    # Pillow decodes 16-bit colors to 8 bits; the tile descriptors still tell.
     tiles: Any = getattr(opened, "tile", ())
-    return any(";16" in str(tile[3]) for tile in tiles)
+    is_16_bit = any(";16" in str(tile[3]) for tile in tiles)
+    opened.load()
+    if is_16_bit and opened.mode in ("RGB", "RGBA", "LA"):
+        return _read_16_bit_colors(source, data)
+    return image_from_pillow(ImageOps.exif_transpose(opened), source)
 
 
-def pillow_raster(picture: PillowImage.Image, source: str = "a picture") -> Image:
-    """A Pillow picture of any mode. Raises InputError where it has none of gray or colors."""
-    profile = picture.info.get("icc_profile")
-    if picture.mode.startswith("I"):
-        values = torch.from_numpy(np.asarray(picture, dtype=np.float32).copy())[None]
-        if float(values.min()) < 0 or float(values.max()) > 65535:
+def image_from_pillow(image: PillowImage.Image, source: str = "an image") -> Image:
+    """An `Image` of a Pillow image of any mode.
+
+    CMYK is converted to RGB. Raises InputError for grays without a known range; `source` names the
+    image in the message.
+    """
+    icc_profile = image.info.get("icc_profile")
+    if image.mode.startswith("I"):
+        grays = torch.from_numpy(np.asarray(image, dtype=np.float32).copy())[None]
+        if float(grays.min()) < 0 or float(grays.max()) > 65535:
             raise InputError(f"{source}: 32-bit grays; save it with 8 or 16 bits")
-        return Image(values / WIDE, "L", 16, profile)
-    if picture.mode == "F":
+        return Image(grays / UINT16_PER_GRAY_LEVEL, "L", 16, icc_profile)
+    if image.mode == "F":
         raise InputError(f"{source}: grays with fractions have no scale; save it with 16 bits")
-    if picture.mode == "CMYK":
-        return Image(from_pillow(_from_inks(picture, profile)), "RGB")
-    clear = picture.has_transparency_data
-    if picture.mode not in BANDS:
-        gray = picture.mode in ("1", "La")
-        bands = ("LA" if clear else "L") if gray else "RGBA" if clear else "RGB"
-        picture = picture.convert(bands)
-    elif clear and not picture.mode.endswith("A"):  # one color stands for clear
-        picture = picture.convert("RGBA")
-    return Image(from_pillow(picture), picture.mode, 8, profile)
+    if image.mode == "CMYK":
+        return Image(from_pillow(_rgb_from_cmyk(image, icc_profile)), "RGB")
+    has_alpha = image.has_transparency_data
+    if image.mode not in CHANNELS_OF_MODE:
+        mode = "L" if image.mode in ("1", "La") else "RGB"
+        image = image.convert(mode + "A" if has_alpha else mode)
+    elif has_alpha and not image.mode.endswith("A"):  # one color marks transparent pixels
+        image = image.convert("RGBA")
+    return Image(from_pillow(image), image.mode, 8, icc_profile)
 
 
-def _from_inks(picture: PillowImage.Image, profile: bytes | None) -> PillowImage.Image:
-    """Inks as the colors that their profile says; without one as Pillow takes them."""
-    if profile:
+def _rgb_from_cmyk(image: PillowImage.Image, icc_profile: bytes | None) -> PillowImage.Image:
+    """CMYK in sRGB by its ICC profile, or by Pillow's formula without a valid profile."""
+    if icc_profile:
         try:
-            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            made = ImageCms.profileToProfile(
-                picture, own, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            if made is not None:
-                return made
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+            target = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            if converted is not None:
+                return converted
         except ImageCms.PyCMSError:
-            pass  # a profile that is not one of inks
-    return picture.convert("RGB")
+            pass  # not a CMYK profile
+    return image.convert("RGB")
 
 
-def _wide_colors(source: str, data: bytes) -> Image:
-    """16-bit colors, for which Pillow has no mode."""
+def _read_16_bit_colors(source: str, data: bytes) -> Image:
     vips = libvips(source)
     try:
-        found = vips.Image.new_from_buffer(data, "").autorot()
-        profile = found.get("icc-profile-data") if found.get_typeof("icc-profile-data") else None
-        array = found.numpy()
+        image = vips.Image.new_from_buffer(data, "").autorot()
+        has_profile = image.get_typeof("icc-profile-data")
+        icc_profile = image.get("icc-profile-data") if has_profile else None
+        array = image.numpy()
     except vips.Error as error:
-        raise InputError(f"{source}: not a readable picture (damaged)") from error
-    values = torch.from_numpy(array.astype("float32") / WIDE).permute(2, 0, 1).contiguous()
-    bands = next(name for name, count in BANDS.items() if count == len(values))
-    return Image(values, bands, 16, profile)
+        raise InputError(f"{source}: not a readable image (damaged)") from error
+    pixels = torch.from_numpy(array.astype("float32") / UINT16_PER_GRAY_LEVEL).permute(2, 0, 1)
+    return Image(pixels.contiguous(), mode_of(len(pixels)), 16, icc_profile)
 
 
 def libvips(target: str) -> Any:
-    """libvips, which knows 16-bit colors. Raises InputError where it is not installed."""
+    """The module pyvips, for 16-bit colors. Raises InputError, naming `target`, without it."""
     try:
         import pyvips
     except (ImportError, OSError) as error:

@@ -1,11 +1,11 @@
-"""Measures of pictures that need no learned weights. Pixels are (C, H, W) in 0..255."""
+"""Metrics of images and textures without learned networks. Pixels are (C, H, W) in 0..255."""
 
 from gcn_cli.metrics.pixels import contrast, psnr, rms_error, seams, unexplained_variance
-from gcn_cli.metrics.texture import MEANINGS, SMALLEST, TextureMetrics
+from gcn_cli.metrics.texture import DESCRIPTIONS, SMALLEST_SIDE, TextureMetrics
 
 __all__ = [
-    "MEANINGS",
-    "SMALLEST",
+    "DESCRIPTIONS",
+    "SMALLEST_SIDE",
     "TextureMetrics",
     "contrast",
     "psnr",

@@ -1,9 +1,9 @@
-"""Features of pictures that need no learned network: filters cut from the exemplar itself.
+"""Features of images without a learned network: filters cut from the exemplar.
 
-Whitened patches of the exemplar are filters tuned to what it shows (Coates and Ng 2011; that
-filters need not be learned to describe textures, Ustyuzhaninov and others 2016). One layer of them
-at several scales: a second one, cut from the moduli of the first, knew the exemplar so well that it
-told every sample from it, good or bad.
+Whitened patches of the exemplar serve as filters (Coates and Ng 2011, "The importance of encoding
+versus training with sparse coding and vector quantization"). Filters need not be learned to
+describe textures (Ustyuzhaninov et al. 2016). There is one layer, at several scales: a second
+layer separated every sample from the exemplar, good samples too.
 """
 
 from dataclasses import dataclass
@@ -12,99 +12,97 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SIDE = 7  # pixels of a filter
-FILTERS = 48  # at every scale
+FILTER_SIDE = 7  # pixels
+FILTERS = 48  # for each scale
 SCALES = 4
-SAMPLED = 4000  # patches that whitening is measured on
-FLATTENED = 0.05  # of the mean variance of patches, added to each in whitening
+PATCHES = 4000  # sample size of the covariance of patches
+WHITENING_FLOOR = 0.05  # share of the mean eigenvalue, added to each eigenvalue
 SEED = 20161
-_KERNEL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+_BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
-def halved(x: Tensor) -> Tensor:
-    """Images (N, C, H, W) smoothed and taken at every second pixel."""
-    count = x.shape[1]
-    across = _KERNEL.to(x).view(1, 1, 1, 5).repeat(count, 1, 1, 1)
-    x = F.conv2d(F.pad(x, (2, 2, 0, 0), mode="reflect"), across, groups=count)
-    x = F.conv2d(F.pad(x, (0, 0, 2, 2), mode="reflect"), across.transpose(2, 3), groups=count)
+def downsample(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) at half size: a binomial filter, then every second pixel."""
+    channels = x.shape[1]
+    kernel = _BINOMIAL.to(x).view(1, 1, 1, 5).repeat(channels, 1, 1, 1)
+    x = F.conv2d(F.pad(x, (2, 2, 0, 0), mode="reflect"), kernel, groups=channels)
+    x = F.conv2d(F.pad(x, (0, 0, 2, 2), mode="reflect"), kernel.transpose(2, 3), groups=channels)
     return x[:, :, ::2, ::2]
 
 
 def pyramid(x: Tensor) -> list[Tensor]:
-    """Images (N, C, H, W) at full, half, a quarter ... of their size, SCALES at most."""
-    found = [x]
-    while len(found) < SCALES and min(found[-1].shape[2:]) >= 4 * SIDE:
-        found.append(halved(found[-1]))
-    return found
+    """Images (N, C, H, W) at 1, 1/2, 1/4 ... of their size: up to SCALES, less for small ones."""
+    scales = [x]
+    while len(scales) < SCALES and min(scales[-1].shape[2:]) >= 4 * FILTER_SIDE:
+        scales.append(downsample(scales[-1]))
+    return scales
 
 
 @dataclass(frozen=True)
 class Filters:
-    """At one scale: whitened patches, and the response to the mean patch."""
+    """Filters of one scale: r = |w * x - b|, where b is the response to the mean patch."""
 
-    weight: Tensor  # (FILTERS, C, SIDE, SIDE)
+    weight: Tensor  # (FILTERS, C, FILTER_SIDE, FILTER_SIDE)
     offset: Tensor  # (FILTERS,)
 
     @classmethod
-    def of(cls, picture: Tensor, generator: torch.Generator) -> "Filters":
-        """Cut from a picture (1, C, H, W)."""
-        places = [length - SIDE + 1 for length in picture.shape[2:]]
-        down, over = (torch.randint(n, (SAMPLED,), generator=generator) for n in places)
-        patches = torch.stack(
-            [picture[0, :, down + i, over + j] for i in range(SIDE) for j in range(SIDE)], dim=-1
+    def from_image(cls, image: Tensor, generator: torch.Generator) -> "Filters":
+        """Whitened random patches of an image (1, C, H, W), of unit length.
+
+        With the covariance C of patches, W = (C + floor)^(-1/2) and a centered patch p, a filter
+        is W W p / |W p|: its response to x is the correlation of W x with W p.
+        """
+        rows, columns = (
+            torch.randint(length - FILTER_SIDE + 1, (PATCHES,), generator=generator)
+            for length in image.shape[2:]
         )
-        some = patches.transpose(0, 1).flatten(1).double()  # (SAMPLED, C SIDE SIDE)
-        mean = some.mean(dim=0)
-        centered = some - mean
-        spread, axes = torch.linalg.eigh(centered.T @ centered / SAMPLED)
-        flattened = spread.clamp_min(0) + FLATTENED * spread.mean() + 1e-9
-        whiten = (axes / flattened.sqrt()) @ axes.T
-        white = centered[:FILTERS] @ whiten
-        made = (white / white.norm(dim=1, keepdim=True).clamp_min(1e-9)) @ whiten
-        shape = (FILTERS, picture.shape[1], SIDE, SIDE)
-        return cls(made.float().view(shape), (made @ mean).float())
+        offsets = [(i, j) for i in range(FILTER_SIDE) for j in range(FILTER_SIDE)]
+        patches = torch.stack([image[0, :, rows + i, columns + j] for i, j in offsets], dim=-1)
+        patches = patches.transpose(0, 1).flatten(1).double()  # (PATCHES, C FILTER_SIDE^2)
+        mean = patches.mean(dim=0)
+        centered = patches - mean
+        eigenvalues, axes = torch.linalg.eigh(centered.T @ centered / PATCHES)
+        floored = eigenvalues.clamp_min(0) + WHITENING_FLOOR * eigenvalues.mean() + 1e-9
+        whitening = (axes / floored.sqrt()) @ axes.T
+        white = centered[:FILTERS] @ whitening
+        filters = (white / white.norm(dim=1, keepdim=True).clamp_min(1e-9)) @ whitening
+        shape = (FILTERS, image.shape[1], FILTER_SIDE, FILTER_SIDE)
+        return cls(filters.float().view(shape), (filters @ mean).float())
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Moduli of the responses on maps (N, C, H, W)."""
+        """Absolute responses (N, FILTERS, h, w) to images (N, C, H, W)."""
         return (F.conv2d(x, self.weight) - self.offset[:, None, None]).abs_()
 
 
 @dataclass(frozen=True)
-class Features:
-    """Filters for every scale."""
+class FeatureMaps:
+    """Size (H, W) of an image, and its maps (1, FILTERS, h, w) by their stride: 2, 4, 8.
+
+    Stride 1 is left out: at the finest scale samples differ more than the eye sees.
+    """
+
+    size: tuple[int, int]
+    maps: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class FilterPyramid:
+    """Filters for every scale of an exemplar."""
 
     scales: list[Filters]
 
     @classmethod
-    def of(cls, exemplar: Tensor) -> "Features":
-        """Cut from an exemplar (C, H, W)."""
+    def from_exemplar(cls, exemplar: Tensor) -> "FilterPyramid":
+        """Filters cut from an exemplar (C, H, W)."""
         generator = torch.Generator().manual_seed(SEED)
-        return cls([Filters.of(scale, generator) for scale in pyramid(exemplar[None])])
+        return cls([Filters.from_image(scale, generator) for scale in pyramid(exemplar[None])])
 
-    def __call__(self, x: Tensor, first: int = 0) -> list[Tensor]:
-        """Maps (N, FILTERS, h, w) of images (N, C, H, W): of the whole size, half, a quarter ...
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """Responses (N, FILTERS, h, w) to images (N, C, H, W) at 1, 1/2, 1/4 ... of their size."""
+        return [filters(scale) for scale, filters in zip(pyramid(x), self.scales, strict=False)]
 
-        `first` is the scale to begin with.
-        """
-        scales = list(zip(pyramid(x), self.scales, strict=False))
-        return [own(scale) for scale, own in scales[first:]]
-
-    def seen(self, picture: Tensor) -> "FeatureMaps":
-        """What windows of a picture (C, H, W) are described by."""
-        height, width = picture.shape[1:]
-        return FeatureMaps((height, width), self(picture[None], first=1))
-
-
-@dataclass(frozen=True)
-class FeatureMaps:
-    """A picture's size (H, W), and its maps (1, FILTERS, h, w) at strides 2, 4, 8.
-
-    The finest grain, stride 1, is left out: of samples it tells more than the eye sees.
-    """
-
-    size: tuple[int, int]
-    maps: list[Tensor]
-
-    def by_stride(self) -> list[tuple[int, Tensor]]:
-        """Pixels from one place of a map to the next, and the map."""
-        return [(2 ** (number + 1), maps) for number, maps in enumerate(self.maps)]
+    def maps(self, image: Tensor) -> FeatureMaps:
+        """Feature maps of an image (C, H, W)."""
+        scales = list(zip(pyramid(image[None]), self.scales, strict=False))
+        maps = {2**index: scales[index][1](scales[index][0]) for index in range(1, len(scales))}
+        return FeatureMaps((image.shape[1], image.shape[2]), maps)

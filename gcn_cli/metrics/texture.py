@@ -1,105 +1,113 @@
-"""How good samples of a texture are: every measure a ratio to the exemplar's own.
+"""Quality of texture samples, relative to the exemplar and without learned networks.
 
-1 is as near to the exemplar as another part of the exemplar is; no learned weights.
+The distances are ratios: 1 means that a sample is as close to the exemplar as other crops of the
+exemplar are.
 """
 
 import torch
 from torch import Tensor
 
-from gcn_cli.metrics.features import Features
+from gcn_cli.metrics.features import FilterPyramid
 from gcn_cli.metrics.pixels import seams
 from gcn_cli.metrics.windows import (
     CopyDetector,
     classifier_score,
-    colors,
+    color_quantiles,
     crop_side,
     cut_crops,
-    mean_ratio,
-    moments,
-    patches,
+    feature_moments,
+    geometric_mean,
+    log_spectrum,
+    patch_quantiles,
     relative_distance,
-    spectra,
     structure,
 )
 
-SMALLEST = 64  # pixels a side
-LARGEST = 512  # of what is looked at of a sample, its middle
-MEANINGS = {
-    "quality": "the next four, statistics four times (geometric mean); 1: like another part",
-    "patches": "distance of patches at several scales (sliced Wasserstein), over its own",
-    "statistics": "distance of how features go together, over its own",
-    "spectrum": "distance of the power spectrum, over its own",
-    "colors": "distance of the colors, over its own",
-    "told": "how well a judge that learns it tells windows from real ones; 0.5: not at all",
-    "structure": "distance of windows to the nearest real one, over its own; under 1: copied",
-    "variety": "how parts of the sample differ, over its own; under 1: too uniform",
-    "copied": "share of patches that are copies, beyond its own repeats; 0: none",
-    "coherent": "share of neighbors that are neighbors in the exemplar, likewise; 0: none",
-    "seam_x": "gradient across the seam of copies side by side, over that inside; 1: no seam",
-    "seam_y": "the same of copies on top of one another",
+SMALLEST_SIDE = 64  # pixels
+LARGEST_SIDE = 512  # pixels: of larger images the center is measured
+DESCRIPTIONS = {
+    "quality": "geometric mean of the next four ratios, statistics weighted four times; "
+    "1.00 = as close as another crop of the exemplar",
+    "patches": "distance of patches at several scales (sliced Wasserstein), relative to crops of "
+    "the exemplar",
+    "statistics": "distance of means and covariances of filter responses, relative",
+    "spectrum": "distance of power spectra, relative",
+    "colors": "distance of color distributions, relative",
+    "classifier": "accuracy of a classifier on unseen crops: 0.5 = cannot tell, 1.0 = always tells",
+    "structure": "distance of windows to the nearest window of the exemplar, relative; "
+    "below 1 = copied, above 1 = broken",
+    "variety": "variation between crops of the sample, relative; below 1 = too uniform",
+    "copied": "share of patches copied from the exemplar, minus the share it repeats itself",
+    "coherent": "share of neighboring patches that are neighbors in the exemplar, minus its own",
+    "seam_x": "gradient across the seam of copies side by side, relative to inside; 1 = no seam",
+    "seam_y": "gradient across the seam of stacked copies, relative to inside; 1 = no seam",
 }
-"""What every measure is; "its own": the same between parts of the exemplar that do not overlap."""
+"""What each metric means. "Relative" divides by the distance of crops of the exemplar that do not
+overlap."""
 
 
 class TextureMetrics:
-    """An exemplar to measure samples by."""
+    """Measures samples against an exemplar."""
 
     @torch.no_grad()
     def __init__(self, exemplar: Tensor) -> None:
-        """`exemplar` (C, H, W) in 0..255, of 64 pixels a side or more: else ValueError."""
-        if min(exemplar.shape[1:]) < SMALLEST:
-            raise ValueError(f"pictures under {SMALLEST} pixels a side are too small to measure by")
-        self.exemplar = _middle(exemplar[:3].float().cpu(), LARGEST)
-        self.features = Features.of(self.exemplar)
-        self.seen = self.features.seen(self.exemplar)
-        self.originals = CopyDetector(self.exemplar)
-        self._own: dict[int, dict[str, list[Tensor]]] = {}  # its crops, by their side
+        """`exemplar` is (C, H, W) in 0..255. Raises ValueError below SMALLEST_SIDE."""
+        _check_side(exemplar, "images", "too small to measure by")
+        self.exemplar = _center(exemplar)
+        self.filters = FilterPyramid.from_exemplar(self.exemplar)
+        self.maps = self.filters.maps(self.exemplar)
+        self.copies = CopyDetector(self.exemplar)
+        self._descriptors: dict[int, dict[str, list[Tensor]]] = {}  # of the exemplar, by crop side
 
     @torch.no_grad()
     def measure(self, sample: Tensor) -> dict[str, float]:
-        """What `MEANINGS` says, of a sample (C, H, W) in 0..255."""
-        whole = sample[:3].float().cpu()
-        sample = _middle(whole, LARGEST)
+        """The metrics of DESCRIPTIONS for a sample (C, H, W) in 0..255; NaN if it is too small.
+
+        Raises ValueError below SMALLEST_SIDE.
+        """
+        _check_side(sample, "samples", "too small to measure")
+        seam_x, seam_y = seams(sample[:3].float().cpu())
+        sample = _center(sample)
         side = crop_side(self.exemplar, sample)
-        if min(sample.shape[1:]) < SMALLEST:
-            raise ValueError(f"samples under {SMALLEST} pixels a side are too small to measure")
-        if side not in self._own:
-            self._own[side] = self._described(self.exemplar, side)
-        real, made = self._own[side], self._described(sample, side)
-        apart = {
-            name: relative_distance(own, made[name], evened=name == "statistics")
-            for name, own in real.items()
+        if side not in self._descriptors:
+            self._descriptors[side] = self._describe(self.exemplar, side)
+        descriptors = self._describe(sample, side)
+        relative = {
+            name: relative_distance(real, descriptors[name], standardize=name == "statistics")
+            for name, real in self._descriptors[side].items()
         }
-        seen = self.features.seen(sample)
-        four = {name: far for name, (far, _) in apart.items()}
-        # A ladder begins with the right spectrum, so that the other three tell little of learning.
-        weighed = [*four.values(), *[four["statistics"]] * 3]
-        copied, coherent = self.originals.copying(sample)
-        across, down = seams(whole)
+        distances = {name: distance for name, (distance, _) in relative.items()}
+        maps = self.filters.maps(sample)
+        copied, coherent = self.copies.shares(sample)
         return {
-            "quality": mean_ratio(weighed),
-            **four,
-            "told": classifier_score(self.seen, seen),
-            "structure": structure(self.seen, seen),
-            "variety": apart["statistics"][1],
+            # A model starts with the spectrum of the exemplar: the statistics show what it learns.
+            "quality": geometric_mean([*distances.values(), *[distances["statistics"]] * 3]),
+            **distances,
+            "classifier": classifier_score(self.maps, maps),
+            "structure": structure(self.maps, maps),
+            "variety": relative["statistics"][1],
             "copied": copied,
             "coherent": coherent,
-            "seam_x": across,
-            "seam_y": down,
+            "seam_x": seam_x,
+            "seam_y": seam_y,
         }
 
-    def _described(self, picture: Tensor, side: int) -> dict[str, list[Tensor]]:
-        """The four descriptions of a picture's crops."""
-        tiles = cut_crops(picture, side)
+    def _describe(self, image: Tensor, side: int) -> dict[str, list[Tensor]]:
+        crops = cut_crops(image, side)
         return {
-            "patches": patches(tiles),
-            "statistics": moments(self.features(tiles)),
-            "spectrum": spectra(tiles),
-            "colors": colors(tiles),
+            "patches": patch_quantiles(crops),
+            "statistics": feature_moments(self.filters(crops)),
+            "spectrum": [log_spectrum(crops)],
+            "colors": [color_quantiles(crops)],
         }
 
 
-def _middle(picture: Tensor, side: int) -> Tensor:
-    """What lies in the middle of a picture (C, H, W), so many pixels a side at the most."""
-    top, left = (max(0, (length - side) // 2) for length in picture.shape[1:])
-    return picture[:, top : top + side, left : left + side]
+def _check_side(image: Tensor, kind: str, verdict: str) -> None:
+    if min(image.shape[1:]) < SMALLEST_SIDE:
+        raise ValueError(f"{kind} under {SMALLEST_SIDE} pixels a side are {verdict}")
+
+
+def _center(image: Tensor) -> Tensor:
+    """The colors (3, H, W) of the center of an image, up to LARGEST_SIDE pixels a side."""
+    top, left = (max(0, (length - LARGEST_SIDE) // 2) for length in image.shape[1:])
+    return image[:3, top : top + LARGEST_SIDE, left : left + LARGEST_SIDE].float().cpu()

@@ -1,15 +1,9 @@
-"""Descriptors of crops, and how far those of two pictures are apart.
+"""Comparison of crops, windows and patches of a sample with those of the exemplar.
 
-Every distance is divided by that between crops of the exemplar which do not overlap: 1 is as near
-as another part of the exemplar.
-
-Nearest neighbors: are things whole and in their places, and were they copied?
-
-Can a judge tell samples from the exemplar? One that learns it, on windows of both.
-
-Ridge regression on means and deviations of features: learned on one half of exemplar and sample,
-asked on the other, for four halves. 0.5 cannot, 1 always; two parts of one texture are told apart
-too, a little, since they are two parts.
+- `relative_distance`: distance of crop descriptors (patches, statistics, spectrum, colors).
+- `structure`: distance of windows to their nearest neighbor in the exemplar.
+- `CopyDetector`: patches that are copies of the exemplar.
+- `classifier_score`: classifier two-sample test on windows (Lopez-Paz and Oquab 2017).
 """
 
 import math
@@ -19,343 +13,351 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.metrics.features import SEED, FeatureMaps, halved, pyramid
+from gcn_cli.metrics.features import SEED, FeatureMaps, downsample, pyramid
 
-LARGEST_CROP, SMALLEST_CROP = 112, 48
-MOST_CROPS = 16
-DIRECTIONS = 48  # random projections of patches
+LARGEST_CROP, SMALLEST_CROP = 112, 48  # pixels a side
+MAX_CROPS = 16
+PROJECTIONS = 48  # random directions in the space of patches
+PROJECTED_PATCH = 7  # pixels a side
 QUANTILES = 400
-RINGS, SECTORS = 8, 6  # of the spectrum
-PROJECTED_PATCH = 7
+MIXTURES = 8  # random directions in the space of colors
+RINGS, SECTORS = 8, 6  # bins of the spectrum by frequency and orientation
+
+WINDOW_SIDES = (48, 80)  # pixels
+WINDOW_STEP = 8  # pixels between windows
+WINDOW_CELLS = 4  # a side: the descriptor of a window is the mean of each cell
+
+PATCH = 8  # pixels a side, at half resolution
+COPY_THRESHOLD = 0.35  # of the median distance between patches of the exemplar
+MAX_PATCHES = 600  # of a sample
+
+CLASSIFIER_SIDE, CLASSIFIER_STEP = 64, 16  # pixels of a window, and between windows
+RIDGE = 0.1  # of the mean diagonal of the kernel
 
 
-def cut_crops(picture: Tensor, side: int) -> Tensor:
-    """Crops (N, C, side, side) of a picture (C, H, W) that do not overlap, spread over it."""
-    rows, columns = (_starts(length, side) for length in picture.shape[1:])
-    found = [picture[:, top : top + side, left : left + side] for top in rows for left in columns]
-    return torch.stack(found[:MOST_CROPS])
+# Crops and their descriptors
+
+
+def crop_side(*images: Tensor) -> int:
+    """Side of crops, a multiple of 8: a quarter of the shortest side, at least half of it to 48."""
+    shorter = min(side for image in images for side in image.shape[1:])
+    side = min(LARGEST_CROP, shorter // 4)
+    return max(side, min(SMALLEST_CROP, shorter // 2)) // 8 * 8
+
+
+def cut_crops(image: Tensor, side: int) -> Tensor:
+    """Crops (N, C, side, side) of an image (C, H, W), spread evenly without overlap."""
+    tops, lefts = (_starts(length, side) for length in image.shape[1:])
+    crops = [image[:, top : top + side, left : left + side] for top in tops for left in lefts]
+    return torch.stack(crops[:MAX_CROPS])
 
 
 def _starts(length: int, side: int) -> list[int]:
-    count = min(math.isqrt(MOST_CROPS), length // side)
+    count = min(math.isqrt(MAX_CROPS), length // side)
     if count == 1:
         return [(length - side) // 2]
     return [round(k * (length - side) / (count - 1)) for k in range(count)]
 
 
-def squared(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances (N, M) of descriptors (N, D) and (M, D)."""
-    apart = a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.T
-    return apart.clamp_min_(0)
-
-
-def crop_side(*pictures: Tensor) -> int:
-    """The side of crops of pictures (C, H, W), of which each has four or more a side, or two."""
-    shorter = min(side for picture in pictures for side in picture.shape[1:])
-    side = min(LARGEST_CROP, shorter // 4)
-    return max(side, min(SMALLEST_CROP, shorter // 2)) // 8 * 8
-
-
 def relative_distance(
-    real: Sequence[Tensor], made: Sequence[Tensor], *, evened: bool = False
+    real: Sequence[Tensor], sample: Sequence[Tensor], *, standardize: bool = False
 ) -> tuple[float, float]:
-    """How far crops of a sample are, and how they vary, over the same of the exemplar's own crops.
+    """Distance of sample crops to exemplar crops, and variation of sample crops, both relative.
 
-    Of several descriptors (N, D) each. What counts is the energy distance: how much farther the
-    sample's crops are from the exemplar's than crops of either are from one another. `evened`:
-    every value is divided by how it varies among the exemplar's crops, so that all count alike.
+    real, sample: descriptors (N, D) of crops, one tensor for each scale. With mean squared
+    distances d, the excess of a scale is e = (d(real, sample) - d(real, real)/2 - d(sample,
+    sample)/2) / d(real, real), an energy distance. Returns sqrt(1 + mean e), and the geometric
+    mean of sqrt(d(sample, sample) / d(real, real)). standardize: divide each value by its
+    standard deviation over the exemplar crops.
     """
-    far, varied = [], []
-    for a, b in zip(real, made, strict=True):
-        if evened:
-            spread = a.std(dim=0)
-            a, b = (one / (spread + 0.1 * spread.mean()) for one in (a, b))  # noqa: PLW2901
-        usual, other = _off_diagonal(squared(a, a)), _off_diagonal(squared(b, b))
-        far.append(float((squared(a, b).mean() - (usual + other) / 2) / usual))
-        varied.append(math.sqrt(float(other / usual)))
-    return math.sqrt(1 + max(0.0, sum(far) / len(far))), mean_ratio(varied)
+    excesses, variations = [], []
+    for a, b in zip(real, sample, strict=True):
+        if standardize:
+            deviation = a.std(dim=0)
+            scale = deviation + 0.1 * deviation.mean()
+            a, b = a / scale, b / scale  # noqa: PLW2901
+        within_real, within_sample = _mean_squared_distance(a), _mean_squared_distance(b)
+        between = torch.cdist(a, b).square().mean()
+        excesses.append(float((between - (within_real + within_sample) / 2) / within_real))
+        variations.append(math.sqrt(float(within_sample / within_real)))
+    return math.sqrt(1 + max(0.0, sum(excesses) / len(excesses))), geometric_mean(variations)
 
 
-def mean_ratio(values: Sequence[float]) -> float:
-    """The geometric mean."""
+def _mean_squared_distance(descriptors: Tensor) -> Tensor:
+    """Mean squared distance of different rows of descriptors (N, D)."""
+    count = len(descriptors)
+    squares = torch.cdist(descriptors, descriptors).square()
+    return (squares.sum() - squares.diagonal().sum()) / max(1, count * (count - 1))
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """The geometric mean of positive values."""
     return math.exp(sum(math.log(max(value, 1e-6)) for value in values) / len(values))
 
 
-def _off_diagonal(apart: Tensor) -> Tensor:
-    count = len(apart)
-    return (apart.sum() - apart.diagonal().sum()) / max(1, count * (count - 1))
+def feature_moments(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Means and covariances (N, D) of feature maps (N, C, h, w) of each scale."""
+    moments = []
+    for scale in maps:
+        values = scale.flatten(2)
+        mean = values.mean(dim=2, keepdim=True)
+        centered = values - mean
+        covariance = centered @ centered.transpose(1, 2) / values.shape[2]
+        # The factor gives C means the weight of C * C covariances.
+        weighted = mean.flatten(1) * values.shape[1] ** 0.5
+        moments.append(torch.cat([weighted, covariance.flatten(1)], 1))
+    return moments
 
 
-def moments(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Means of maps (N, C, h, w), and how every two of them vary together: (N, D) a map."""
-    found = []
-    for one in maps:
-        flat = one.flatten(2)
-        mean = flat.mean(dim=2, keepdim=True)
-        varied = flat - mean
-        together = varied @ varied.transpose(1, 2) / flat.shape[2]
-        found.append(torch.cat([mean.flatten(1) * flat.shape[1] ** 0.5, together.flatten(1)], 1))
-    return found
+def patch_quantiles(crops: Tensor) -> list[Tensor]:
+    """Quantiles (N, D) of random projections of patches, for each scale of crops (N, C, H, W).
 
-
-def patches(crops: Tensor) -> list[Tensor]:
-    """Quantiles of random projections of patches at every scale: squares are those of Wasserstein.
-
-    Crops (N, C, H, W); what a scale has and the next has not, so that scales count alike.
+    Squared distances of them are sliced Wasserstein distances. A scale holds the details that the
+    next coarser one lacks (Laplacian pyramid).
     """
     generator = torch.Generator().manual_seed(SEED)
-    scales, found = pyramid(crops), []
-    for number, scale in enumerate(scales):
-        band = scale
-        if number + 1 < len(scales):
-            coarse = torch.nn.functional.interpolate(
-                scales[number + 1], size=scale.shape[2:], mode="bilinear", align_corners=False
+    scales, quantiles = pyramid(crops), []
+    for index, scale in enumerate(scales):
+        details = scale
+        if index + 1 < len(scales):
+            size = (scale.shape[2], scale.shape[3])
+            details = scale - F.interpolate(
+                scales[index + 1], size=size, mode="bilinear", align_corners=False
             )
-            band = scale - coarse
-        shape = (DIRECTIONS, crops.shape[1], PROJECTED_PATCH, PROJECTED_PATCH)
+        shape = (PROJECTIONS, crops.shape[1], PROJECTED_PATCH, PROJECTED_PATCH)
         directions = torch.randn(shape, generator=generator)
         directions /= directions.flatten(1).norm(dim=1)[:, None, None, None]
-        projected = torch.nn.functional.conv2d(band, directions, stride=2 if number == 0 else 1)
-        ordered = projected.flatten(2).sort(dim=2).values
-        places = torch.linspace(0, ordered.shape[2] - 1, min(QUANTILES, ordered.shape[2])).long()
-        found.append(ordered[:, :, places].flatten(1) / math.sqrt(DIRECTIONS * len(places)))
-    return found
+        projected = F.conv2d(details, directions, stride=2 if index == 0 else 1).flatten(2)
+        count = min(QUANTILES, projected.shape[2])
+        quantiles.append(_quantiles(projected, count) / math.sqrt(PROJECTIONS * count))
+    return quantiles
 
 
-def colors(crops: Tensor) -> list[Tensor]:
-    """Quantiles of every channel, and of random mixtures of them, of crops (N, C, H, W)."""
-    count = crops.shape[1]
-    generator = torch.Generator().manual_seed(SEED)
-    mixtures = torch.randn(8, count, generator=generator)
+def color_quantiles(crops: Tensor) -> Tensor:
+    """Quantiles (N, D) of every channel, and of random mixtures, of crops (N, C, H, W)."""
+    channels = crops.shape[1]
+    mixtures = torch.randn(MIXTURES, channels, generator=torch.Generator().manual_seed(SEED))
     mixtures /= mixtures.norm(dim=1, keepdim=True)
-    seen = torch.cat([torch.eye(count), mixtures]) @ crops.flatten(2)
-    ordered = seen.sort(dim=2).values
-    places = torch.linspace(0, ordered.shape[2] - 1, QUANTILES).long()
-    return [ordered[:, :, places].flatten(1)]
+    return _quantiles(torch.cat([torch.eye(channels), mixtures]) @ crops.flatten(2), QUANTILES)
 
 
-def spectra(crops: Tensor) -> list[Tensor]:
-    """Log power in rings and sectors of the spectrum of crops (N, C, H, W), in gray."""
+def _quantiles(values: Tensor, count: int) -> Tensor:
+    """Evenly spaced quantiles (N, K * count) of values (N, K, n)."""
+    indices = torch.linspace(0, values.shape[2] - 1, count).long()
+    return values.sort(dim=2).values[:, :, indices].flatten(1)
+
+
+def log_spectrum(crops: Tensor) -> Tensor:
+    """Log power (N, D) of gray crops (N, C, H, W) in rings and sectors of the Fourier plane."""
     gray = crops.mean(dim=1)
     side = gray.shape[-1]
     window = torch.hann_window(side, periodic=False)
-    seen = (gray - gray.mean(dim=(1, 2), keepdim=True)) * window[:, None] * window
-    power = torch.fft.rfft2(seen).abs().square()
-    down = torch.fft.fftfreq(side)[:, None]
-    across = torch.fft.rfftfreq(side)[None]
-    radius = (down.square() + across.square()).sqrt()
-    angle = torch.atan2(down, across + 1e-9) / math.pi + 0.5
-    low = 1.5 / side
-    ring = (torch.log(radius.clamp_min(1e-9) / low) / math.log(0.5 / low) * RINGS).floor()
-    place = ring * SECTORS + (angle * SECTORS).floor().clamp(0, SECTORS - 1)
+    centered = gray - gray.mean(dim=(1, 2), keepdim=True)
+    power = torch.fft.rfft2(centered * window[:, None] * window).abs().square()
+    fy, fx = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
+    radius = (fy.square() + fx.square()).sqrt()
+    angle = torch.atan2(fy, fx + 1e-9) / math.pi + 0.5
+    lowest = 1.5 / side
+    ring = (torch.log(radius.clamp_min(1e-9) / lowest) / math.log(0.5 / lowest) * RINGS).floor()
+    bins = ring * SECTORS + (angle * SECTORS).floor().clamp(0, SECTORS - 1)
     inside = (ring >= 0) & (ring < RINGS)
-    index = place[inside].long()
+    index = bins[inside].long()
     sums = torch.zeros(len(gray), RINGS * SECTORS).index_add_(1, index, power[:, inside])
     counts = torch.zeros(RINGS * SECTORS).index_add_(0, index, torch.ones(len(index)))
-    kept = counts > 0
-    return [torch.log(sums[:, kept] / counts[kept] + 1e-3)]
+    filled = counts > 0
+    return torch.log(sums[:, filled] / counts[filled] + 1e-3)
 
 
-CELLS = 4  # a side, of a window's description
-STEP = 8  # pixels from one window of the exemplar to the next
-SIDES = (48, 80)
-PATCH = 8  # pixels a side of a patch that may be a copy, of pictures at half their size
-NEAR = 0.35  # of the usual distance to the nearest: from here a patch is a copy
-MOST = 600  # patches that are looked for
+# Windows and their nearest neighbors
 
 
 def structure(exemplar: FeatureMaps, sample: FeatureMaps) -> float:
-    """Distance of windows of a sample to the nearest of the exemplar, layout and all, over its own.
+    """Mean distance of windows of the sample to the nearest exemplar window, relative.
 
-    Its own are windows of the exemplar and the nearest that do not overlap them. 1 is as whole as
-    another part; more, things are broken or merged; under 1, copied. NaN for small pictures.
+    The reference is the distance of exemplar windows to the nearest one that does not overlap
+    them. Returns 1 for structures as whole as in the exemplar, more for broken or merged ones,
+    less for copies; NaN for small images.
     """
-    found = []
-    for side in SIDES:
-        if min(*exemplar.size, *sample.size) < 2 * side:
-            continue
-        real, made = _described(exemplar, side), _described(sample, side)
-        found += [_fidelity(a, b, side) for a, b in zip(real, made, strict=True)]
-    return mean_ratio(found) if found else float("nan")
+    ratios = []
+    for side in WINDOW_SIDES:
+        if min(*exemplar.size, *sample.size) >= 2 * side:
+            scales = zip(_layouts(exemplar, side), _layouts(sample, side), strict=True)
+            ratios += [_nearest_ratio(real, other, side) for real, other in scales]
+    return geometric_mean(ratios) if ratios else math.nan
 
 
-def _described(picture: FeatureMaps, side: int) -> list[Tensor]:
-    """Windows on a grid, (rows, columns, values) a map: its means in CELLS x CELLS parts."""
-    found = []
-    tops, lefts = (range(0, length - side + 1, STEP) for length in picture.size)
-    for stride, maps in picture.by_stride():
-        cell = max(1, side // CELLS // stride)
+def _layouts(image: FeatureMaps, side: int) -> list[Tensor]:
+    """Descriptors (rows, columns, D) of windows on a grid, for each map: means of its cells."""
+    layouts = []
+    tops, lefts = (range(0, length - side + 1, WINDOW_STEP) for length in image.size)
+    for stride, maps in image.maps.items():
+        cell = max(1, side // WINDOW_CELLS // stride)
         pooled = F.avg_pool2d(maps, cell, 1)[0]
         reach = min(side // stride, min(maps.shape[2:]) - 1) - cell
-        places = [round(k * reach / (CELLS - 1)) for k in range(CELLS)]
+        offsets = [round(k * reach / (WINDOW_CELLS - 1)) for k in range(WINDOW_CELLS)]
         rows = [min(top // stride, pooled.shape[1] - 1 - reach) for top in tops]
         columns = [min(left // stride, pooled.shape[2] - 1 - reach) for left in lefts]
         cells = [
-            pooled[:, [row + down for row in rows]][:, :, [one + over for one in columns]]
-            for down in places
-            for over in places
+            pooled[:, [row + y for row in rows]][:, :, [column + x for column in columns]]
+            for y in offsets
+            for x in offsets
         ]
-        found.append(torch.cat(cells).permute(1, 2, 0))
-    return found
+        layouts.append(torch.cat(cells).permute(1, 2, 0))
+    return layouts
 
 
-def _fidelity(real: Tensor, made: Tensor, side: int) -> float:
-    """Mean distance to the nearest of as many candidates, made windows over real ones."""
+def _nearest_ratio(real: Tensor, sample: Tensor, side: int) -> float:
+    """Mean distance to the nearest real window: of sample windows over that of real ones.
+
+    Both choose among the same number of candidates.
+    """
     rows, columns = real.shape[:2]
-    grid = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    at = torch.stack(grid, dim=-1).flatten(0, 1)
+    positions = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
     scale = real.flatten(0, 1).std(dim=0) + 1e-6
-    flat = real.flatten(0, 1) / scale
-    asked = ((at % 2) == 0).all(dim=1).nonzero()[:, 0]
-    apart = (at[asked, None] - at[None]).abs().amax(dim=2) * STEP >= side
-    asked, apart = asked[apart.any(dim=1)], apart[apart.any(dim=1)]
-    own = squared(flat[asked], flat).masked_fill(~apart, torch.inf).amin(dim=1).sqrt()
-    candidates = int(apart.sum(dim=1).float().mean())
-    queries = made[::2, ::2].flatten(0, 1) / scale
-    chosen = torch.linspace(0, len(flat) - 1, candidates).long()
-    theirs = squared(queries, flat[chosen]).amin(dim=1).sqrt()
-    return float(theirs.mean() / own.mean())
+    windows = real.flatten(0, 1) / scale
+    queries = ((positions % 2) == 0).all(dim=1).nonzero()[:, 0]
+    offsets = (positions[queries, None] - positions[None]).abs().amax(dim=2)
+    disjoint = offsets * WINDOW_STEP >= side
+    queries, disjoint = queries[disjoint.any(dim=1)], disjoint[disjoint.any(dim=1)]
+    distances = torch.cdist(windows[queries], windows).masked_fill(~disjoint, torch.inf)
+    candidates = int(disjoint.sum(dim=1).float().mean())
+    chosen = torch.linspace(0, len(windows) - 1, candidates).long()
+    of_sample = torch.cdist(sample[::2, ::2].flatten(0, 1) / scale, windows[chosen]).amin(dim=1)
+    return float(of_sample.mean() / distances.amin(dim=1).mean())
+
+
+# Patches that are copies
 
 
 class CopyDetector:
-    """An exemplar's patches, which a sample's may be copies of."""
+    """Finds patches of a sample that are copies of an exemplar (C, H, W)."""
 
     def __init__(self, exemplar: Tensor) -> None:
-        """`exemplar` is (C, H, W); how like its own parts are is found once."""
-        self.real = _half(exemplar)
-        own, moves, shape = _nearest(self.real, self.real, apart=PATCH)
-        self.near = NEAR * own.median().clamp_min(1e-6)
-        self.repeated = float((own < self.near).float().mean())
-        self.coherent = _coherent(moves, shape)
+        self.exemplar = downsample(exemplar[None])[0]
+        distances, offsets = self._nearest(self.exemplar, exclude=PATCH)
+        self.threshold = COPY_THRESHOLD * distances.median().clamp_min(1e-6)
+        self.repeated = float((distances < self.threshold).float().mean())
+        self.coherent = _coherent_share(offsets)
 
-    def copying(self, sample: Tensor) -> tuple[float, float]:
-        """Share of patches that are copies, and of neighbors that come from the same place.
+    def shares(self, sample: Tensor) -> tuple[float, float]:
+        """Share of copied patches, and of neighbors copied from one place, of a sample (C, H, W).
 
-        Both over what the exemplar itself shows of other parts of it, subtracted: 0 is nothing
-        copied.
+        The shares of the exemplar, which may repeat itself, are subtracted: 0 is nothing copied.
         """
-        distances, moves, shape = _nearest(_half(sample), self.real, apart=0)
-        copied = float((distances < self.near).float().mean())
-        coherent = _coherent(moves, shape)
-        return max(0.0, copied - self.repeated), max(0.0, coherent - self.coherent)
+        distances, offsets = self._nearest(downsample(sample[None])[0])
+        copied = float((distances < self.threshold).float().mean())
+        return max(0.0, copied - self.repeated), max(0.0, _coherent_share(offsets) - self.coherent)
 
     def origins(self, sample: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the nearest patch lies, as colors (3, H, W) in 0..255; how far it is, (H, W).
+        """For each pixel of a sample (C, H, W), the nearest exemplar patch.
 
-        Of every patch on a grid, enlarged to the sample's size; distances in gray levels.
+        Returns its position as colors (3, H, W) in 0..255 (x red, y green), and its distance
+        (H, W), root mean squared in gray levels.
         """
-        made = _half(sample)
-        distances, moves, shape = _nearest(made, self.real, apart=0)
-        steps = [torch.linspace(0, 1, count) for count in shape]
-        at = torch.stack(torch.meshgrid(*steps, indexing="ij"), -1)
-        there = at * _room(made) + moves.view(*shape, 2)
-        share = there / _room(self.real).clamp_min(1)
-        middle = torch.full(shape, 0.5)
-        colors = torch.stack([share[..., 1], share[..., 0], middle]).clamp(0, 1) * 255
-        both = torch.cat([colors, distances.view(1, *shape) / PATCH])
-        large = F.interpolate(both[None], size=sample.shape[1:], mode="nearest")[0]
-        return large[:3], large[3]
+        half = downsample(sample[None])[0]
+        distances, offsets = self._nearest(half)
+        axes = [torch.linspace(0, 1, count) for count in distances.shape]
+        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        last, last_of_exemplar = (
+            torch.tensor([length - PATCH for length in image.shape[1:]])
+            for image in (half, self.exemplar)
+        )
+        y, x = ((grid * last + offsets) / last_of_exemplar.clamp_min(1)).clamp(0, 1).unbind(-1)
+        maps = torch.stack([255 * x, 255 * y, torch.full_like(x, 127.5), distances / PATCH])
+        maps = F.interpolate(maps[None], size=sample.shape[1:], mode="nearest")[0]
+        return maps[:3], maps[3]
+
+    def _nearest(self, sample: Tensor, exclude: int = 0) -> tuple[Tensor, Tensor]:
+        """Distance (rows, columns) of patches on a grid to the nearest exemplar patch.
+
+        Also returns the offset (rows, columns, 2) to it in pixels. exclude: smallest offset
+        allowed, for the exemplar itself.
+        """
+        step = PATCH // 2
+        while (sample.shape[1] // step) * (sample.shape[2] // step) > MAX_PATCHES:
+            step += 1
+        windows = sample.unfold(1, PATCH, step).unfold(2, PATCH, step)  # (C, rows, columns, y, x)
+        shape = windows.shape[1:3]
+        queries = windows.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
+        positions = step * torch.cartesian_prod(*(torch.arange(count) for count in shape))
+        patches = F.unfold(self.exemplar[None], PATCH)[0].T
+        index = torch.arange(len(patches))
+        columns = self.exemplar.shape[2] - PATCH + 1
+        sources = torch.stack([index // columns, index % columns], dim=1)
+        distances, offsets = [], []
+        # Parts of 64 patches limit the memory.
+        for some, at in zip(torch.split(queries, 64), torch.split(positions, 64), strict=True):
+            distance = torch.cdist(some, patches)
+            if exclude:
+                too_near = (at[:, None] - sources[None]).abs().amax(dim=2) < exclude
+                distance = distance.masked_fill(too_near, torch.inf)
+            nearest = distance.min(dim=1)
+            distances.append(nearest.values)
+            offsets.append(sources[nearest.indices] - at)
+        return torch.cat(distances).view(shape), torch.cat(offsets).view(*shape, 2)
 
 
-def _half(picture: Tensor) -> Tensor:
-    return halved(picture[None])[0]
-
-
-def _room(picture: Tensor) -> Tensor:
-    """Places of a patch down and across a picture (C, H, W), less one."""
-    return torch.tensor([side - PATCH for side in picture.shape[1:]])
-
-
-def _nearest(
-    sample: Tensor, exemplar: Tensor, apart: int
-) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Of patches on a grid: distance to the nearest of the exemplar, how far it lies, the grid.
-
-    With `apart` the pictures are one, and the nearest is to be so far from the patch itself.
-    """
-    step = PATCH // 2
-    while (sample.shape[1] // step) * (sample.shape[2] // step) > MOST:
-        step += 1
-    rows, columns = (range(0, length - PATCH + 1, step) for length in sample.shape[1:])
-    at = torch.tensor([(row, column) for row in rows for column in columns])
-    asked = torch.stack([sample[:, r : r + PATCH, c : c + PATCH] for r, c in at.tolist()])
-    known = F.unfold(exemplar[None], PATCH)[0].T  # (places, values)
-    width = exemplar.shape[2] - PATCH + 1
-    place = torch.arange(len(known))
-    where = torch.stack([place // width, place % width], dim=1)
-    distances, moves = [], []
-    for first in range(0, len(at), 64):
-        some, own = asked[first : first + 64].flatten(1), at[first : first + 64]
-        found = squared(some, known)
-        if apart:
-            near = (own[:, None] - where[None]).abs().amax(dim=2) < apart
-            found = found.masked_fill(near, torch.inf)
-        best = found.min(dim=1)
-        distances.append(best.values.sqrt())
-        moves.append(where[best.indices] - own)
-    return torch.cat(distances), torch.cat(moves), (len(rows), len(columns))
-
-
-def _coherent(moves: Tensor, shape: tuple[int, int]) -> float:
-    """Share of neighbors on a grid whose nearest lie in the same place next to one another."""
-    grid = moves.view(*shape, 2)
-    pairs = [(grid[1:] - grid[:-1]).flatten(0, 1), (grid[:, 1:] - grid[:, :-1]).flatten(0, 1)]
-    same = torch.cat([(pair.abs().amax(dim=1) <= 1) for pair in pairs])
+def _coherent_share(offsets: Tensor) -> float:
+    """Share of neighbors whose offsets (rows, columns, 2) differ by 1 pixel at most."""
+    changes = [offsets.diff(dim=0).flatten(0, 1), offsets.diff(dim=1).flatten(0, 1)]
+    same = torch.cat([change.abs().amax(dim=1) <= 1 for change in changes])
     return float(same.float().mean()) if len(same) else 0.0
 
 
-CLASSIFIER_STEP = 16  # pixels from one window to the next
-CLASSIFIER_SIDE = 64
-RIDGE = 0.1  # of the mean of the kernel's diagonal
+# Classifier two-sample test
 
 
 def classifier_score(exemplar: FeatureMaps, sample: FeatureMaps) -> float:
-    """The area under the curve, in the mean of four halves; NaN for pictures under 128 pixels."""
+    """Accuracy of a classifier that tells windows of the sample from those of the exemplar.
+
+    Kernel ridge regression on means and deviations of features is trained on one half of both
+    images and tested on the other, for four halves. The score is the mean area under the ROC
+    curve: 0.5 cannot tell, 1.0 always tells. Two crops of one texture score a little over 0.5.
+    NaN for images under 128 pixels a side.
+    """
     if min(*exemplar.size, *sample.size) < 2 * CLASSIFIER_SIDE:
-        return float("nan")
-    real, made = _classifier_windows(exemplar), _classifier_windows(sample)
-    found = []
-    for turned in (False, True):
-        a, b = (one.transpose(0, 1) if turned else one for one in (real, made))
-        count = min(len(a), len(b))
-        half = (
-            count - CLASSIFIER_SIDE // CLASSIFIER_STEP + 1
-        ) // 2  # so that the halves share no pixel
-        if half < 1:
-            continue
-        first, last = slice(0, half), slice(count - half, count)
-        found += [_asked(a, b, one, other) for one, other in ((first, last), (last, first))]
-    # Under a half is chance: what set the halves apart in one did the opposite in the other.
-    return max(0.5, sum(found) / len(found)) if found else float("nan")
+        return math.nan
+    by_rows = _classifier_features(exemplar), _classifier_features(sample)
+    by_columns = by_rows[0].transpose(0, 1), by_rows[1].transpose(0, 1)
+    scores = []
+    for real, other in (by_rows, by_columns):
+        count = min(len(real), len(other))
+        half = (count - CLASSIFIER_SIDE // CLASSIFIER_STEP + 1) // 2  # halves share no pixel
+        if half >= 1:
+            first, last = slice(0, half), slice(count - half, count)
+            scores += [_test_score(real, other, *split) for split in ((first, last), (last, first))]
+    # A mean below 0.5 is chance: differences between halves point in opposite directions.
+    return max(0.5, sum(scores) / len(scores)) if scores else math.nan
 
 
-def _classifier_windows(picture: FeatureMaps) -> Tensor:
-    """Windows on a grid: (rows, columns, values)."""
-    found = []
-    for stride, maps in picture.by_stride():
-        seen = F.pad(maps, (0, CLASSIFIER_STEP, 0, CLASSIFIER_STEP), mode="replicate")
-        size, hop = CLASSIFIER_SIDE // stride, CLASSIFIER_STEP // stride
-        mean, square = (F.avg_pool2d(one, size, hop)[0] for one in (seen, seen.square()))
-        found += [mean, (square - mean.square()).clamp_min(0).sqrt()]
-    rows, columns = ((length - CLASSIFIER_SIDE) // CLASSIFIER_STEP + 1 for length in picture.size)
-    return torch.cat([one[:, :rows, :columns] for one in found]).permute(1, 2, 0)
+def _classifier_features(image: FeatureMaps) -> Tensor:
+    """Means and deviations (rows, columns, D) of the features of windows on a grid."""
+    features = []
+    for stride, maps in image.maps.items():
+        padded = F.pad(maps, (0, CLASSIFIER_STEP, 0, CLASSIFIER_STEP), mode="replicate")
+        window = (CLASSIFIER_SIDE // stride, CLASSIFIER_STEP // stride)
+        mean, square = (F.avg_pool2d(m, *window)[0] for m in (padded, padded.square()))
+        features += [mean, (square - mean.square()).clamp_min(0).sqrt()]
+    rows, columns = ((length - CLASSIFIER_SIDE) // CLASSIFIER_STEP + 1 for length in image.size)
+    return torch.cat([feature[:, :rows, :columns] for feature in features]).permute(1, 2, 0)
 
 
-def _asked(real: Tensor, made: Tensor, learned: slice, asked: slice) -> float:
-    """The area under the curve on windows of `asked`, of a judge that saw those of `learned`."""
-    known = torch.cat([one[learned].flatten(0, 1) for one in (real, made)])
-    count = len(real[learned].flatten(0, 1))
-    answers = torch.ones(len(known))
-    answers[count:] = -1
-    middle, scale = known.mean(dim=0), known.std(dim=0)
-    scale = scale + 0.1 * scale.mean()
-    x = (known - middle) / scale
+def _test_score(real: Tensor, sample: Tensor, train: slice, test: slice) -> float:
+    """Area under the ROC curve on the windows `test` of a classifier trained on `train`."""
+    parts = [real[train].flatten(0, 1), sample[train].flatten(0, 1)]
+    windows, labels = (
+        torch.cat(parts),
+        torch.cat([torch.ones(len(parts[0])), -torch.ones(len(parts[1]))]),
+    )
+    mean, deviation = windows.mean(dim=0), windows.std(dim=0)
+    scale = deviation + 0.1 * deviation.mean()
+    x = (windows - mean) / scale
     kernel = x @ x.T / x.shape[1]
     ridge = RIDGE * kernel.diagonal().mean() * torch.eye(len(kernel))
-    weights = torch.linalg.solve(kernel + ridge, answers)
-    says = [
-        ((one[asked].flatten(0, 1) - middle) / scale) @ x.T / x.shape[1] @ weights
-        for one in (real, made)
-    ]
-    over = (says[0][:, None] > says[1][None]).float() + 0.5 * (says[0][:, None] == says[1][None])
-    return float(over.mean())
+    weights = torch.linalg.solve(kernel + ridge, labels)
+    of_real, of_sample = (
+        ((image[test].flatten(0, 1) - mean) / scale) @ x.T / x.shape[1] @ weights
+        for image in (real, sample)
+    )
+    greater, equal = of_real[:, None] > of_sample[None], of_real[:, None] == of_sample[None]
+    return float((greater.float() + 0.5 * equal.float()).mean())

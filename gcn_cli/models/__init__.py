@@ -1,4 +1,1 @@
-"""The generative ConvNet: filters, gates, score, energy, top-down reconstruction.
-
-Knows tensors only: no files, no console, no configuration.
-"""
+"""Energy models and their passes: tensors in, tensors out. No files, no console, no settings."""

@@ -1,21 +1,20 @@
-"""The ladder's way up and way down, rearranged to what hardware likes: F and grad F by hand.
+"""Forward pass, backward pass and double backward of a noise-conditional network, by hand.
 
-No automatic differentiation, maps stored channels last, borders filled in place, responses in
-units of the rectifier's box so that a gate takes one pass over the maps. Maps may be bfloat16;
-images and parameters stay float32. Equal to `LadderNet.total` and its gradient within rounding.
+The potential F(z; s) and its gradients without automatic differentiation, equal to
+`NoiseConditionalNet` under autograd to rounding. Maps are stored channels last and may be bfloat16;
+images and parameters stay float32.
 
-The gradient of a gradient: d/dw <v, grad F>, by hand, for learning by denoising.
+Learning by denoising needs the gradient of <v, grad F> with respect to the parameters, a double
+backward. <v, grad F> is the derivative of F along v, so it takes a tangent pass (how responses
+change along v) and one backward pass through both; the backward pass that gave grad F is used
+again. In convolutions per layer: forward 1, backward 1, tangent 1, second backward 1, filter
+gradients 2. Automatic differentiation needs the same six and many more element-wise passes. dF/dw
+of the same images is linear in the same backward pass and takes no further convolution; alone
+(`potential_gradient`) it takes a backward pass and one filter gradient.
 
-<v, grad F> is the derivative of F along v. It is computed by a tangent pass up (how responses
-change along v) and one pass down; the first way down, already made for grad F, is used again.
-Counted in convolutions of one layer: up 1, down 1, tangent up 1, down 1, filters 2. The floor is
-these six; automatic differentiation does the same six and many more element-wise passes.
-
-dF/dw of the same images rides along in the same six: both are linear in what flows down. Alone,
-`potential_gradient`, it takes down 1 and filters 1.
-
-Responses are in units of the rectifier's box, F / span of images / span: slopes and gradients of
-filters, gains and readouts are the same in both units, those of shifts are divided by the span.
+Responses are in units of the rectifier's interval (`span`), so that a gate takes one pass over the
+maps: images are z / span, and the potential is F / span. Gradients with respect to images, filters,
+gains and readouts are the same in both units; those with respect to shifts are divided by the span.
 """
 
 from dataclasses import dataclass, field
@@ -24,358 +23,354 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.models.layers import LayerSpec, PaddingMode, circular_border
+from gcn_cli.models.layers import PaddingMode, circular_border
 from gcn_cli.models.noise_conditional import NoiseConditionalNet
 from gcn_cli.models.padding import empty_maps, fill_border_, interior, pad_transpose_
 
 
 @dataclass(frozen=True)
 class PackedNet:
-    """A ladder's parameters as they are now, in the number format of the maps."""
+    """A net with a copy of its parameters in the dtype and memory format of the maps."""
 
-    lattice: PaddingMode
+    net: NoiseConditionalNet
+    padding_mode: PaddingMode
     filters: list[Tensor]  # channels last
     readouts: list[Tensor]  # (1, filters, h or 1, w or 1)
-    # Of all layers together, in their own format:
-    scales: Tensor  # by level, (all filters, LEVEL_FEATURES)
+    # Of all layers together, in the dtype of the parameters:
+    scales: Tensor  # (all filters, embedding size)
     shifts: Tensor
     biases: Tensor  # (all filters,)
-    turned: list[Tensor] = field(default_factory=list)  # filters of the way down; see `prepare`
+    flipped_filters: list[Tensor] = field(default_factory=list)  # see `pack`
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the maps."""
+        """That of the maps."""
         return self.filters[0].dtype
 
-    def level_terms(self, features: Tensor, span: float) -> tuple[list[Tensor], list[Tensor]]:
-        """Gains, and offsets in units of the box, layer by layer: (N, filters, 1, 1) each."""
-        gains = 1 + features @ self.scales.T
-        offsets = (features @ self.shifts.T + self.biases * gains) / span + 0.5
-        widths = [len(weight) for weight in self.filters]
-        each = [
-            list(torch.split(terms.to(self.dtype)[:, :, None, None], widths, dim=1))
-            for terms in (gains, offsets)
+    def gains_and_offsets(self, embedding: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Gains, and offsets in units of the interval, by layer: (N, filters, 1, 1) each."""
+        gains = 1 + embedding @ self.scales.T
+        offsets = embedding @ self.shifts.T + self.biases * gains
+        offsets = offsets / self.net.rectifier.span + 0.5
+        counts = [len(weight) for weight in self.filters]
+        by_layer = [
+            list(torch.split(values.to(self.dtype)[:, :, None, None], counts, dim=1))
+            for values in (gains, offsets)
         ]
-        return each[0], each[1]
+        return by_layer[0], by_layer[1]
+
+    def sum_positions(self, maps: Tensor) -> Tensor:
+        """(N, filters, h, w) -> (N, filters), in the dtype of the parameters."""
+        # With a dtype argument, sum would first copy the maps to it.
+        return maps.sum(dim=(2, 3)).to(self.biases.dtype)
+
+    def sum_to_readout(self, layer: int, maps: Tensor) -> Tensor:
+        """Sum of maps (N, filters, h, w) over all positions that share a readout weight."""
+        stride = self.net.strides[layer]
+        if self.net.image_size:
+            return maps.sum(dim=0).to(self.biases.dtype) * stride
+        return self.sum_positions(maps).sum(dim=0)[:, None, None] * stride
+
+
+@torch.no_grad()
+def pack(
+    net: NoiseConditionalNet, dtype: torch.dtype, *, tile_invariant: bool = False
+) -> PackedNet:
+    """Copy the parameters of a net for maps of `dtype`; pack again after they change.
+
+    `tile_invariant`: on a torus, grad F at a pixel has the same bits in every tile and every image
+    size, as far as the library's convolutions allow. Backward convolutions of stride 1 are then
+    convolutions with flipped filters, and no sums cross the border. It applies to float32 on a
+    CPU, and not to training.
+    """
+    modulations = [modulation.chunk(2) for modulation in net.modulations]
+    flip = tile_invariant and dtype is torch.float32 and net.weights[0].device.type == "cpu"
+    return PackedNet(
+        net,
+        net.padding_mode,
+        [weight.to(dtype, memory_format=torch.channels_last) for weight in net.weights],
+        [net.readout(layer).to(dtype) for layer in range(len(net.layers))],
+        torch.cat([scale for scale, _ in modulations]),
+        torch.cat([shift for _, shift in modulations]),
+        torch.cat(list(net.biases)),
+        [_flipped(weight) for weight in net.weights] if flip else [],
+    )
+
+
+def _flipped(weight: Tensor) -> Tensor:
+    """Filters whose convolution with stride 1 is the transpose of that with `weight`."""
+    flipped = weight.detach().flip(-1, -2).transpose(0, 1)
+    return flipped.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """The way up at one batch of images: what the way down, and learning, need of it."""
+    """The forward pass of a batch. Lists have an entry per layer, bottom first."""
 
-    prepared: PackedNet
-    features: Tensor  # of the levels, (N, LEVEL_FEATURES)
+    packed: PackedNet
+    embedding: Tensor  # of the noise levels, (N, embedding size)
     gains: list[Tensor]  # (N, filters, 1, 1)
-    gates: list[Tensor] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # of maps looked at, borderless
-    # For learning only:
-    rooms: list[Tensor] = field(default_factory=list)  # (2 N, ...): maps each layer looked at,
-    # border included, and as much room again for what learning puts beside them
-    raw: list[Tensor] = field(default_factory=list)  # filter responses before gain and shift
-    responses: list[Tensor] = field(default_factory=list)  # after, in units of the box
+    gates: list[Tensor] = field(default_factory=list)  # in 0..1, (N, filters, h, w)
+    input_sizes: list[tuple[int, int]] = field(default_factory=list)  # without border
+    # In training only:
+    padded_inputs: list[Tensor] = field(default_factory=list)  # (2 N, ...): inputs with border,
+    # then space for their tangents
+    raw_responses: list[Tensor] = field(default_factory=list)  # before gain and shift
+    responses: list[Tensor] = field(default_factory=list)  # after, in units of the interval
+
+    def rectified(self, layer: int) -> Tensor:
+        """A layer's rectified responses: the input of the next layer, or computed at the top."""
+        net = self.packed.net
+        if layer + 1 == len(net.layers):
+            return net.rectifier.value(self.responses[layer], self.gates[layer])
+        inputs = self.padded_inputs[layer + 1][: len(self.gates[layer])]
+        return interior(inputs, *circular_border(net.layers[layer + 1]))
+
+    def deconvolve(self, layer: int, by_output: Tensor) -> Tensor:
+        """Gradient with respect to a layer's input, from that of its raw responses."""
+        spec, packed = self.packed.net.layers[layer], self.packed
+        if packed.flipped_filters and packed.padding_mode is PaddingMode.CIRCULAR:
+            return self._deconvolve_on_torus(layer, by_output)
+        border = circular_border(spec)
+        height, width = self.input_sizes[layer]
+        skipped = [(side + sum(border) - spec.size) % spec.stride for side in (height, width)]
+        padded = F.conv_transpose2d(
+            by_output,
+            packed.filters[layer],
+            stride=spec.stride,
+            output_padding=(skipped[0], skipped[1]),
+        )
+        return pad_transpose_(padded, packed.padding_mode, *border)
+
+    def _deconvolve_on_torus(self, layer: int, by_output: Tensor) -> Tensor:
+        """`deconvolve` with the output gradients padded, instead of sums across the border."""
+        spec, packed = self.packed.net.layers[layer], self.packed
+        (before, after), stride = circular_border(spec), spec.stride
+        if stride == 1:
+            low, high = after, before
+        else:
+            low, high = (spec.size - 1 - before) // stride, (stride - 1 + before) // stride
+        padded = empty_maps(len(by_output), by_output, low, high)
+        interior(padded, low, high).copy_(by_output)
+        fill_border_(padded, packed.padding_mode, low, high)
+        if stride == 1:
+            return F.conv2d(padded, packed.flipped_filters[layer])
+        maps = F.conv_transpose2d(padded, packed.filters[layer], stride=stride)
+        for axis in (-2, -1):
+            maps = maps.narrow(axis, before + low * stride, by_output.shape[axis] * stride)
+        return maps
 
 
 @dataclass(frozen=True)
 class BackwardPass:
-    """The way down. What each layer was asked for is for learning only, bottom layer first."""
+    """The backward pass of a batch; the lists are filled in training only, bottom layer first."""
 
-    slope: Tensor  # grad F, (N, C, H, W), in the maps' format
-    asked: list[Tensor]  # dF / d(rectified response)
-    passed: list[Tensor]  # dF / d(response): the same through the gates
-    placed: list[Tensor]  # (2 N, ...): room for as much again, then dF / d(raw response)
-
-
-@torch.no_grad()
-def pack(net: NoiseConditionalNet, dtype: torch.dtype, *, repeatable: bool = False) -> PackedNet:
-    """Do once what stays the same while parameters do.
-
-    `repeatable`: on a torus a pixel of grad F has the same bits wherever it lies and however large
-    the image is, for as much as the library's convolutions allow it: turned ones of stride 1 on the
-    way down, and no sums across the border. In float32 on a processor; not for learning.
-    """
-    by_level = [level.chunk(2) for level in net.levels]
-    exact = repeatable and dtype is torch.float32 and net.weights[0].device.type == "cpu"
-    return PackedNet(
-        net.lattice,
-        [weight.to(dtype, memory_format=torch.channels_last) for weight in net.weights],
-        [net.readout(layer).to(dtype) for layer in range(len(net.layers))],
-        torch.cat([scale for scale, _ in by_level]),
-        torch.cat([shift for _, shift in by_level]),
-        torch.cat(list(net.biases)),
-        [_turned(weight) for weight in net.weights] if exact else [],
-    )
-
-
-def _turned(weight: Tensor) -> Tensor:
-    """Filters with which a convolution of stride 1 is the transpose of that with `weight`."""
-    turned = weight.detach().flip(-1, -2).transpose(0, 1)
-    return turned.contiguous(memory_format=torch.channels_last)
+    input_gradient: Tensor  # grad F, (N, C, H, W), in the dtype of the maps
+    by_value: list[Tensor]  # dF / d(rectified response)
+    by_response: list[Tensor]  # dF / d(response): the same times the gates
+    by_output: list[Tensor]  # (2 N, ...): space for N maps, then dF / d(raw response)
 
 
 @torch.no_grad()
 def forward(
-    net: NoiseConditionalNet,
-    z: Tensor,
-    log_noise: Tensor,
-    prepared: PackedNet,
-    *,
-    learning: bool = False,
+    packed: PackedNet, z: Tensor, log_noise: Tensor, *, training: bool = False
 ) -> ForwardPass:
-    """The way up for scaled images z (N, C, H, W) at levels (N,).
+    """The forward pass of scaled images z (N, C, H, W) at log noise levels (N,).
 
-    Without `learning` only what the way down needs is kept, and maps are used again.
+    Without `training`, only what `backward` needs is kept, and maps are overwritten.
     """
-    count, span = len(z), net.rectifier.span
-    features = net.level_features(log_noise)
-    gains, offsets = prepared.level_terms(features, span)
-    up = ForwardPass(prepared, features, gains)
-    below, gate = F.pixel_unshuffle(z / span, net.depth).to(prepared.dtype), None
+    net, count = packed.net, len(z)
+    embedding = net.noise_embedding(log_noise)
+    gains, offsets = packed.gains_and_offsets(embedding)
+    fwd = ForwardPass(packed, embedding, gains)
+    maps = F.pixel_unshuffle(z / net.rectifier.span, net.space_to_depth).to(packed.dtype)
+    gate = None
     for layer, spec in enumerate(net.layers):
         border = circular_border(spec)
-        up.sizes.append((below.shape[-2], below.shape[-1]))
-        room = empty_maps(2 * count if learning else count, below, *border)
-        looked_at = room[:count]
+        fwd.input_sizes.append((maps.shape[-2], maps.shape[-1]))
+        padded = empty_maps(2 * count if training else count, maps, *border)
+        inputs = padded[:count]
         if gate is None:
-            interior(looked_at, *border).copy_(below)
+            interior(inputs, *border).copy_(maps)
         else:
-            net.rectifier.value(below, gate, out=interior(looked_at, *border))
-        fill_border_(looked_at, prepared.lattice, *border)
-        raw = F.conv2d(looked_at, prepared.filters[layer], stride=spec.stride)
-        below = torch.addcmul(offsets[layer], raw, gains[layer], out=None if learning else raw)
-        gate = net.rectifier.gate(below)
-        up.gates.append(gate)
-        if learning:
-            up.rooms.append(room)
-            up.raw.append(raw)
-            up.responses.append(below)
-    return up
+            net.rectifier.value(maps, gate, out=interior(inputs, *border))
+        fill_border_(inputs, packed.padding_mode, *border)
+        raw = F.conv2d(inputs, packed.filters[layer], stride=spec.stride)
+        maps = torch.addcmul(offsets[layer], raw, gains[layer], out=None if training else raw)
+        gate = net.rectifier.gate(maps)
+        fwd.gates.append(gate)
+        if training:
+            fwd.padded_inputs.append(padded)
+            fwd.raw_responses.append(raw)
+            fwd.responses.append(maps)
+    return fwd
 
 
 @torch.no_grad()
-def backward(net: NoiseConditionalNet, up: ForwardPass) -> BackwardPass:
-    """grad F: each layer's gates let through what its readout and the layers above ask for."""
-    learning = bool(up.rooms)
-    asked: list[Tensor] = []
-    passed: list[Tensor] = []
-    placed: list[Tensor] = []
-    above: Tensor | None = None
-    for layer in reversed(range(len(net.layers))):
-        gate, gain = up.gates[layer], up.gains[layer]
-        readout = up.prepared.readouts[layer]
-        wanted = readout if above is None else above.add_(readout)
-        through = gate * wanted if learning else gate.mul_(wanted)
-        if learning:
-            count = len(gate)
-            both = empty_maps(2 * count, gate)
-            coefficients = torch.mul(through, gain, out=both[count:])
-            asked.insert(0, wanted)
-            passed.insert(0, through)
-            placed.insert(0, both)
+def backward(fwd: ForwardPass) -> BackwardPass:
+    """grad F with respect to the scaled images; overwrites the gates, except in training."""
+    kept: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])  # see BackwardPass
+    gradient: Tensor | None = None
+    for layer in reversed(range(len(fwd.gates))):
+        gate, gain, readout = fwd.gates[layer], fwd.gains[layer], fwd.packed.readouts[layer]
+        by_value = readout if gradient is None else gradient.add_(readout)
+        if fwd.padded_inputs:
+            by_response = gate * by_value
+            outputs = empty_maps(2 * len(gate), gate)
+            by_output = torch.mul(by_response, gain, out=outputs[len(gate) :])
+            for kept_maps, maps in zip(kept, (by_value, by_response, outputs), strict=True):
+                kept_maps.insert(0, maps)
         else:
-            coefficients = through.mul_(gain)
-        above = deconvolve(net, up, layer, coefficients)
-    assert above is not None
-    return BackwardPass(F.pixel_shuffle(above, net.depth), asked, passed, placed)
+            by_output = gate.mul_(by_value).mul_(gain)
+        gradient = fwd.deconvolve(layer, by_output)
+    assert gradient is not None
+    return BackwardPass(F.pixel_shuffle(gradient, fwd.packed.net.space_to_depth), *kept)
 
 
-def deconvolve(
-    net: NoiseConditionalNet, up: ForwardPass, layer: int, coefficients: Tensor
-) -> Tensor:
-    """A layer's filters placed by `coefficients` on the map below it."""
-    spec = net.layers[layer]
-    before, after = circular_border(spec)
-    if up.prepared.turned and up.prepared.lattice is PaddingMode.CIRCULAR:
-        return _on_torus(up.prepared, layer, spec, coefficients)
-    rest = [(side + before + after - spec.size) % spec.stride for side in up.sizes[layer]]
-    written = F.conv_transpose2d(
-        coefficients,
-        up.prepared.filters[layer],
-        stride=spec.stride,
-        output_padding=(rest[0], rest[1]),
-    )
-    return pad_transpose_(written, up.prepared.lattice, before, after)
-
-
-def _on_torus(prepared: PackedNet, layer: int, spec: LayerSpec, coefficients: Tensor) -> Tensor:
-    """`deconvolve` with the coefficients laid out past the border, in place of sums across it."""
-    (before, after), stride = circular_border(spec), spec.stride
-    low, high = (after, before) if stride == 1 else (
-        (spec.size - 1 - before) // stride,
-        (stride - 1 + before) // stride,
-    )  # fmt: skip
-    room = empty_maps(len(coefficients), coefficients, low, high)
-    interior(room, low, high).copy_(coefficients)
-    fill_border_(room, prepared.lattice, low, high)
-    if stride == 1:
-        return F.conv2d(room, prepared.turned[layer])
-    written = F.conv_transpose2d(room, prepared.filters[layer], stride=stride)
-    for axis in (-2, -1):
-        written = written.narrow(axis, before + low * stride, coefficients.shape[axis] * stride)
-    return written
-
-
-def potential(net: NoiseConditionalNet, up: ForwardPass) -> Tensor:
-    """F(z; s) of a way up made for learning: (N,)."""
+def potential(fwd: ForwardPass) -> Tensor:
+    """F(z; s) from a forward pass for training: (N,)."""
     values = [
-        sum_positions(net, rectified(net, up, layer) * readout).sum(dim=1)
-        for layer, readout in enumerate(up.prepared.readouts)
+        fwd.packed.sum_positions(fwd.rectified(layer) * readout).sum(dim=1)
+        for layer, readout in enumerate(fwd.packed.readouts)
     ]
-    return net.rectifier.span * torch.stack(values).sum(dim=0)
-
-
-def rectified(net: NoiseConditionalNet, up: ForwardPass, layer: int) -> Tensor:
-    """A layer's rectified responses: those in the room of the layer above; of the top, made."""
-    if layer + 1 == len(net.layers):
-        return net.rectifier.value(up.responses[layer], up.gates[layer])
-    room = up.rooms[layer + 1][: len(up.gates[layer])]
-    return interior(room, *circular_border(net.layers[layer + 1]))
-
-
-def sum_positions(net: NoiseConditionalNet, maps: Tensor) -> Tensor:
-    """(N, filters, h, w) -> (N, filters), in the parameters' format."""
-    # Asked for another format, sum would first copy the maps to it.
-    return maps.sum(dim=(2, 3)).to(net.weights[0].dtype)
+    return fwd.packed.net.rectifier.span * torch.stack(values).sum(dim=0)
 
 
 @torch.no_grad()
 def double_backward(
-    net: NoiseConditionalNet,
-    up: ForwardPass,
-    down: BackwardPass,
-    along: Tensor,
-    times: Tensor | None = None,
+    fwd: ForwardPass,
+    bwd: BackwardPass,
+    direction: Tensor,
+    potential_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Gradients of <along, grad F> + sum of `times` F, by parameter name.
+    """Gradients of <direction, grad F> + <potential_weights, F> by parameter name.
 
-    `up` and `down` are those of `ascend`, for learning, and `descend`; what room they have is
-    written to. `along` is (N, C, H, W), `times` (N,). Gradients are of the parameters' dtype.
+    Both passes are those of training; their free space is overwritten. `direction` is
+    (N, C, H, W), `potential_weights` (N,). Gradients have the dtype of the parameters.
     """
-    tangents, raw_tangents, gradients = _tangent_pass(net, up, along)
-    count = len(along)
-    above: Tensor | None = None
-    for layer in reversed(range(len(net.layers))):
-        sensitivity = net.rectifier.bend(up.responses[layer], tangents[layer])
-        sensitivity.mul_(down.asked[layer])
-        if times is not None:
-            above = _with_readout(net, up, layer, times, above)
-            gradients[f"readouts.{layer}"] += _readout_gradient(net, up, layer, times)
-        if above is not None:
-            sensitivity.addcmul_(up.gates[layer], above)
-        from_tangents = sum_positions(net, raw_tangents[layer].mul_(down.passed[layer]))
-        gradients |= _level_gradients(net, up, layer, sensitivity, from_tangents)
-        outputs = down.placed[layer]
-        torch.mul(sensitivity, up.gains[layer], out=outputs[:count])
-        # Both products of maps with filters in one call: images and tangents side by side.
-        gradients[f"weights.{layer}"] = _filter_gradient(net, up, layer, outputs, up.rooms[layer])
+    tangents, raw_tangents, gradients = _tangent_pass(fwd, direction)
+    weights = None if potential_weights is None else _map_weights(fwd, potential_weights)
+    packed, rectifier, count = fwd.packed, fwd.packed.net.rectifier, len(direction)
+    gradient: Tensor | None = None
+    for layer in reversed(range(len(fwd.gates))):
+        by_response = rectifier.gate_backward(fwd.responses[layer], tangents[layer])
+        by_response.mul_(bwd.by_value[layer])
+        if weights is not None:
+            gradient = _add_readout(fwd, layer, weights, gradient)
+            gradients[f"readouts.{layer}"] += _readout_gradient(fwd, layer, weights)
+        if gradient is not None:
+            by_response.addcmul_(fwd.gates[layer], gradient)
+        by_gain = packed.sum_positions(raw_tangents[layer].mul_(bwd.by_response[layer]))
+        gradients |= _modulation_gradients(fwd, layer, by_response, by_gain)
+        outputs = bwd.by_output[layer]
+        torch.mul(by_response, fwd.gains[layer], out=outputs[:count])
+        # Both products in one call: images with `by_response`, tangents with dF / d(raw response).
+        inputs = fwd.padded_inputs[layer]
+        gradients[f"weights.{layer}"] = _filter_gradient(packed, layer, outputs, inputs)
         if layer:
-            above = deconvolve(net, up, layer, outputs[:count])
+            gradient = fwd.deconvolve(layer, outputs[:count])
     return gradients
 
 
 @torch.no_grad()
-def potential_gradient(
-    net: NoiseConditionalNet, up: ForwardPass, times: Tensor
-) -> dict[str, Tensor]:
-    """Gradients of the sum of `times` F by parameter name; `up` for learning, `times` (N,)."""
+def potential_gradient(fwd: ForwardPass, potential_weights: Tensor) -> dict[str, Tensor]:
+    """Gradients of <potential_weights, F> by parameter name, from a forward pass for training.
+
+    `potential_weights` is (N,). Gradients have the dtype of the parameters.
+    """
     gradients: dict[str, Tensor] = {}
-    above: Tensor | None = None
-    for layer in reversed(range(len(net.layers))):
-        sensitivity = up.gates[layer] * _with_readout(net, up, layer, times, above)
-        gradients |= _level_gradients(net, up, layer, sensitivity)
-        gradients[f"readouts.{layer}"] = _readout_gradient(net, up, layer, times)
-        outputs = sensitivity.mul_(up.gains[layer])
-        inputs = up.rooms[layer][: len(outputs)]
-        gradients[f"weights.{layer}"] = _filter_gradient(net, up, layer, outputs, inputs)
+    weights = _map_weights(fwd, potential_weights)
+    gradient: Tensor | None = None
+    for layer in reversed(range(len(fwd.gates))):
+        by_response = fwd.gates[layer] * _add_readout(fwd, layer, weights, gradient)
+        gradients |= _modulation_gradients(fwd, layer, by_response)
+        gradients[f"readouts.{layer}"] = _readout_gradient(fwd, layer, weights)
+        by_output = by_response.mul_(fwd.gains[layer])
+        inputs = fwd.padded_inputs[layer][: len(by_output)]
+        gradients[f"weights.{layer}"] = _filter_gradient(fwd.packed, layer, by_output, inputs)
         if layer:
-            above = deconvolve(net, up, layer, outputs)
+            gradient = fwd.deconvolve(layer, by_output)
     return gradients
 
 
-def _with_readout(
-    net: NoiseConditionalNet, up: ForwardPass, layer: int, times: Tensor, above: Tensor | None
-) -> Tensor:
-    """dF/d(rectified response) times `times`: what the layers above ask, and the readout."""
-    counted = (net.rectifier.span * times)[:, None, None, None].to(up.prepared.dtype)
-    own = up.prepared.readouts[layer] * counted
-    return own if above is None else above.add_(own)
-
-
-def _readout_gradient(
-    net: NoiseConditionalNet, up: ForwardPass, layer: int, times: Tensor
-) -> Tensor:
-    counted = (net.rectifier.span * times)[:, None, None, None].to(up.prepared.dtype)
-    return _by_readout(net, layer, rectified(net, up, layer) * counted)
-
-
-def _by_readout(net: NoiseConditionalNet, layer: int, maps: Tensor) -> Tensor:
-    """Maps (N, filters, h, w) summed over all that one weight of the readout serves."""
-    if net.image_size:
-        return maps.sum(dim=0).to(net.weights[0].dtype) * net.strides[layer]
-    return sum_positions(net, maps).sum(dim=0)[:, None, None] * net.strides[layer]
-
-
 def _tangent_pass(
-    net: NoiseConditionalNet, up: ForwardPass, along: Tensor
+    fwd: ForwardPass, direction: Tensor
 ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
-    """How responses change along a direction of the image, with gain and without.
+    """Derivatives along `direction` of the responses and of the raw responses.
 
-    The maps go into the rooms beside those of the images; readout gradients come on the way.
+    The tangents of the inputs are written to the free space of `padded_inputs`. The third result
+    has the readout gradients of <direction, grad F>.
     """
-    count = len(along)
+    packed, top = fwd.packed, len(fwd.gates) - 1
     tangents: list[Tensor] = []
     raw_tangents: list[Tensor] = []
     gradients: dict[str, Tensor] = {}
-    moving = F.pixel_unshuffle(along, net.depth)
-    for layer, spec in enumerate(net.layers):
-        border, room = circular_border(spec), up.rooms[layer][count:]
-        inner = interior(room, *border)
+    tangent = F.pixel_unshuffle(direction, packed.net.space_to_depth)
+    for layer, spec in enumerate(packed.net.layers):
+        border, padded = circular_border(spec), fwd.padded_inputs[layer][len(direction) :]
+        inputs = interior(padded, *border)
         if layer:
-            torch.mul(up.gates[layer - 1], moving, out=inner)
-            gradients[f"readouts.{layer - 1}"] = _by_readout(net, layer - 1, inner)
+            torch.mul(fwd.gates[layer - 1], tangent, out=inputs)
+            gradients[f"readouts.{layer - 1}"] = packed.sum_to_readout(layer - 1, inputs)
         else:
-            inner.copy_(moving)
-        fill_border_(room, up.prepared.lattice, *border)
-        raw_tangents.append(F.conv2d(room, up.prepared.filters[layer], stride=spec.stride))
-        moving = raw_tangents[-1] * up.gains[layer]
-        tangents.append(moving)
-    top = len(net.layers) - 1
-    gradients[f"readouts.{top}"] = _by_readout(net, top, up.gates[top] * moving)
+            inputs.copy_(tangent)
+        fill_border_(padded, packed.padding_mode, *border)
+        raw_tangents.append(F.conv2d(padded, packed.filters[layer], stride=spec.stride))
+        tangent = raw_tangents[-1] * fwd.gains[layer]
+        tangents.append(tangent)
+    gradients[f"readouts.{top}"] = packed.sum_to_readout(top, fwd.gates[top] * tangent)
     return tangents, raw_tangents, gradients
 
 
-def _level_gradients(
-    net: NoiseConditionalNet,
-    up: ForwardPass,
-    layer: int,
-    sensitivity: Tensor,
-    from_tangents: Tensor | float = 0.0,
+def _map_weights(fwd: ForwardPass, potential_weights: Tensor) -> Tensor:
+    """Weights of the potential (N,) as factors of maps, which are in units of the interval."""
+    weights = (fwd.packed.net.rectifier.span * potential_weights)[:, None, None, None]
+    return weights.to(fwd.packed.dtype)
+
+
+def _add_readout(fwd: ForwardPass, layer: int, weights: Tensor, gradient: Tensor | None) -> Tensor:
+    """d<weights, F> / d(rectified response): of the readout, plus that of the next layer."""
+    by_readout = fwd.packed.readouts[layer] * weights
+    return by_readout if gradient is None else gradient.add_(by_readout)
+
+
+def _readout_gradient(fwd: ForwardPass, layer: int, weights: Tensor) -> Tensor:
+    return fwd.packed.sum_to_readout(layer, fwd.rectified(layer) * weights)
+
+
+def _modulation_gradients(
+    fwd: ForwardPass, layer: int, by_response: Tensor, by_gain: Tensor | float = 0.0
 ) -> dict[str, Tensor]:
-    """Gradients of biases and of the level terms (gain = 1 + scale, shift + bias gain)."""
-    gain = up.gains[layer][:, :, 0, 0].to(net.weights[0].dtype)
-    shift = sum_positions(net, sensitivity) / net.rectifier.span
-    scale = sum_positions(net, sensitivity * up.raw[layer]) + from_tangents
-    scale = scale + shift * net.biases[layer]
+    """Gradients of biases, scales and shifts: gain = 1 + scale, offset = shift + bias gain.
+
+    `by_gain` (N, filters) is a further gradient with respect to the gains.
+    """
+    packed = fwd.packed
+    gain = fwd.gains[layer][:, :, 0, 0].to(packed.biases.dtype)
+    by_shift = packed.sum_positions(by_response) / packed.net.rectifier.span
+    by_scale = packed.sum_positions(by_response * fwd.raw_responses[layer]) + by_gain
+    by_scale = by_scale + by_shift * packed.net.biases[layer]
     return {
-        f"biases.{layer}": (shift * gain).sum(dim=0),
-        f"levels.{layer}": torch.cat([scale, shift], dim=1).T @ up.features,
+        f"biases.{layer}": (by_shift * gain).sum(dim=0),
+        f"modulations.{layer}": torch.cat([by_scale, by_shift], dim=1).T @ fwd.embedding,
     }
 
 
 def _filter_gradient(
-    net: NoiseConditionalNet, up: ForwardPass, layer: int, outputs: Tensor, inputs: Tensor
+    packed: PackedNet, layer: int, by_output: Tensor, padded_inputs: Tensor
 ) -> Tensor:
-    stride = net.layers[layer].stride
+    stride = packed.net.layers[layer].stride
     gradient: Tensor = torch.ops.aten.convolution_backward(
-        outputs,
-        inputs,
-        up.prepared.filters[layer],
-        None,
-        [stride, stride],
-        [0, 0],
-        [1, 1],
-        False,
-        [0, 0],
-        1,
-        [False, True, False],
+        by_output,
+        padded_inputs,
+        packed.filters[layer],
+        bias_sizes=None,
+        stride=[stride, stride],
+        padding=[0, 0],
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=1,
+        output_mask=[False, True, False],  # of inputs, filters, bias
     )[1]
-    return gradient.to(net.weights[0].dtype)
+    return gradient.to(packed.biases.dtype)

@@ -1,69 +1,159 @@
-"""Coarser ladders: what is large is settled on the picture at 1/2, 1/4 ... of its resolution.
+"""The resolution cascade: noise-conditional nets at 1, 1/2, 1/4 ... of the resolution.
 
-Filters see no further than their receptive field, and a crop shows few of the largest things whole.
-But where noise is strong enough to hide all details, these need not be looked at. So above a level,
-the handover, pixels are taken four by four. With P the mean of every block of 2x2 pixels, P+ = 4 P'
-laying a value on its block, and J = g P I of unit variance, whose noise is t = g s / 2,
+A net sees no further than its receptive field. But where noise is strong enough to hide all
+details, a coarser image is enough: above a transition noise level each stage is replaced by the
+next coarser one. With P the mean of every block of 2x2 pixels, P+ = 4 P' the nearest-neighbor
+upsampling, and J = g P I the coarse image, of unit variance by the gain g and with noise t = g s/2,
 
-    U_s(I) = U_t(J) + <I', (C + s^2 Id)^-1 I'> / 2,    I' = I - P+ P I,
+    U_s(I) = U_t(J) + <I', (C + s^2 Id)^-1 I'> / 2,    I' = I - P+ P I.
 
-U_t the energy of another generative ConvNet, the ladder of J, and the details I' Gaussian with the
-data's spectrum. By Tweedie's identity, with K_s Wiener's filter and D_t that of the coarser ladder,
+U_t is the energy of the coarser stage. The details I' are Gaussian with the spectrum C of the data.
 
-    D_s(I) = P+ D_t(J) / g + (Id - P+ P) K_s I'.
+The denoiser D, the posterior mean of the clean image given the noisy one, follows from Tweedie's
+formula. K_s = C (C + s^2 Id)^-1 is the Wiener filter; D_t is the denoiser of the coarser stage:
 
-A coarser ladder may have another above it.
+    D_s(I) = I + s^2 grad log p_s(I) = K_s I + s c grad F(c I; s),    c = 1 / sqrt(s^2 + 1),
+    D_s(I) = P+ D_t(J) / g + (Id - P+ P) K_s I'                      above the transition.
 
-One level of a ladder, with the names of the paper's model: p_s, its score, B and gates.
-
-D of a ladder, the mean of the clean image given the noisy one: Tweedie's identity.
-
-    D(I) = I + s^2 grad log p_s(I) = K_s I + s c grad F(c I; s),    c = 1 / sqrt(s^2 + 1),
-
-K_s Wiener's filter of the spectrum. It is R, the reconstruction of the auto-encoder, rescaled:
-D = (I + s^2 R) / (s^2 + 1), R = (s^2 + 1) B.
+It is R = (s^2 + 1) B, the reconstruction of the auto-encoder, rescaled: D = (I + s^2 R) / (s^2 + 1).
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcn_cli.models.backprop import PackedNet, backward, forward, pack
+from gcn_cli.models.backprop import ForwardPass, PackedNet, backward, forward, pack
 from gcn_cli.models.chunks import Allocator
 from gcn_cli.models.cuda_graph import GraphedFunction, image_by_image
-from gcn_cli.models.energy import GenerativeModel, energy, spread_over_pixels, squared_norm
+from gcn_cli.models.energy import (
+    Denoiser,
+    GenerativeModel,
+    energy,
+    spread_over_pixels,
+    squared_norm,
+)
 from gcn_cli.models.gaussian import SpectralGaussian
-from gcn_cli.models.layers import PaddingMode
+from gcn_cli.models.layers import LayerSpec, PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet
+
+
+class Cascade(nn.Module):
+    """The nets of all stages, the finest first; a model without coarser stages has one net.
+
+    gains (N - 1,): the factor g of each coarser stage. transitions (N - 1,): the noise level above
+    which each coarser stage replaces the finer one, in deviations of the finer stage's data.
+    """
+
+    gains: Tensor
+    transitions: Tensor
+
+    def __init__(self, nets: Sequence[NoiseConditionalNet]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+        self.register_buffer("gains", torch.ones(len(nets) - 1))
+        self.register_buffer("transitions", torch.ones(len(nets) - 1))
+
+    @property
+    def stages(self) -> list[NoiseConditionalNet]:
+        """The nets, the finest first."""
+        return cast(list[NoiseConditionalNet], list(self.nets))
+
+    @property
+    def finest(self) -> NoiseConditionalNet:
+        """The net at full resolution."""
+        return self.stages[0]
+
+    def links(self) -> list[tuple[float, float]]:
+        """(transition, gain) of each coarser stage."""
+        return list(zip(self.transitions.tolist(), self.gains.tolist(), strict=True))
+
+    def levels_up_to(self, noise: float) -> list[float]:
+        """A noise level in the units of each stage, down to the stage in charge of it."""
+        levels = [noise]
+        for transition, gain in self.links():
+            if levels[-1] <= transition:
+                break
+            levels.append(levels[-1] * gain / 2)
+        return levels
+
+    def stage_at(self, noise: float) -> int:
+        """The index of the stage in charge of a noise level."""
+        return len(self.levels_up_to(noise)) - 1
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters."""
+        return self.finest.device
+
+    @property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """Of the finest stage."""
+        return self.finest.layers
+
+    @property
+    def first_filters(self) -> Tensor:
+        """Of the finest stage, in pixels: (filters, channels, side, side)."""
+        return self.finest.first_filters
+
+    @property
+    def head_parameters(self) -> int:
+        """0: a model of aligned images has its positions in the readouts, not in a head layer."""
+        return 0
+
+    def layer_parameters(self, layer: int) -> int:
+        """The number of parameters of a layer of the finest stage."""
+        net = self.finest
+        lists = (net.weights, net.biases, net.modulations, net.readouts)
+        return sum(parameters[layer].numel() for parameters in lists)
+
+    def stage_stride(self, stage: int = 0) -> int:
+        """Sides of images that a stage evaluates are multiples of this, at full resolution."""
+        return self.stages[stage].total_stride << stage
+
+    @property
+    def total_stride(self) -> int:
+        """Sides of images that all stages evaluate are multiples of this."""
+        return max(self.stage_stride(stage) for stage in range(len(self.nets)))
+
+    def fitting(self, height: int, width: int, stage: int = 0) -> tuple[int, int]:
+        """The largest (H, W) within that a stage can evaluate, by default the finest."""
+        stride = self.stage_stride(stage)
+        return height // stride * stride, width // stride * stride
+
+    def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """(h, w) of the maps of the finest stage. Raises ValueError for sides that do not divide."""
+        return self.finest.map_sizes(height, width)
+
+    def receptive_fields(self, stage: int = 0) -> list[int]:
+        """Side of the receptive field of each layer of a stage, in pixels of full resolution."""
+        return [field << stage for field in self.stages[stage].receptive_fields()]
 
 
 def downsample(x: Tensor) -> Tensor:
     """P: the mean of every block of 2x2 pixels, (N, C, H, W) -> (N, C, H / 2, W / 2).
 
-    A torus with an odd side goes on at its other side to the end of the last block.
+    At an odd side the last block is completed circularly.
     """
     beyond = (0, x.shape[-1] % 2, 0, x.shape[-2] % 2)
     return F.avg_pool2d(F.pad(x, beyond, mode="circular") if any(beyond) else x, 2)
 
 
-def add_upsampled_(x: Tensor, coarse: Tensor, times: float = 1.0) -> Tensor:
-    """x (N, C, H, W) and P+ of a coarse image `times` so much, in place."""
+def add_upsampled_(x: Tensor, coarse: Tensor, factor: float = 1.0) -> Tensor:
+    """Add `factor` P+ of a coarse image to x (N, C, H, W), in place."""
     height, width = x.shape[-2:]
     whole = x[..., : height // 2 * 2, : width // 2 * 2]
-    shape = (*x.shape[:-2], height // 2, 2, width // 2, 2)
-    blocks = whole.view(shape)
-    blocks.add_(coarse[..., : height // 2, None, : width // 2, None], alpha=times)
+    blocks = whole.view(*x.shape[:-2], height // 2, 2, width // 2, 2)
+    blocks.add_(coarse[..., : height // 2, None, : width // 2, None], alpha=factor)
     if width % 2:
-        x[..., :, -1].add_(coarse[..., -1].repeat_interleave(2, -1)[..., :height], alpha=times)
+        x[..., :, -1].add_(coarse[..., -1].repeat_interleave(2, -1)[..., :height], alpha=factor)
     if height % 2:
         last = coarse[..., -1, :].repeat_interleave(2, -1)[..., : width // 2 * 2]
-        x[..., -1, : width // 2 * 2].add_(last, alpha=times)
+        x[..., -1, : width // 2 * 2].add_(last, alpha=factor)
     return x
 
 
@@ -72,87 +162,9 @@ def remove_lowpass_(x: Tensor) -> Tensor:
     return add_upsampled_(x, downsample(x), -1.0)
 
 
-def cascade_mean(
-    spectrum: SpectralGaussian,
-    x: Tensor,
-    noise: float,
-    coarse: Tensor,
-    contrast: float,
-    lattice: PaddingMode,
-    room: Allocator | None = None,
-) -> Tensor:
-    """D_s of images (N, C, H, W) at a level above the handover, from D_t of `coarse` J."""
-    details = remove_lowpass_(x.clone() if room is None else room(x.shape, x.dtype).copy_(x))
-    made = spectrum.mean(details, x.new_full((len(x),), noise), lattice, room)
-    return add_upsampled_(remove_lowpass_(made), coarse, 1 / contrast)
-
-
-@dataclass(frozen=True)
-class CoarseStageModel:
-    """p_s above the handover, with the names of the paper's model: U_t(J) and the details'."""
-
-    above: GenerativeModel  # of J, at noise g s / 2
-    spectrum: SpectralGaussian  # of the data at full resolution
-    contrast: float  # g
-    noise: float  # s, in deviations of the data
-    lattice: PaddingMode
-
-    @property
-    def sigma(self) -> float:
-        """Deviation of the reference q_s, that of noisy data."""
-        return math.sqrt(self.noise**2 + 1)
-
-    def score(self, x: Tensor) -> Tensor:
-        """f(I; w, s): (N, C, H, W) -> (N,)."""
-        details = self._details(x).sum(dim=(1, 2, 3))
-        return squared_norm(x) / (2 * self.sigma**2) - energy(self.above, self._seen(x)) - details
-
-    @torch.no_grad()
-    def basis(self, x: Tensor) -> Tensor:
-        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
-        seen, details = self._seen(x), remove_lowpass_(x.clone())
-        slope = details / self.sigma**2 - self.spectrum.slope(details, self._noise(x), self.lattice)
-        slope = remove_lowpass_(slope)
-        towards = seen / self.above.sigma**2 - self.above.basis(seen)
-        return x / self.sigma**2 - add_upsampled_(slope, towards, self.contrast / 4)
-
-    def responses(self, x: Tensor) -> list[Tensor]:
-        """Rectified responses to J, layer by layer, differentiable: (N, filters, h, w)."""
-        return self.above.responses(self._seen(x))
-
-    @torch.no_grad()
-    def energy_map(self, x: Tensor) -> Tensor:
-        """What every pixel counts in U(I): (N, C, H, W) -> (N, H, W), whose sum is U."""
-        coarse = spread_over_pixels(
-            self.above.energy_map(self._seen(x)), (x.shape[-2], x.shape[-1])
-        )
-        return coarse + self._details(x).sum(dim=1)
-
-    @torch.no_grad()
-    def activation_pattern(self, x: Tensor) -> list[Tensor]:
-        """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
-        return self.above.activation_pattern(self._seen(x))
-
-    def _seen(self, x: Tensor) -> Tensor:
-        """J."""
-        return self.contrast * downsample(x)
-
-    def _details(self, x: Tensor) -> Tensor:
-        """What every value counts in the energy of the details."""
-        own = x - F.interpolate(downsample(x), scale_factor=2.0, mode="nearest")
-        gaussian = self.spectrum.score_map(own, self._noise(x), self.lattice)
-        return own.square() / (2 * self.sigma**2) - gaussian
-
-    def _noise(self, x: Tensor) -> Tensor:
-        return x.new_full((len(x),), self.noise)
-
-
 @dataclass(frozen=True)
 class NoiseLevelModel:
-    """p_s(I) = exp(f(I; w, s)) q_s(I) / Z, the generative ConvNet at noise deviation s.
-
-    `denoiser.py` has D, the mean of the clean image given the noisy one.
-    """
+    """p_s of one net, the generative ConvNet at a noise level s."""
 
     net: NoiseConditionalNet
     noise: float  # s, in deviations of the data
@@ -165,16 +177,16 @@ class NoiseLevelModel:
 
     def score(self, x: Tensor) -> Tensor:
         """f(I; w, s): (N, C, H, W) -> (N,)."""
-        own = self.net.total(x / self.sigma, self._log_noise(x)) / self.noise
-        return own + self._gaussian(self.net.spectrum.score_map, x).sum(dim=(1, 2, 3))
+        potential = self.net.potential(x / self.sigma, self._log_noise(x)) / self.noise
+        return potential + self._gaussian(self.net.spectrum.score_map, x).sum(dim=(1, 2, 3))
 
     @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
         """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
-        prepared = pack(self.net, self.dtype)
-        up = forward(self.net, x / self.sigma, self._log_noise(x), prepared)
-        own = backward(self.net, up).slope.to(x.dtype) / (self.noise * self.sigma)
-        return own + self._gaussian(self.net.spectrum.slope, x)
+        passed = self._forward(x)
+        gradient = backward(passed).input_gradient.to(x.dtype)
+        gradient = gradient / (self.noise * self.sigma)
+        return gradient + self._gaussian(self.net.spectrum.score_gradient, x)
 
     def responses(self, x: Tensor) -> list[Tensor]:
         """Rectified responses, layer by layer, differentiable: (N, filters, h, w)."""
@@ -182,49 +194,111 @@ class NoiseLevelModel:
 
     @torch.no_grad()
     def energy_map(self, x: Tensor) -> Tensor:
-        """What every pixel counts in U(I): (N, C, H, W) -> (N, H, W), whose sum is U.
+        """The contribution of each pixel to U(I): (N, C, H, W) -> (N, H, W), whose sum is U.
 
-        A response counts where it is, evenly over the pixels it stands for.
+        A response is spread evenly over the pixels of its position.
         """
         gaussian = self._gaussian(self.net.spectrum.score_map, x)
-        own = (x.square() / (2 * self.sigma**2) - gaussian).sum(dim=1)
+        total = (x.square() / (2 * self.sigma**2) - gaussian).sum(dim=1)
         for layer, responses in enumerate(self.responses(x)):
-            counted = (self.net.readout(layer) * responses).sum(dim=1) / self.noise
-            own -= spread_over_pixels(counted, (x.shape[-2], x.shape[-1]))
-        return own
+            contribution = (self.net.readout(layer) * responses).sum(dim=1) / self.noise
+            total -= spread_over_pixels(contribution, (x.shape[-2], x.shape[-1]))
+        return total
 
     @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
         """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
-        prepared = pack(self.net, self.dtype)
-        return forward(self.net, x / self.sigma, self._log_noise(x), prepared).gates
+        return self._forward(x).gates
+
+    def _forward(self, x: Tensor) -> ForwardPass:
+        packed = pack(self.net, self.dtype)
+        return forward(packed, x / self.sigma, self._log_noise(x))
 
     def _gaussian(self, part: Callable[[Tensor, Tensor, PaddingMode], Tensor], x: Tensor) -> Tensor:
-        """What the spectrum alone says, at this level."""
-        return part(x, x.new_full((len(x),), self.noise), self.net.lattice)
+        """A quantity of the Gaussian part at this noise level."""
+        return part(x, x.new_full((len(x),), self.noise), self.net.padding_mode)
 
     def _log_noise(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), math.log(self.noise))
 
 
-def model_at(
-    net: NoiseConditionalNet, noise: float, dtype: torch.dtype = torch.float32
-) -> GenerativeModel:
-    """p_s of a ladder, or of the coarser one that answers at that level."""
-    nets, levels = net.octaves(), net.levels_up_to(noise)
-    level: GenerativeModel = NoiseLevelModel(nets[len(levels) - 1], levels[-1], dtype)
-    for number in reversed(range(len(levels) - 1)):
-        finer, (_, contrast) = nets[number], net.handed_over()[number]
-        level = CoarseStageModel(level, finer.spectrum, contrast, levels[number], finer.lattice)
-    return level
+@dataclass(frozen=True)
+class CoarseStageModel:
+    """p_s above the transition: U_t(J) of the coarser stage plus the energy of the details."""
+
+    coarser: GenerativeModel  # of J, at noise g s / 2
+    spectrum: SpectralGaussian  # of the data at the finer resolution
+    gain: float  # g
+    noise: float  # s, in deviations of the data
+    padding_mode: PaddingMode
+
+    @property
+    def sigma(self) -> float:
+        """Deviation of the reference q_s, that of noisy data."""
+        return math.sqrt(self.noise**2 + 1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """f(I; w, s): (N, C, H, W) -> (N,)."""
+        details = self._detail_energy(x).sum(dim=(1, 2, 3))
+        coarse = energy(self.coarser, self._coarse(x))
+        return squared_norm(x) / (2 * self.sigma**2) - coarse - details
+
+    @torch.no_grad()
+    def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
+        coarse, details = self._coarse(x), remove_lowpass_(x.clone())
+        prior = self.spectrum.score_gradient(details, self._noise(x), self.padding_mode)
+        gradient = remove_lowpass_(details / self.sigma**2 - prior)
+        coarse_gradient = coarse / self.coarser.sigma**2 - self.coarser.basis(coarse)
+        return x / self.sigma**2 - add_upsampled_(gradient, coarse_gradient, self.gain / 4)
+
+    def responses(self, x: Tensor) -> list[Tensor]:
+        """Rectified responses to J, layer by layer, differentiable: (N, filters, h, w)."""
+        return self.coarser.responses(self._coarse(x))
+
+    @torch.no_grad()
+    def energy_map(self, x: Tensor) -> Tensor:
+        """The contribution of each pixel to U(I): (N, C, H, W) -> (N, H, W), whose sum is U."""
+        coarse = self.coarser.energy_map(self._coarse(x))
+        details = self._detail_energy(x).sum(dim=1)
+        return spread_over_pixels(coarse, (x.shape[-2], x.shape[-1])) + details
+
+    @torch.no_grad()
+    def activation_pattern(self, x: Tensor) -> list[Tensor]:
+        """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
+        return self.coarser.activation_pattern(self._coarse(x))
+
+    def _coarse(self, x: Tensor) -> Tensor:
+        """J."""
+        return self.gain * downsample(x)
+
+    def _detail_energy(self, x: Tensor) -> Tensor:
+        """The contribution of each value to the energy of the details: (N, C, H, W)."""
+        details = x - F.interpolate(downsample(x), scale_factor=2.0, mode="nearest")
+        gaussian = self.spectrum.score_map(details, self._noise(x), self.padding_mode)
+        return details.square() / (2 * self.sigma**2) - gaussian
+
+    def _noise(self, x: Tensor) -> Tensor:
+        return x.new_full((len(x),), self.noise)
 
 
-def add_score_(linear: Tensor, outward: Tensor, slope: Tensor) -> Tensor:
-    """D from K_s I: add s c grad F in place; from K_s I less anything, D less the same.
+def model_at(cascade: Cascade, noise: float, dtype: torch.dtype = torch.float32) -> GenerativeModel:
+    """p_s at a noise level: of the stage in charge, with the details of the finer stages."""
+    levels, links = cascade.levels_up_to(noise), cascade.links()
+    stage = len(levels) - 1
+    model: GenerativeModel = NoiseLevelModel(cascade.stages[stage], levels[-1], dtype)
+    for finer in reversed(range(stage)):
+        net, (_, gain) = cascade.stages[finer], links[finer]
+        model = CoarseStageModel(model, net.spectrum, gain, levels[finer], net.padding_mode)
+    return model
 
-    linear: (N, C, H, W); outward: s c, (N, 1, 1, 1); slope: grad F at c I, (N, C, H, W).
+
+def add_score_(linear: Tensor, factor: Tensor, gradient: Tensor) -> Tensor:
+    """D from K_s I (N, C, H, W): adds s c grad F in place. Works as well on K_s I - I.
+
+    factor: s c, (N, 1, 1, 1). gradient: grad F at c I, (N, C, H, W).
     """
-    return linear.addcmul_(outward, slope.to(linear.dtype))
+    return linear.addcmul_(factor, gradient.to(linear.dtype))
 
 
 @torch.no_grad()
@@ -232,152 +306,132 @@ def denoise_batch(
     net: NoiseConditionalNet,
     x: Tensor,
     noise: Tensor,
-    prepared: PackedNet,
+    packed: PackedNet,
     block: int | None = None,
-    room: Allocator | None = None,
+    allocator: Allocator | None = None,
     on_block: Callable[[], None] | None = None,
 ) -> Tensor:
-    """D(I), each image at its own level: (N, C, H, W), deviations (N,) -> (N, C, H, W).
+    """D(I) of one net, each image at its own noise level: (N, C, H, W), (N,) -> (N, C, H, W).
 
-    `block`: on a torus the filters look at blocks of that side, one after the other, with all that
-    they can see around it: the same D, less memory. Must be a multiple of the total stride.
-    `room` is where D is laid, `on_block` is called after every block.
+    block: with circular padding, evaluate F tile by tile of this side (a multiple of the total
+    stride), each with all the pixels it depends on: the same D in less memory. `on_block` is
+    called after each tile. allocator: where D is allocated.
     """
-    wide = noise[:, None, None, None]
-    sigma = (wide.square() + 1).sqrt()
-    mean = net.spectrum.mean(x, noise, prepared.lattice, room)
-    outward, log_noise = wide / sigma, noise.log()
-    if prepared.lattice is not PaddingMode.CIRCULAR:
-        slope = backward(net, forward(net, x / sigma, log_noise, prepared)).slope
-        return add_score_(mean, outward, slope)
-    for up, across in _tiles(x, block, net.total_stride, net.reach()):
-        seen = across.taken(up.taken(x, -2), -1) / sigma
-        slope = backward(net, forward(net, seen, log_noise, prepared)).slope
-        own = mean[:, :, up.own, across.own]
-        add_score_(own, outward, slope[:, :, up.inside, across.inside])
+    noise_column = noise[:, None, None, None]
+    sigma = (noise_column.square() + 1).sqrt()
+    mean = net.spectrum.posterior_mean(x, noise, packed.padding_mode, allocator)
+    factor, log_noise = noise_column / sigma, noise.log()
+    if packed.padding_mode is not PaddingMode.CIRCULAR:
+        passed = forward(packed, x / sigma, log_noise)
+        return add_score_(mean, factor, backward(passed).input_gradient)
+    for rows, columns in _tiles(x, block, net.total_stride, net.reach()):
+        tile = columns.extract(rows.extract(x, -2), -1) / sigma
+        gradient = backward(forward(packed, tile, log_noise)).input_gradient
+        inner = gradient[:, :, rows.inner, columns.inner]
+        add_score_(mean[:, :, rows.output, columns.output], factor, inner)
         if on_block is not None:
             on_block()
     return mean
 
 
 class _AxisTile(NamedTuple):
-    """A part of one axis: which pixels it is, what is looked at for it, where it lies in that."""
+    """One axis of a tile: its pixels in the image, and where they are in what is evaluated."""
 
-    own: slice
-    inside: slice
-    seen: range | None  # places on the endless axis; None for the axis as it is
+    output: slice
+    inner: slice
+    positions: range | None  # evaluated pixels, modulo the side; None for the whole axis
 
-    def taken(self, x: Tensor, axis: int) -> Tensor:
-        """What is looked at, of an image."""
-        if self.seen is None:
+    def extract(self, x: Tensor, axis: int) -> Tensor:
+        """The evaluated part of images along an axis."""
+        if self.positions is None:
             return x
-        # Made where it is used: a copy from the host cannot be part of a captured step.
-        places = torch.arange(self.seen.start, self.seen.stop, device=x.device)
-        return x.index_select(axis, places % x.shape[axis])
+        # Created on the device: a CUDA graph cannot contain a copy from the host.
+        positions = torch.arange(self.positions.start, self.positions.stop, device=x.device)
+        return x.index_select(axis, positions % x.shape[axis])
 
 
 def _tiles(
     x: Tensor, block: int | None, stride: int, reach: int
 ) -> Iterator[tuple[_AxisTile, _AxisTile]]:
-    """Rows and columns of every block of images (N, C, H, W)."""
+    """Rows and columns of every tile of images (N, C, H, W)."""
     rows, columns = (_axis_tiles(side, block, stride, reach) for side in x.shape[-2:])
-    return itertools.product(rows, columns)
+    return ((row, column) for row in rows for column in columns)
 
 
 def _axis_tiles(side: int, block: int | None, stride: int, reach: int) -> list[_AxisTile]:
-    """An axis of a torus in blocks; by default, and where a block holds all, in one piece.
+    """The tiles of a periodic axis, each `block` pixels long; by default one tile.
 
-    Maps close on a torus whose sides are multiples of the total stride: such an axis is taken as it
-    is. Any other, and any block, is laid out further by `reach`, the axis again and again, until no
-    pixel is reached by the end: each gets the F of the endless pattern. It costs the margin.
+    An axis of whole strides is evaluated as it is. Any other axis, and each part of one, is
+    extended periodically by `reach`, so that no pixel of the tile depends on the ends.
     """
     length = side if block is None else min(block, side)
     if length == side and side % stride == 0:
         return [_AxisTile(slice(0, side), slice(0, side), None)]
-    parts = []
+    tiles = []
     for first in range(0, side, length):
-        own = min(length, side - first)
-        whole = -(-(own + 2 * reach) // stride) * stride
-        seen = range(first - reach, first - reach + whole)
-        parts.append(_AxisTile(slice(first, first + own), slice(reach, reach + own), seen))
-    return parts
+        kept = min(length, side - first)
+        evaluated = -(-(kept + 2 * reach) // stride) * stride
+        positions = range(first - reach, first - reach + evaluated)
+        tiles.append(_AxisTile(slice(first, first + kept), slice(reach, reach + kept), positions))
+    return tiles
 
 
 def make_denoiser(
-    net: NoiseConditionalNet,
+    cascade: Cascade,
     dtype: torch.dtype = torch.float32,
-    lattice: PaddingMode | None = None,
+    padding_mode: PaddingMode | None = None,
     block: int | None = None,
-    room: Allocator | None = None,
+    allocator: Allocator | None = None,
     on_block: Callable[[], None] | None = None,
-) -> Callable[[Tensor, float], Tensor]:
-    """D of the ladder as it is now, as a function (N, C, H, W), noise -> (N, C, H, W).
+) -> Denoiser:
+    """D of a cascade, as a function (N, C, H, W), noise level -> (N, C, H, W).
 
-    Parameters are copied: make it anew after they change. `dtype` is that of the maps, `lattice`
-    by default that of the net; `block`, `room` and `on_block` as in `denoise_batch`. Coarser
-    ladders answer at their levels. On a GPU images are looked at one by one.
+    Copies the parameters: make it again after they change. dtype: of the maps. padding_mode: by
+    default that of the nets. block, allocator: as in `denoise_batch`; `on_block` is called as
+    often as the finest stage has tiles, whichever stage is in charge. On a GPU images are
+    evaluated one by one.
     """
-    nets, handed = net.octaves(), net.handed_over()
-    made = _one_ladder(nets[-1], dtype, lattice, block, room, None if handed else on_block)
-    for number in reversed(range(len(handed))):
-        counted = on_block if number == 0 else None
-        own = _one_ladder(nets[number], dtype, lattice, block, room, counted)
-        above, spectrum = _Above(made, *handed[number]), nets[number].spectrum
-        made = _handing_over(own, above, spectrum, lattice or net.lattice, room, block, counted)
-    return image_by_image(made, net.weights[0].device)
+    links, mode = cascade.links(), padding_mode or cascade.finest.padding_mode
+    stages = [
+        _stage_denoiser(net, dtype, mode, block, allocator, None if stage else on_block)
+        for stage, net in enumerate(cascade.stages)
+    ]
 
-
-class _Above(NamedTuple):
-    """D of the coarser ladder, the level above which it answers, the contrast of its data."""
-
-    denoise: Callable[[Tensor, float], Tensor]
-    handover: float
-    contrast: float
-
-
-def _handing_over(
-    denoise: Callable[[Tensor, float], Tensor],
-    above: _Above,
-    spectrum: SpectralGaussian,
-    lattice: PaddingMode,
-    room: Allocator | None,
-    block: int | None,
-    on_block: Callable[[], None] | None,
-) -> Callable[[Tensor, float], Tensor]:
-    """D of a ladder up to the handover, from there on that of the coarser one."""
-    contrast = above.contrast
-
-    def composed(x: Tensor, noise: float) -> Tensor:
-        if noise <= above.handover:
-            return denoise(x, noise)
-        coarse = above.denoise(contrast * downsample(x), contrast * noise / 2)
-        made = cascade_mean(spectrum, x, noise, coarse, contrast, lattice, room)
-        if on_block is not None and block is not None:  # as many as are counted on
+    def denoise(x: Tensor, noise: float, stage: int = 0) -> Tensor:
+        if stage == len(links) or noise <= links[stage][0]:
+            return stages[stage](x, noise)
+        _, gain = links[stage]
+        coarse = denoise(gain * downsample(x), gain * noise / 2, stage + 1)
+        details = x.clone() if allocator is None else allocator(x.shape, x.dtype).copy_(x)
+        remove_lowpass_(details)
+        level, spectrum = x.new_full((len(x),), noise), cascade.stages[stage].spectrum
+        mean = remove_lowpass_(spectrum.posterior_mean(details, level, mode, allocator))
+        if on_block is not None and block is not None and stage == 0:
             for _ in range(math.prod(-(-side // block) for side in x.shape[-2:])):
                 on_block()
-        return made
+        return add_upsampled_(mean, coarse, 1 / gain)
 
-    return composed
+    return image_by_image(denoise, cascade.device)
 
 
-def _one_ladder(
+def _stage_denoiser(
     net: NoiseConditionalNet,
     dtype: torch.dtype,
-    lattice: PaddingMode | None,
+    padding_mode: PaddingMode,
     block: int | None,
-    room: Allocator | None,
-    on_block: Callable[[], None] | None = None,
-) -> Callable[[Tensor, float], Tensor]:
-    """`make_denoiser` of a ladder by itself."""
-    prepared = replace(pack(net, dtype, repeatable=True), lattice=lattice or net.lattice)
-    if block is not None:  # few large steps, which nothing is gained by recording
+    allocator: Allocator | None,
+    on_block: Callable[[], None] | None,
+) -> Denoiser:
+    """D of one net."""
+    packed = replace(pack(net, dtype, tile_invariant=True), padding_mode=padding_mode)
+    if block is not None:  # few large kernels: a CUDA graph would not be faster
         return lambda x, noise: denoise_batch(
-            net, x, x.new_full((len(x),), noise), prepared, block, room, on_block
+            net, x, x.new_full((len(x),), noise), packed, block, allocator, on_block
         )
-    run = GraphedFunction(lambda x, noise: denoise_batch(net, x, noise, prepared))
+    run = GraphedFunction(lambda x, noise: denoise_batch(net, x, noise, packed))
 
     def denoise(x: Tensor, noise: float) -> Tensor:
         mean = run(x, x.new_full((len(x),), noise))
-        return mean.clone() if run.recorded else mean
+        return mean.clone() if run.captured else mean
 
     return denoise

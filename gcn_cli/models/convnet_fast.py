@@ -1,9 +1,8 @@
-"""B prepared for chains: equal to the reference within rounding, fast, parameters fixed.
+"""B of the paper's network for chains: fixed parameters, fast, equal to `convnet.py` to rounding.
 
-Three changes, none of which alters a filter: a strided first layer
-becomes an unstrided one on space-to-depth channels (15x15 / 3 on 3 channels is 5x5 on 27); maps
-are stored channels last; rectified responses are the gates of the way down, each used in place.
-Maps may be bfloat16; images and B stay float32.
+Three rearrangements: a strided first layer becomes an unstrided one on space-to-depth channels
+(15x15 / 3 on 3 channels is 5x5 on 27); maps are stored channels last; rectified responses serve as
+gates of the backward pass, in place. Maps may be bfloat16; images and B stay float32.
 """
 
 from dataclasses import dataclass
@@ -18,151 +17,134 @@ from gcn_cli.models.energy import Gradient
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.padding import empty_maps, fill_border_, interior, pad, pad_transpose_
 
-FEW_CHANNELS = 16  # below this a strided convolution starves the vector units
-VECTOR = 16  # channels that are written at once
+FEW_CHANNELS = 16  # a strided convolution of fewer channels does not fill the vector units
+VECTOR = 16  # channels in one vector of the processor
 
 
 @dataclass(frozen=True)
 class _Layer:
-    weight: Tensor  # (filters, channels below * depth^2, k, k), channels last
-    written: Tensor  # the same for the way down, with zero channels up to whole vectors
+    weight: Tensor  # (filters, channels below * space_to_depth^2, k, k), channels last
+    transposed_weight: Tensor  # the same, with zero channels up to a multiple of VECTOR
     bias: Tensor
-    stride: int
-    depth: int  # space-to-depth factor, 1 where none
+    stride: int  # in positions of the space-to-depth map
+    space_to_depth: int  # 1 for none
     border: tuple[int, int]
-    lattice: PaddingMode
-    kernel: int  # side of the filters before rearrangement, in pixels below
+    padding_mode: PaddingMode
+    size: int  # side of the filters before rearrangement, in pixels of the map below
 
     @property
     def padding(self) -> int | None:
-        """The border where the convolution itself can supply it, else None."""
-        plain = self.depth == 1 and self.lattice in (PaddingMode.ZERO, PaddingMode.VALID)
+        """Padding argument of the convolution where it can supply the border, else None."""
+        if self.space_to_depth > 1:
+            return None
+        plain = self.padding_mode in (PaddingMode.ZEROS, PaddingMode.VALID)
         return self.border[0] if plain else None
 
-    def up(self, below: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Filter responses before the ReLU."""
-        if self.depth > 1:
-            below = self._rearranged(below)
+        if self.space_to_depth > 1:
+            inputs = self._rearrange(inputs)
         elif self.padding is None:
-            room = empty_maps(len(below), below, *self.border)
-            interior(room, *self.border).copy_(below)
-            below = fill_border_(room, self.lattice, *self.border)
-        return F.conv2d(below, self.weight, self.bias, self.stride, self.padding or 0)
+            padded = empty_maps(len(inputs), inputs, *self.border)
+            interior(padded, *self.border).copy_(inputs)
+            inputs = fill_border_(padded, self.padding_mode, *self.border)
+        return F.conv2d(inputs, self.weight, self.bias, self.stride, self.padding or 0)
 
-    def _rearranged(self, image: Tensor) -> Tensor:
-        """The image with its border, depth x depth pixels to a place."""
-        x = pad(image, self.lattice, *self.border)
-        step = self.stride * self.depth
-        # The zero rows that fill a filter up to a multiple of the stride may look past the end.
-        filled = self.weight.shape[-1] * self.depth
+    def _rearrange(self, image: Tensor) -> Tensor:
+        """The padded image by space-to-depth."""
+        x = pad(image, self.padding_mode, *self.border)
+        step = self.stride * self.space_to_depth
+        # Filters padded with zeros to a multiple of the stride may extend beyond the image.
+        padded_size = self.weight.shape[-1] * self.space_to_depth
         bottom, right = (
-            (side - self.kernel) // step * step + filled - side for side in x.shape[-2:]
+            (side - self.size) // step * step + padded_size - side for side in x.shape[-2:]
         )
-        x = F.pixel_unshuffle(F.pad(x, (0, right, 0, bottom)), self.depth)
+        x = F.pixel_unshuffle(F.pad(x, (0, right, 0, bottom)), self.space_to_depth)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def down(self, coefficients: Tensor, size: tuple[int, int]) -> Tensor:
-        """Filters placed by their coefficients on a map of `size`."""
-        full = [side + sum(self.border) for side in size]
-        if self.depth == 1:
-            rest = [(side - self.kernel) % self.stride for side in full]
+    def backward(self, gradient: Tensor, size: tuple[int, int]) -> Tensor:
+        """Gradient with respect to the input, of `size` (h, w), from that of the responses."""
+        padded_size = [side + sum(self.border) for side in size]
+        if self.space_to_depth == 1:
+            skipped = [(side - self.size) % self.stride for side in padded_size]
             u = F.conv_transpose2d(
-                coefficients,
-                self.written,
+                gradient,
+                self.transposed_weight,
                 stride=self.stride,
                 padding=self.padding or 0,
-                output_padding=(rest[0], rest[1]),
+                output_padding=(skipped[0], skipped[1]),
             )
             if self.padding is not None:
                 return u
         else:
-            u = F.conv_transpose2d(coefficients, self.written)[:, : self.weight.shape[1]]
-            u = F.pixel_shuffle(u, self.depth)
-            u = F.pad(u, (0, full[1] - u.shape[-1], 0, full[0] - u.shape[-2]))
-        return pad_transpose_(u, self.lattice, *self.border)
+            u = F.conv_transpose2d(gradient, self.transposed_weight)[:, : self.weight.shape[1]]
+            u = F.pixel_shuffle(u, self.space_to_depth)
+            u = F.pad(u, (0, padded_size[1] - u.shape[-1], 0, padded_size[0] - u.shape[-2]))
+        return pad_transpose_(u, self.padding_mode, *self.border)
 
 
-def _prepare(model: GenerativeConvNet, number: int, dtype: torch.dtype) -> _Layer:
-    spec, weight = model.layers[number], model.weights[number].detach().to(dtype)
-    narrow = number == 0 and weight.shape[1] < FEW_CHANNELS
-    depth = spec.stride if narrow else 1
-    written = weight
-    if depth > 1:
-        fill = -spec.size % depth
-        weight = F.pixel_unshuffle(F.pad(weight, (0, fill, 0, fill)), depth)
-        written = F.pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % VECTOR))
+def _prepare(model: GenerativeConvNet, index: int, dtype: torch.dtype) -> _Layer:
+    spec, weight = model.layers[index], model.weights[index].detach().to(dtype)
+    few = index == 0 and weight.shape[1] < FEW_CHANNELS
+    space_to_depth = spec.stride if few else 1
+    transposed_weight = weight
+    if space_to_depth > 1:
+        zeros = -spec.size % space_to_depth
+        weight = F.pixel_unshuffle(F.pad(weight, (0, zeros, 0, zeros)), space_to_depth)
+        transposed_weight = F.pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % VECTOR))
     return _Layer(
         weight=weight.contiguous(memory_format=torch.channels_last),
-        written=written.contiguous(memory_format=torch.channels_last),
-        bias=model.biases[number].detach().to(dtype),
-        stride=spec.stride // depth,
-        depth=depth,
-        border=model.borders()[number],
-        lattice=model.lattice,
-        kernel=spec.size,
+        transposed_weight=transposed_weight.contiguous(memory_format=torch.channels_last),
+        bias=model.biases[index].detach().to(dtype),
+        stride=spec.stride // space_to_depth,
+        space_to_depth=space_to_depth,
+        border=model.borders()[index],
+        padding_mode=model.padding_mode,
+        size=spec.size,
     )
 
 
 def fast_basis(model: GenerativeConvNet, dtype: torch.dtype = torch.float32) -> Gradient:
-    """B of the model as it is now, as a function (N, C, H, W) -> (N, C, H, W), float32.
+    """B of the model: a function (N, C, H, W) -> (N, C, H, W) in float32.
 
-    Parameters are copied: make it anew after they change. `dtype` is that of the maps.
+    Parameters are copied: call again after they change. `dtype` is that of the maps.
     """
-    layers = [_prepare(model, number, dtype) for number in range(len(model.layers))]
-    top = layers[0].weight.new_ones((1, 1, 1, 1))
+    layers = [_prepare(model, index, dtype) for index in range(len(model.layers))]
+    head = layers[0].weight.new_ones((1, 1, 1, 1))
     if model.head is not None:
-        top = model.head.detach()[None].to(dtype)
+        head = model.head.detach()[None].to(dtype)
 
     @torch.no_grad()
     def basis(x: Tensor) -> Tensor:
         maps = [x.to(dtype).contiguous(memory_format=torch.channels_last)]
         for layer in layers:
-            maps.append(layer.up(maps[-1]).clamp_min_(0))
-        asked = top.expand_as(maps[-1])
-        for layer, opened, below in zip(
+            maps.append(layer.forward(maps[-1]).clamp_min_(0))
+        gradient = head.expand_as(maps[-1])
+        for layer, responses, inputs in zip(
             reversed(layers), reversed(maps[1:]), reversed(maps[:-1]), strict=True
         ):
-            # What passes back through a ReLU: 0 where its value is 0, in one pass over the maps.
-            through = torch.ops.aten.threshold_backward.grad_input(
-                asked, opened, 0, grad_input=opened
+            # Backward pass of a ReLU: 0 where the response is 0, in one pass over the maps.
+            gated = torch.ops.aten.threshold_backward.grad_input(
+                gradient, responses, 0, grad_input=responses
             )
-            asked = layer.down(through, (below.shape[-2], below.shape[-1]))
-        return asked.to(x.dtype)
+            gradient = layer.backward(gated, (inputs.shape[-2], inputs.shape[-1]))
+        return gradient.to(x.dtype)
 
     return basis
 
 
-@dataclass(frozen=True)
-class FastNet:
-    """A network as it is now, for evaluation: the same names, its B the fast one."""
+class FastNet(GenerativeConvNet):
+    """A net for evaluation with fixed parameters, whose basis is the fast one."""
 
-    net: GenerativeConvNet
-    basis: Gradient
+    def __init__(self, net: GenerativeConvNet, dtype: torch.dtype = torch.float32) -> None:
+        """Shares the parameters of `net`, which must not change; `dtype` is that of the maps.
 
-    @classmethod
-    def of(cls, net: GenerativeConvNet, dtype: torch.dtype = torch.float32) -> "FastNet":
-        """`dtype` is that of the maps on the way to B. On a GPU images are looked at one by one."""
-        return cls(
-            net, image_by_image(GraphedFunction(fast_basis(net, dtype)), net.weights[0].device)
-        )
+        On a GPU images are processed one by one.
+        """
+        self.__dict__.update(net.__dict__)
+        basis = GraphedFunction(fast_basis(net, dtype))
+        self._basis = image_by_image(basis, net.weights[0].device)
 
-    @property
-    def sigma(self) -> float:
-        """Deviation of the reference q."""
-        return self.net.sigma
-
-    def score(self, x: Tensor) -> Tensor:
-        """f(I; w): (N, C, H, W) -> (N,)."""
-        return self.net.score(x)
-
-    def activation_pattern(self, x: Tensor) -> list[Tensor]:
-        """delta(I), layer by layer, bool (N, filters, h, w)."""
-        return self.net.activation_pattern(x)
-
-    def responses(self, x: Tensor) -> list[Tensor]:
-        """Rectified filter responses, layer by layer: (N, filters, h, w) each."""
-        return self.net.responses(x)
-
-    def energy_map(self, x: Tensor) -> Tensor:
-        """What every pixel counts in U(I): (N, H, W), whose sum is U."""
-        return self.net.energy_map(x)
+    def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
+        return self._basis(x)

@@ -1,7 +1,7 @@
-"""A function of tensors made into one launch, where launches are what takes the time: on a GPU.
+"""CUDA graphs: all kernels of a function in one launch.
 
-A step of a chain is a hundred small kernels, and starting them one by one takes longer than they
-run. A CUDA graph records them once and starts them together, the processor free meanwhile.
+A sampling step is about a hundred small kernels on a GPU, and launching them one by one takes
+longer than they run. A CUDA graph captures them once and replays them with one launch.
 """
 
 from collections.abc import Callable
@@ -10,90 +10,94 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-Result = TypeVar("Result")
-Capture = Callable[[Callable[[], Result]], tuple[Callable[[], object], Result]]
-"""Runs a function once: how to run it again, and the result, which that overwrites."""
+Output = TypeVar("Output")
+Capture = Callable[[Callable[[], Output]], tuple[Callable[[], object], Output]]
+"""Runs a function once. Returns (replay, output). Each replay overwrites output."""
 
-WARM_UP = 2  # calls before recording, in which libraries choose their kernels
+WARM_UP = 2  # calls before the capture, in which cuDNN and cuBLAS choose their kernels
 
 
-def capture_graph(function: Callable[[], Result]) -> tuple[Callable[[], object], Result]:
-    """Record what a function starts on the current GPU. Raises torch.OutOfMemoryError."""
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+def capture_graph(function: Callable[[], Output]) -> tuple[Callable[[], object], Output]:
+    """Capture a function on the current GPU. Returns (replay, output).
+
+    Each replay overwrites output. Raises torch.OutOfMemoryError where memory does not suffice.
+    """
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
         for _ in range(WARM_UP):
             function()
-    torch.cuda.current_stream().wait_stream(aside)
+    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
-            result = function()
+            output = function()
     except RuntimeError as error:
-        # What ends the recording complains too: what went wrong first is what callers act on.
+        # After an error, ending the capture raises a second one; callers handle the first.
         if isinstance(error.__context__, torch.OutOfMemoryError):
             raise error.__context__ from None
         raise
-    return graph.replay, result
+    return graph.replay, output
 
 
-class GraphedFunction(Generic[Result]):
-    """`function`, recorded at the first call with tensors of some shapes and replayed after.
+class GraphedFunction(Generic[Output]):
+    """A function of CUDA tensors, captured at its first call and replayed at later ones.
 
-    On anything but a CUDA device it is called as it is. Recorded, it must read nothing from
-    tensors into Python; what it closes over is read where it lies, so parameters may change in
-    place between calls. A result is overwritten by the next call: clone what is to last.
+    Each call overwrites the output of the last: clone what must be kept. A call with other shapes
+    captures again and frees the last graph. The function must not read tensor values into Python.
+    Tensors that it closes over, as parameters, may change in place between calls. On other devices
+    the function is called directly.
     """
 
     def __init__(
-        self, function: Callable[..., Result], record: Capture[Result] | None = None
+        self, function: Callable[..., Output], capture: Capture[Output] | None = None
     ) -> None:
-        """`record` in place of `capture_graph` records on any device."""
+        """`capture`, where given, replaces `capture_graph` and is used on every device."""
         self.function = function
-        self.record = record
+        self.capture = capture
         self._shapes: list[torch.Size] = []
         self._inputs: tuple[Tensor, ...] = ()
         self._replay: Callable[[], object] | None = None
-        self._result: Result
+        self._output: Output
 
     @property
-    def recorded(self) -> bool:
-        """Whether results are a recording's, which the next call overwrites."""
+    def captured(self) -> bool:
+        """Whether there is a graph, so that the next call overwrites the last output."""
         return self._replay is not None
 
     @torch.no_grad()
-    def __call__(self, *inputs: Tensor) -> Result:
-        """The function's result; all inputs are on one device."""
-        if self.record is None and inputs[0].device.type != "cuda":
+    def __call__(self, *inputs: Tensor) -> Output:
+        """The output of the function; all inputs are on one device."""
+        if self.capture is None and inputs[0].device.type != "cuda":
             return self.function(*inputs)
         shapes = [x.shape for x in inputs]
         if self._replay is None or shapes != self._shapes:
-            self._replay = None  # one graph at a time: its memory is freed before the next
+            self._replay = None  # frees the memory of the last graph before the next capture
             self._shapes, self._inputs = shapes, tuple(x.clone() for x in inputs)
-            record: Capture[Result] = self.record or capture_graph
-            self._replay, self._result = record(lambda: self.function(*self._inputs))
-        for kept, given in zip(self._inputs, inputs, strict=True):
-            kept.copy_(given)
+            capture: Capture[Output] = self.capture or capture_graph
+            self._replay, self._output = capture(lambda: self.function(*self._inputs))
+        for static, x in zip(self._inputs, inputs, strict=True):
+            static.copy_(x)
         self._replay()
-        return self._result
+        return self._output
 
 
 def image_by_image(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
-    """A function of images (N, ...) on a device and what is common to them, called for each image.
+    """A function of images (N, ...) and shared arguments, called for each image separately.
 
-    A GPU's libraries choose their kernels by the size of a batch, and these round differently; so
-    an image is the same whatever batch it is in. The result of each is copied at once. On a
-    processor, where that is so anyway, the function as it is.
+    cuDNN chooses its kernels by batch size, and these round differently; image by image, a sample
+    does not depend on its batch. Each output is copied at once, so that `function` may be a
+    GraphedFunction. On a CPU samples never depend on their batch: `function` is returned as it is.
     """
     if device.type == "cpu":
         return function
 
-    def each(x: Tensor, *common: object) -> Tensor:
+    def each(x: Tensor, *shared: object) -> Tensor:
         if len(x) == 1:
-            return function(x, *common)
-        made = torch.empty_like(x)
-        for number in range(len(x)):
-            made[number : number + 1] = function(x[number : number + 1], *common)
-        return made
+            return function(x, *shared)
+        outputs = torch.empty_like(x)
+        for index in range(len(x)):
+            outputs[index : index + 1] = function(x[index : index + 1], *shared)
+        return outputs
 
     return each

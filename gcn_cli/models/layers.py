@@ -1,4 +1,7 @@
-"""The description of a network: layers and lattice. Free of torch, so that help texts are quick."""
+"""The description of a network: its layers and its padding mode.
+
+Free of torch, so that help texts and settings load quickly.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,19 +12,19 @@ _LAYER = re.compile(r"(\d+)@(\d+)(?:/(\d+))?(?:\+(\d+))?")
 
 
 class PaddingMode(StrEnum):
-    """What lies beyond the border of an image."""
+    """What a convolution sees beyond the border of an image."""
 
     VALID = "valid"  # nothing: maps shrink
-    ZERO = "zero"  # the mean color: the published setting; leaves a gray frame
+    ZEROS = "zeros"  # the mean color: the published setting; leaves a gray frame
     REFLECT = "reflect"  # the image mirrored
-    CIRCULAR = "circular"  # the image again, a torus: samples are seamless
+    CIRCULAR = "circular"  # the image repeated, a torus: samples tile seamlessly
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer of filters: how many, their side, the sub-sampling and the padding in pixels.
+    """A convolutional layer: number of filters, their side, stride and padding in pixels.
 
-    Written as filters@size/stride+padding: "100@15/3+2", or "30@3" for stride 1, padding 0.
+    Written filters@size/stride+padding, as "100@15/3+2", or "30@3" for stride 1 and padding 0.
     """
 
     filters: int
@@ -35,7 +38,7 @@ class LayerSpec:
 
     @classmethod
     def parse(cls, text: str) -> "LayerSpec":
-        """From the written form; raises ValueError for anything else."""
+        """Read the written form. Raises ValueError for any other text."""
         match = _LAYER.fullmatch(text.strip())
         if match is None:
             raise ValueError(f"layer {text!r} is not filters@size/stride+padding, as 100@15/3+2")
@@ -49,32 +52,33 @@ class LayerSpec:
 
 
 def parse_layers(text: str) -> tuple[LayerSpec, ...]:
-    """Layers from bottom to top, written with commas: "100@15/3+2,64@5+2,30@3+2"."""
+    """Read layers separated by commas, bottom first: "100@15/3+2,64@5+2,30@3+2"."""
     return tuple(LayerSpec.parse(part) for part in text.split(","))
 
 
-def responses_per_pixel(layers: Sequence[LayerSpec], depth: int = 1) -> float:
-    """How many filter responses all layers have together, for every pixel of a large image."""
-    found, step = 0.0, depth
+def responses_per_pixel(layers: Sequence[LayerSpec], space_to_depth: int = 1) -> float:
+    """Filter responses of all layers together for each pixel of a large image."""
+    count, stride = 0.0, space_to_depth
     for layer in layers:
-        step *= layer.stride
-        found += layer.filters / step**2
-    return found
+        stride *= layer.stride
+        count += layer.filters / stride**2
+    return count
 
 
-def filter_parameters(layers: Sequence[LayerSpec], channels: int, depth: int = 1) -> int:
-    """How many numbers all filters have together, on images of so many channels."""
-    below, found = channels * depth**2, 0
+def filter_parameters(layers: Sequence[LayerSpec], channels: int, space_to_depth: int = 1) -> int:
+    """Number of filter weights of all layers together, for images with `channels` channels."""
+    inputs, count = channels * space_to_depth**2, 0
     for layer in layers:
-        found += layer.filters * below * layer.size**2
-        below = layer.filters
-    return found
+        count += layer.filters * inputs * layer.size**2
+        inputs = layer.filters
+    return count
 
 
 def circular_border(layer: LayerSpec) -> tuple[int, int]:
-    """Rows before and after that give a map of n / stride positions for a side of n.
+    """Border (before, after) with which a side of n positions gives a map of n / stride.
 
-    It is size - stride in all: the only amount with which maps close on a torus.
+    The sum is size - stride: the only border with which maps close on a torus. Raises ValueError
+    where the stride exceeds the size.
     """
     if layer.size < layer.stride:
         raise ValueError(f"layer {layer}: the size must be the stride or more")
@@ -82,10 +86,10 @@ def circular_border(layer: LayerSpec) -> tuple[int, int]:
     return before, layer.size - layer.stride - before
 
 
-def layer_border(lattice: PaddingMode, layer: LayerSpec) -> tuple[int, int]:
-    """Rows that a layer needs before and after the map below it; on the torus, to close it."""
-    if lattice is PaddingMode.VALID:
+def layer_border(padding_mode: PaddingMode, layer: LayerSpec) -> tuple[int, int]:
+    """Border (before, after) that a layer needs around its input map."""
+    if padding_mode is PaddingMode.VALID:
         return 0, 0
-    if lattice is PaddingMode.CIRCULAR:
+    if padding_mode is PaddingMode.CIRCULAR:
         return circular_border(layer)
     return layer.padding, layer.padding

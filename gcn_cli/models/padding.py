@@ -1,8 +1,8 @@
-"""What lies beyond the border of an image: four lattices, each with its adjoint.
+"""Padding of maps in four modes, and its transpose.
 
-`pad` adds the border that a convolution needs, `pad_transpose_` is its transpose: the top-down pass
-runs a convolution backwards and must hand what it wrote on the border back to the pixels that
-the border was copied from. For all x, u:  <extend(x), u> = <x, fold_(u)>.
+`pad` adds the border that a convolution needs. `pad_transpose_` is the transpose of that linear
+map, <pad(x), u> = <x, pad_transpose_(u)>: in the backward pass, the gradient with respect to the
+border is added to the pixels that the border was copied from.
 """
 
 import torch
@@ -12,29 +12,32 @@ from torch.nn import functional as F
 from gcn_cli.models.layers import PaddingMode
 
 
-def pad(x: Tensor, lattice: PaddingMode, before: int, after: int) -> Tensor:
-    """Add the border: (N, C, H, W) -> (N, C, H + before + after, W + before + after).
+def pad(x: Tensor, padding_mode: PaddingMode, before: int, after: int) -> Tensor:
+    """Add a border: (N, C, H, W) -> (N, C, H + before + after, W + before + after).
 
-    Raises ValueError where the image is smaller than the border that it must supply.
+    Raises ValueError where the image is too small to fill the border.
     """
     if before == 0 and after == 0:
         return x
-    check_border(x.shape[-2:], lattice, before, after)
-    mode = "constant" if lattice is PaddingMode.ZERO else str(lattice)
+    _check_border(x.shape[-2:], padding_mode, before, after)
+    mode = "constant" if padding_mode is PaddingMode.ZEROS else str(padding_mode)
     return F.pad(x, (before, after, before, after), mode=mode)
 
 
-def check_border(size: torch.Size, lattice: PaddingMode, before: int, after: int) -> None:
-    """Raise ValueError where an image of `size` (H, W) cannot supply its border."""
-    widest, smallest = max(before, after), min(size)
-    if lattice is PaddingMode.REFLECT and widest >= smallest:
-        raise ValueError(f"side {smallest} must exceed the border {widest} it is mirrored into")
-    if lattice is PaddingMode.CIRCULAR and widest > smallest:
-        raise ValueError(f"side {smallest} must be at least the border {widest} on a torus")
+def _check_border(size: torch.Size, padding_mode: PaddingMode, before: int, after: int) -> None:
+    """Raise ValueError where an image of `size` (H, W) is too small to fill its border."""
+    border, side = max(before, after), min(size)
+    if padding_mode is PaddingMode.REFLECT and border >= side:
+        raise ValueError(f"side {side} must exceed the border {border} it is mirrored into")
+    if padding_mode is PaddingMode.CIRCULAR and border > side:
+        raise ValueError(f"side {side} must be at least the border {border} on a torus")
 
 
 def empty_maps(count: int, like: Tensor, before: int = 0, after: int = 0) -> Tensor:
-    """Unwritten maps, channels last, as many channels as `like`, with room for a border."""
+    """`count` uninitialized maps with the channels of `like` and its size plus a border.
+
+    Memory format channels last; dtype and device of `like`.
+    """
     height, width = (side + before + after for side in like.shape[-2:])
     return torch.empty(
         (count, like.shape[1], height, width),
@@ -44,48 +47,50 @@ def empty_maps(count: int, like: Tensor, before: int = 0, after: int = 0) -> Ten
     )
 
 
-def interior(room: Tensor, before: int, after: int) -> Tensor:
-    """The image within a map that has room for its border, a view."""
-    rows, columns = (side - before - after for side in room.shape[-2:])
-    return room.narrow(-2, before, rows).narrow(-1, before, columns)
+def interior(padded: Tensor, before: int, after: int) -> Tensor:
+    """View of a padded map without its border."""
+    height, width = (side - before - after for side in padded.shape[-2:])
+    return padded.narrow(-2, before, height).narrow(-1, before, width)
 
 
-def fill_border_(room: Tensor, lattice: PaddingMode, before: int, after: int) -> Tensor:
-    """`pad` without a copy: fill the border of a map whose `interior` has been written."""
-    size = torch.Size([side - before - after for side in room.shape[-2:]])
-    check_border(size, lattice, before, after)
-    for axis in (-2, -1):
-        inner = room.shape[axis] - before - after
-        ends = [(0, before, inner), (before + inner, after, before)]
-        for number, (start, width, same) in enumerate(ends):
+def fill_border_(padded: Tensor, padding_mode: PaddingMode, before: int, after: int) -> Tensor:
+    """Fill the border of a map whose `interior` is written: `pad` without a copy.
+
+    Raises ValueError where the interior is too small to fill the border.
+    """
+    size = torch.Size([side - before - after for side in padded.shape[-2:]])
+    _check_border(size, padding_mode, before, after)
+    for axis, side in zip((-2, -1), size, strict=True):
+        # Start and width of each border, its source on a torus, and its mirrored source.
+        low = (0, before, side, before + 1)
+        high = (before + side, after, before, before + side - 1 - after)
+        for start, width, opposite, mirrored in (low, high):
             if width == 0:
                 continue
-            border = room.narrow(axis, start, width)
-            if lattice is PaddingMode.CIRCULAR:
-                border.copy_(room.narrow(axis, same, width))
-            elif lattice is PaddingMode.REFLECT:
-                mirror = before + 1 if number == 0 else before + inner - 1 - width
-                border.copy_(room.narrow(axis, mirror, width).flip(axis))
+            border = padded.narrow(axis, start, width)
+            if padding_mode is PaddingMode.CIRCULAR:
+                border.copy_(padded.narrow(axis, opposite, width))
+            elif padding_mode is PaddingMode.REFLECT:
+                border.copy_(padded.narrow(axis, mirrored, width).flip(axis))
             else:
                 border.zero_()
-    return room
+    return padded
 
 
-def pad_transpose_(u: Tensor, lattice: PaddingMode, before: int, after: int) -> Tensor:
-    """The transpose of `pad`: (N, C, H + before + after, ...) -> (N, C, H, W).
+def pad_transpose_(u: Tensor, padding_mode: PaddingMode, before: int, after: int) -> Tensor:
+    """The transpose of `pad`: (N, C, H + before + after, W + before + after) -> (N, C, H, W).
 
-    What comes back is a view of u, to whose own border nothing may be asked any more.
+    Works in place: the result is a view of u, whose border is no longer valid.
     """
     for axis in (-2, -1):
-        inner = u.shape[axis] - before - after
-        core = u.narrow(axis, before, inner)
-        if lattice in (PaddingMode.REFLECT, PaddingMode.CIRCULAR) and before + after > 0:
-            first, last = u.narrow(axis, 0, before), u.narrow(axis, before + inner, after)
-            if lattice is PaddingMode.CIRCULAR:
-                core.narrow(axis, inner - before, before).add_(first)
-                core.narrow(axis, 0, after).add_(last)
-            else:
-                core.narrow(axis, 1, before).add_(first.flip(axis))
-                core.narrow(axis, inner - 1 - after, after).add_(last.flip(axis))
-        u = core
+        side = u.shape[axis] - before - after
+        inner = u.narrow(axis, before, side)
+        low, high = u.narrow(axis, 0, before), u.narrow(axis, before + side, after)
+        if padding_mode is PaddingMode.CIRCULAR:
+            inner.narrow(axis, side - before, before).add_(low)
+            inner.narrow(axis, 0, after).add_(high)
+        elif padding_mode is PaddingMode.REFLECT:
+            inner.narrow(axis, 1, before).add_(low.flip(axis))
+            inner.narrow(axis, side - 1 - after, after).add_(high.flip(axis))
+        u = inner
     return u

@@ -1,1 +1,1 @@
-"""A run on one page, to be opened from disk: pictures of a model's inside, curves, measures."""
+"""The HTML report of a run: samples, training curves, quality and the inside of the model."""

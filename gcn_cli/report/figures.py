@@ -1,4 +1,4 @@
-"""Pictures of a model's inside, as tensors (C, H, W) in 0..255."""
+"""Images that show what a model does, as tensors (C, H, W) in 0..255."""
 
 from collections.abc import Sequence
 
@@ -9,204 +9,186 @@ from torch.nn import functional as F
 from gcn_cli import images
 from gcn_cli.errors import InputError
 from gcn_cli.inputs import LinkedImages
-from gcn_cli.kinds import TilingPlan
 from gcn_cli.model import Model
 from gcn_cli.models.energy import GenerativeModel, reconstruct
-from gcn_cli.options import SampleOptions
-from gcn_cli.reconstruction import Scale, fitted_to_scale
+from gcn_cli.reconstruction import Scale, fit_to_model_with_scale
 from gcn_cli.samplers.modes import descend_to_modes
 
-DESCENT = 40  # steps towards a mode
-UNITS = 12  # of a layer that are shown
-LARGEST_SIDE = 256  # pixels a side of what a unit paints, and of a picture that is looked into
-COLD = torch.tensor([[0.05, 0.05, 0.20], [0.35, 0.10, 0.50], [0.85, 0.30, 0.35], [1.0, 0.95, 0.70]])
+DESCENT_STEPS = 40
+UNITS = 12  # strongest units shown of each layer
+LARGEST_SIDE = 256  # pixels, of a filter or an analyzed image
+COLORS = torch.tensor(
+    [[0.05, 0.05, 0.20], [0.35, 0.10, 0.50], [0.85, 0.30, 0.35], [1.0, 0.95, 0.70]]
+)
 
 
-def painted(
-    density: GenerativeModel,
-    x: Tensor,
-    fields: Sequence[int],
-    at: tuple[int, int] | None = None,
+def unit_filters(
+    density: GenerativeModel, x: Tensor, fields: Sequence[int], at: tuple[int, int] | None = None
 ) -> list[Tensor]:
-    """What the strongest units of every layer paint: (C, rows, columns) in 0..255 a layer.
+    """The linear filters of the strongest units of each layer, a sheet (C, rows, columns) each.
 
-    dr/dI of a response r at the place in x (1, C, H, W) where it is strongest: with the gates as
-    they are there, the filter that the unit is in the picture below, and at once the basis function
-    that it adds on the way down. `fields` are the receptive fields of the layers. `at` is a pixel
-    (x, y): the units strongest there, and the linear filters that they are there.
+    The filter is the gradient dr/dx of a response r to x (1, C, H, W) in model units. With the
+    gates fixed, the response is linear; the filter is also the basis function that the unit adds
+    in a reconstruction. fields: receptive field of each layer in pixels. at: the pixel (x, y) whose
+    responses are shown; by default each unit is shown where it responds most.
     """
     sheets = []
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         for responses, field in zip(density.responses(leaf), fields, strict=True):
-            here = None if at is None else _above(at, x, responses)
-            told = responses.detach()[0].flatten(1)
-            strength = told.mean(dim=1) if here is None else told[:, here]
-            chosen = strength.topk(min(UNITS, len(strength)))
-            found = []
-            for unit in chosen.indices.tolist():
-                own = responses[0, unit]
-                margin = field * own.shape[-1] // (2 * x.shape[-1])
-                place = _strongest(own.detach(), margin) if here is None else here
-                (slope,) = torch.autograd.grad(own.flatten()[place], leaf, retain_graph=True)
-                found.append(_about(slope[0].cpu(), min(field, LARGEST_SIDE)))
-            sheets.append(images.grid(torch.stack(found), columns=6))
+            position = None if at is None else _position_of(at, x, responses)
+            values = responses.detach()[0].flatten(1)
+            strength = values.mean(dim=1) if position is None else values[:, position]
+            filters = []
+            for unit in strength.topk(min(UNITS, len(strength))).indices.tolist():
+                response = responses[0, unit]
+                margin = field * response.shape[-1] // (2 * x.shape[-1])
+                index = _strongest(response.detach(), margin) if position is None else position
+                (gradient,) = torch.autograd.grad(
+                    response.flatten()[index], leaf, retain_graph=True
+                )
+                filters.append(_crop_gradient(gradient[0].cpu(), min(field, LARGEST_SIDE)))
+            sheets.append(images.grid(torch.stack(filters), columns=6))
     return sheets
 
 
 def filters_at(
-    model: Model, picture: LinkedImages, at: tuple[int, int], level: float | None = None
+    model: Model, image: LinkedImages, at: tuple[int, int], noise_level: float | None = None
 ) -> Tensor:
-    """The linear filters of all layers at a pixel (x, y) of a picture, a sheet: (C, rows, columns).
+    """The filters of all layers at a pixel (x, y) of an image: a sheet (C, rows, columns).
 
-    The pixel is one of the picture as given, which the model may see smaller. From the first layer
-    down the sheet to the last, strongest first. Raises InputError for a pixel that the picture does
-    not have, or that is cut off at its far border.
+    The pixel counts in the image as given. Layers go from top to bottom, the strongest unit comes
+    first. Raises InputError for a pixel outside of the image, or in the border that the model cuts
+    off.
     """
-    loaded = model.checkpoint
-    pixels, scale = fitted_to_scale(loaded, picture, level)
-    place = _seen_at(at, scale, (pixels.shape[1], pixels.shape[2]))
-    density = loaded.family.density(level, torch.float32)
-    sheets = painted(density, loaded.seen(pixels), loaded.family.receptive_fields(level), place)
-    widest = max(sheet.shape[2] for sheet in sheets)
-    laid = [F.pad(sheet, (0, widest - sheet.shape[2], 0, 8), value=127.5) for sheet in sheets]
-    return torch.cat(laid, dim=1)
+    checkpoint = model.checkpoint
+    pixels, scale = fit_to_model_with_scale(checkpoint, image, noise_level)
+    position = _model_pixel(at, scale, (pixels.shape[1], pixels.shape[2]))
+    fields = checkpoint.kind.receptive_fields(noise_level)
+    x = checkpoint.to_model(pixels)
+    sheets = unit_filters(model.at_level(noise_level), x, fields, position)
+    width = max(sheet.shape[2] for sheet in sheets)
+    padded = [F.pad(sheet, (0, width - sheet.shape[2], 0, 8), value=127.5) for sheet in sheets]
+    return torch.cat(padded, dim=1)
 
 
-def _seen_at(at: tuple[int, int], scale: Scale, seen: tuple[int, int]) -> tuple[int, int]:
-    """The pixel (x, y) of what is `seen` (H, W) that stands for one of the picture as given.
-
-    Raises InputError where there is none.
-    """
+def _model_pixel(at: tuple[int, int], scale: Scale, size: tuple[int, int]) -> tuple[int, int]:
+    """The pixel (x, y) of the model's image (height, width) for a pixel of the image as given."""
     height, width = scale.given
     x, y = scale.inward(at)
-    if 0 <= at[0] < width and 0 <= at[1] < height and x < seen[1] and y < seen[0]:
+    if 0 <= at[0] < width and 0 <= at[1] < height and x < size[1] and y < size[0]:
         return x, y
-    across = sum(scale.inward((k, 0))[0] < seen[1] for k in range(width))
-    down = sum(scale.inward((0, k))[1] < seen[0] for k in range(height))
-    whole = "" if (down, across) == scale.given else f", the model sees the first {across}x{down}"
+    columns = sum(scale.inward((k, 0))[0] < size[1] for k in range(width))
+    rows = sum(scale.inward((0, k))[1] < size[0] for k in range(height))
+    cut = "" if (rows, columns) == scale.given else f", the model sees the first {columns}x{rows}"
     raise InputError(
-        f"--at {at[0]},{at[1]}: the picture has {width}x{height} pixels{whole}; "
-        f"X must be below {across}, Y below {down}"
+        f"--at {at[0]},{at[1]}: the image has {width}x{height} pixels{cut}; "
+        f"X must be below {columns}, Y below {rows}"
     )
 
 
-def _above(at: tuple[int, int], x: Tensor, responses: Tensor) -> int:
-    """The place in maps (1, filters, h, w) that stands for a pixel (x, y) of x (1, C, H, W)."""
+def _position_of(at: tuple[int, int], x: Tensor, responses: Tensor) -> int:
+    """Flat index in maps (1, filters, h, w) of a pixel (x, y) of x (1, C, H, W)."""
     (height, width), (rows, columns) = x.shape[-2:], responses.shape[-2:]
     return at[1] * rows // height * columns + at[0] * columns // width
 
 
 def _strongest(responses: Tensor, margin: int) -> int:
-    """The place of the largest response (h, w), away from the border where there is room."""
+    """Flat index of the largest response (h, w), outside of the margin if the map is larger."""
     inner = torch.full_like(responses, -torch.inf)
-    edge = slice(margin, -margin or None)
-    inner[edge, edge] = responses[edge, edge]
+    inside = slice(margin, -margin or None)
+    inner[inside, inside] = responses[inside, inside]
     return int((inner if bool(inner.isfinite().any()) else responses).argmax())
 
 
-def _about(slope: Tensor, side: int) -> Tensor:
-    """The part of a gradient (C, H, W) where it is not zero, in 0..255 about mid gray."""
-    strength = slope.abs().sum(dim=0)
+def _crop_gradient(gradient: Tensor, side: int) -> Tensor:
+    """The part of a gradient (C, H, W) about its center of mass, in 0..255 about mid gray."""
+    strength = gradient.abs().sum(dim=0)
     weights = strength / strength.sum().clamp_min(1e-30)
-    side = min(side, *slope.shape[1:])
+    side = min(side, *strength.shape)
     corner = []
-    for axis, length in enumerate(slope.shape[1:]):
-        along = weights.sum(dim=1 - axis)
-        middle = float((along * torch.arange(length)).sum())
-        corner.append(min(max(0, round(middle - side / 2)), length - side))
-    part = slope[:3, corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+    for axis, length in enumerate(strength.shape):
+        center = float((weights.sum(dim=1 - axis) * torch.arange(length)).sum())
+        corner.append(min(max(0, round(center - side / 2)), length - side))
+    part = gradient[:3, corner[0] : corner[0] + side, corner[1] : corner[1] + side]
     part = part if len(part) in (1, 3) else part[:1]
-    shown = 127.5 + 127.5 * part / part.abs().max().clamp_min(1e-30)
+    pixels = 127.5 + 127.5 * part / part.abs().max().clamp_min(1e-30)
     scale = max(1, 96 // side)
-    return shown.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+    return pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
 
 
-def heat(values: Tensor, ends: tuple[float, float] | None = None) -> Tensor:
-    """A map (H, W) as colors from dark to bright: (3, H, W) in 0..255.
+def heat_map(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
+    """A map (H, W) as colors (3, H, W) from dark to bright.
 
-    `ends` are the values of the darkest and the brightest; by default the lowest and the highest
-    percent are cut off.
+    limits: the values of the darkest and brightest color; by default the percentiles 1 and 99.
     """
     values = values.cpu().float()
-    flat = values.flatten()
-    some = flat[:: max(1, len(flat) // 100_000)]
-    if ends is None:
-        low, high = torch.quantile(some, torch.tensor([0.01, 0.99]))
+    if limits is None:
+        sample = values.flatten()[:: max(1, values.numel() // 100_000)]
+        low, high = torch.quantile(sample, torch.tensor([0.01, 0.99]))
     else:
-        low, high = torch.tensor(ends)
-    place = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1) * (len(COLD) - 1)
-    lower = place.floor().long().clamp_max(len(COLD) - 2)
-    mixed = torch.lerp(COLD[lower], COLD[lower + 1], (place - lower)[..., None])
-    return 255 * mixed.permute(2, 0, 1)
+        low, high = torch.tensor(limits)
+    position = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1) * (len(COLORS) - 1)
+    lower = position.floor().long().clamp_max(len(COLORS) - 2)
+    colors = torch.lerp(COLORS[lower], COLORS[lower + 1], (position - lower)[..., None])
+    return 255 * colors.permute(2, 0, 1)
 
 
 @torch.no_grad()
-def activations(density: GenerativeModel, x: Tensor) -> list[Tensor]:
-    """How far the gates of every layer are open, in the mean over its units, as colors."""
+def gate_maps(density: GenerativeModel, x: Tensor) -> list[Tensor]:
+    """The share of open gates at each pixel of x (1, C, H, W), a heat map for each layer."""
     size = (x.shape[-2], x.shape[-1])
-    shown = []
-    for gate in density.activation_pattern(x):
-        mean = gate.float().mean(dim=1, keepdim=True)
-        shown.append(heat(F.interpolate(mean, size=size, mode="nearest")[0, 0]))
-    return shown
+    shares = [gate.float().mean(dim=1, keepdim=True) for gate in density.activation_pattern(x)]
+    return [heat_map(F.interpolate(share, size=size, mode="nearest")[0, 0]) for share in shares]
 
 
 @torch.no_grad()
-def piece(density: GenerativeModel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean of the Gaussian piece that x (1, C, H, W) lies on, in units of the model (C, H, W).
+def gaussian_piece(density: GenerativeModel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The Gaussian piece of x (1, C, H, W): its mean (C, H, W), and two heat maps.
 
-    It is what the auto-encoder makes of x. Then, as colors, what every pixel counts in the energy,
-    and how far it is off that mean.
+    The mean, in model units, is the auto-encoding of x. The maps show the energy of each pixel,
+    and the distance of x from the mean.
     """
     mean = reconstruct(density, x)[0]
-    off = (mean - x[0]).square().mean(dim=0).sqrt()
-    return mean, heat(density.energy_map(x)[0]), heat(off)
+    residual = (mean - x[0]).square().mean(dim=0).sqrt()
+    return mean, heat_map(density.energy_map(x)[0]), heat_map(residual)
 
 
-def walk(model: Model, frames: int = 8) -> tuple[list[Tensor], Tensor]:
-    """A chain on its way from noise to the sample of seed 0, and that: (C, H, W) in 0..255."""
-    seen: list[Tensor] = []
-    final = next(model.samples(on_state=lambda x: seen.append(x[0].cpu().clone())))
-    places = torch.linspace(0, len(seen) - 1, min(frames, len(seen))).round().long().tolist()
-    pixels = [model.checkpoint.pixels.to_pixels(seen[place][None])[0] for place in places[:-1]]
-    return [*(one.clamp(0, 255) for one in pixels), final], final
+def sampling_frames(model: Model, count: int = 8) -> list[Tensor]:
+    """Up to `count` states of a chain from noise to the sample of seed 0, the sample last."""
+    states: list[Tensor] = []
+    sample = next(model.samples(on_state=lambda x: states.append(x[0].cpu().clone())))
+    indices = torch.linspace(0, len(states) - 1, min(count, len(states))).round().long().tolist()
+    to_pixels = model.checkpoint.normalization.to_pixels
+    return [*(to_pixels(states[index]).clamp(0, 255) for index in indices[:-1]), sample]
 
 
-def basin(model: Model, pixels: Tensor) -> tuple[list[Tensor], float]:
-    """A picture (C, H, W), the same with its middle lost, the modes that both run to.
+def basin_of_attraction(model: Model, pixels: Tensor) -> tuple[list[Tensor], float]:
+    """An image (C, H, W), the image with its center missing, and the modes that both descend to.
 
-    And how far the modes are apart where it was lost, in gray levels: 0 where both pictures lie in
-    one basin of attraction, so that what was lost is remembered.
+    Also returns the root mean squared difference of the modes in the center, in gray levels: 0 if
+    both images lie in one basin of attraction.
     """
     damaged = pixels.clone()
-    lost = tuple(slice(side * 3 // 8, side * 5 // 8) for side in pixels.shape[1:])
-    damaged[:, lost[0], lost[1]] = pixels.mean(dim=(1, 2))[:, None, None]
-    scale = model.checkpoint.pixels
-    density = model.checkpoint.family.density(None, torch.float32)
-    starts = torch.stack([scale.to_model(one) for one in (pixels, damaged)]).to(model.device)
-    found = descend_to_modes(density, starts, DESCENT).images.cpu()
-    modes = [one.clamp(0, 255) for one in scale.to_pixels(found)]
-    apart = (modes[0] - modes[1])[:, lost[0], lost[1]]
-    return [pixels, damaged, *modes], float(apart.square().mean().sqrt())
+    rows, columns = (slice(side * 3 // 8, side * 5 // 8) for side in pixels.shape[1:])
+    damaged[:, rows, columns] = pixels.mean(dim=(1, 2))[:, None, None]
+    normalization = model.checkpoint.normalization
+    starts = normalization.to_model(torch.stack([pixels, damaged])).to(model.device)
+    descended = descend_to_modes(model.at_level(), starts, DESCENT_STEPS).images.cpu()
+    modes = list(normalization.to_pixels(descended).clamp(0, 255))
+    difference = (modes[0] - modes[1])[:, rows, columns]
+    return [pixels, damaged, *modes], float(difference.square().mean().sqrt())
 
 
 @torch.no_grad()
-def denoised(model: Model, x: Tensor, levels: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
-    """A picture (1, C, H, W) in model units with noise of every level on it, and D of that."""
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(x.shape, generator=generator).to(x)
-    loaded = model.checkpoint
-    canvas = TilingPlan((x.shape[-2], x.shape[-1]))
-    denoise = loaded.family.denoiser(
-        SampleOptions(lattice=model.config.lattice), canvas, torch.float32
-    )
-    found = []
+def denoised_at(model: Model, x: Tensor, levels: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    """For each noise level, x (1, C, H, W) in model units with noise, and denoised: (C, H, W)."""
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+    to_pixels, denoise = model.checkpoint.normalization.to_pixels, model.denoiser()
+    pairs = []
     for level in levels:
-        noisy = x + level * drawn
-        pair = [
-            loaded.pixels.to_pixels(one.cpu())[0].clamp(0, 255)
-            for one in (noisy, denoise(noisy, level))
-        ]
-        found.append((pair[0], pair[1]))
-    return found
+        noisy = x + level * noise
+        pair = torch.cat([noisy, denoise(noisy, level)]).cpu()
+        before, after = to_pixels(pair).clamp(0, 255)
+        pairs.append((before, after))
+    return pairs

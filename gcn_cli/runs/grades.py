@@ -1,141 +1,139 @@
-"""How good a model's samples are, by the measures of `quality`: what a training ends with.
-
-What a training or a sampling will take: the speed is measured on a piece of it, not guessed.
-"""
+"""The quality of a run's samples, and forecasts of the time and memory that work will take."""
 
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gcn_cli import images
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import to_json
 from gcn_cli.errors import InputError
-from gcn_cli.inputs import LinkedImages, to_pixels
+from gcn_cli.inputs import LinkedImages, TrainingImages, to_pixels
 from gcn_cli.metrics import TextureMetrics
 from gcn_cli.options import SampleOptions
 from gcn_cli.runs.session import Session
 from gcn_cli.runtime import peak_memory_mib
-from gcn_cli.synthesis import samples, tiling_plan
+from gcn_cli.synthesis import plan_tiling, samples, sampling_size
 
 EXEMPLAR_FILE, GRADES_FILE = "exemplar.png", "quality.json"
-ROUGH = 1.2  # a quality from which samples are not what they should be
+ROUGH, FAR = 1.2, 1.5  # quality from which samples look rough, or unlike the exemplar
+HIGH = {"structure": 1.25, "copied": 0.02}  # from here a metric is called high
 Grades = dict[str, float]
+"""Metrics of a sample by name, NaN if they cannot be measured; see `metrics.DESCRIPTIONS`."""
 
 
-def keep_exemplar(run: Path, pictures: Sequence[Tensor], channels: int) -> None:
-    """Keep what a texture was learned from in its run, for measures and the report.
+def keep_exemplar(run: Path, training: TrainingImages) -> None:
+    """Write the first training image to the run, for metrics and the report.
 
-    The first `channels` of the first of several pictures (C, H, W), holes in their mean color.
+    Of linked maps only the first; unknown pixels in the mean color.
     """
-    picture = pictures[0][:channels]
-    mean = picture.nanmean(dim=(1, 2), keepdim=True)
-    images.write(torch.where(picture.isnan(), mean, picture), str(run / EXEMPLAR_FILE))
+    image = training.images[0][: training.maps[0].channels]
+    mean = image.nanmean(dim=(1, 2), keepdim=True)
+    images.write(torch.where(image.isnan(), mean, image), str(run / EXEMPLAR_FILE))
 
 
 def kept_exemplar(run: Path | None) -> str | None:
-    """The file of the exemplar that a run keeps; None where it keeps none."""
-    kept = None if run is None else run / EXEMPLAR_FILE
-    return None if kept is None or not kept.exists() else str(kept)
+    """The file that `keep_exemplar` wrote; None if there is none."""
+    path = None if run is None else run / EXEMPLAR_FILE
+    return None if path is None or not path.exists() else str(path)
 
 
-def yardstick(
-    loaded: Checkpoint, run: Path | None, exemplar: LinkedImages | None
+def texture_metrics(
+    checkpoint: Checkpoint, run: Path | None, exemplar: LinkedImages | None
 ) -> TextureMetrics:
-    """The exemplar to measure by: that of the run, or the one given, shrunk as for training.
+    """Metrics against `exemplar`, shrunk as for training; None is the exemplar in the run.
 
-    Raises InputError where there is none, or it is too small.
+    Raises InputError if the model is not a texture, or the exemplar is missing or too small.
     """
-    if loaded.config.crop is None:
-        raise InputError("measures of quality are for textures, learned from crops")
+    config = checkpoint.config
+    if config.crop is None:
+        raise InputError("quality is measured for textures only, which are trained on crops")
     if exemplar is None:
         exemplar = kept_exemplar(run)
     if exemplar is None:
-        raise InputError("the run keeps no exemplar to measure by; give it (--exemplar)")
+        raise InputError("--exemplar: the run keeps no exemplar to compare with; name one")
     try:
-        return TextureMetrics(to_pixels(exemplar, loaded.maps[:1], None, loaded.config.shrink))
+        return TextureMetrics(to_pixels(exemplar, checkpoint.maps[:1], None, config.shrink))
     except ValueError as error:
         raise InputError(f"--exemplar: {error}") from error
 
 
 def median(grades: Sequence[Grades]) -> Grades:
-    """Of several samples, measure by measure."""
+    """The median of each metric over several samples."""
     return {
-        name: float(torch.tensor([one[name] for one in grades]).nanmedian()) for name in grades[0]
+        name: float(torch.tensor([sample[name] for sample in grades]).nanmedian())
+        for name in grades[0]
     }
 
 
 def rounded(grades: Grades) -> dict[str, float | None]:
-    """For JSON: three places, None for what could not be measured."""
+    """Grades for JSON: three decimals, None in place of NaN."""
     return {name: None if math.isnan(v) else round(v, 3) for name, v in grades.items()}
 
 
 def save_grades(run: Path, iteration: int, grades: Grades) -> None:
-    """Write what the model of an iteration was graded."""
-    said = {"iteration": iteration, **rounded(grades)}
-    images.write_bytes(run / GRADES_FILE, json.dumps(said, indent=1).encode())
+    """Write the grades of the model after an iteration."""
+    values = {"iteration": iteration, **rounded(grades)}
+    images.write_bytes(run / GRADES_FILE, json.dumps(values, indent=1).encode())
 
 
 def saved_grades(run: Path | None, iteration: int) -> dict[str, float | None] | None:
-    """What `save_grades` wrote of this iteration; None where it is of another, or there is none."""
+    """The grades that `save_grades` wrote; None if there are none of this iteration."""
     path = None if run is None else run / GRADES_FILE
     if path is None or not path.exists():
         return None
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        whole = all(isinstance(value, float | int | None) for value in said.values())
-        return said if said.pop("iteration") == iteration and whole else None
+        values = json.loads(path.read_text(encoding="utf-8"))
+        valid = all(isinstance(value, float | int | None) for value in values.values())
+        return values if values.pop("iteration") == iteration and valid else None
     except (ValueError, KeyError, AttributeError):
         return None
 
 
 def in_words(grades: dict[str, float | None]) -> str:
-    """The grades as a sentence for a person."""
-    quality, told = grades.get("quality"), grades.get("told")
+    """Grades as a line for a person."""
+    quality, classifier = grades.get("quality"), grades.get("classifier")
     if quality is None:
         return "quality: could not be measured"
-    word = "like another part of the exemplar" if quality < 1.1 else "near the exemplar"
-    if quality >= ROUGH:
-        word = "rough" if quality < 1.5 else "far from the exemplar"
-    parts = [f"quality {quality:.2f}: {word} (1 is like another part of it)"]
-    for name, rule in (("structure", 1.25), ("variety", None), ("copied", 0.02)):
+    level = "" if quality < ROUGH else ", rough" if quality < FAR else ", far from the exemplar"
+    parts = [f"quality {quality:.2f}{level} (1.00 = as close as another crop of the exemplar)"]
+    for name in ("structure", "variety", "copied"):
         value = grades.get(name)
         if value is not None:
-            sign = " (high)" if rule is not None and value > rule else ""
-            parts.append(f"{name} {value:.2f}{sign}")
-    if told is not None:
-        parts.append(f"told from it {told:.2f}")
+            mark = " (high)" if value > HIGH.get(name, math.inf) else ""
+            parts.append(f"{name} {value:.2f}{mark}")
+    if classifier is not None:
+        parts.append(f"classifier {classifier:.2f} (0.50 = cannot tell)")
     return ", ".join(parts)
 
 
-WARM_UP, TIMED = 2, 3  # iterations
 LARGEST_TIMED = 512  # pixels a side of what is timed
 MIB = 2**20
 
 
-def training_forecast(training: Session) -> dict[str, Any]:
-    """Settled config, iterations, and the seconds and MiB that the rest of a training takes.
+def training_forecast(session: Session) -> dict[str, Any]:
+    """Resolved config, iterations, and the seconds and MiB that the rest of a training takes.
 
-    Some iterations are made, of every kind that it has; the training is of no use after.
-    A published course of stages is timed with all of its layers: it takes less than that.
-    The memory is None where it cannot be told.
+    Times a few iterations of each phase; the session cannot be used afterwards. Published models
+    that grow layer by layer are timed with all layers, an upper bound. Memory is None if the system
+    does not tell it.
     """
-    learner, done = training.learner, training.iteration
-    last, before, seconds = learner.iterations, done, 0.0
-    for until in [*learner.turns, last]:
-        if before < until:
-            seconds += (until - before) * _pace(training, until)
-            before = until
-    peak = peak_memory_mib(training.device)
+    trainer, done = session.trainer, session.iteration
+    last, start, seconds = trainer.iterations, done, 0.0
+    for end in [*trainer.likelihood_starts, last]:
+        if start < end:
+            seconds += (end - start) * _seconds(partial(trainer.step, end), warm_up=2, repeats=3)
+            start = end
+    peak = peak_memory_mib(session.device)
     return {
-        "config": to_json(training.family.config),
+        "config": to_json(session.kind.config),
         "iterations": last,
         "iterations_done": done,
         "expected_seconds": round(seconds, 1),
@@ -143,45 +141,44 @@ def training_forecast(training: Session) -> dict[str, Any]:
     }
 
 
-def _pace(training: Session, iteration: int) -> float:
-    """Seconds an iteration of the kind of number `iteration`."""
-    for _ in range(WARM_UP):
-        training.learner.step(iteration)
+def _seconds(work: Callable[[], object], warm_up: int = 0, repeats: int = 1) -> float:
+    """Mean time of a call."""
+    for _ in range(warm_up):
+        work()
     started = time.perf_counter()
-    for _ in range(TIMED):
-        training.learner.step(iteration)
-    return (time.perf_counter() - started) / TIMED
+    for _ in range(repeats):
+        work()
+    return (time.perf_counter() - started) / repeats
 
 
 def sampling_forecast(
-    loaded: Checkpoint, request: SampleOptions, count: int, dtype: torch.dtype
+    checkpoint: Checkpoint, options: SampleOptions, count: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Size, evaluations, and the seconds and MiB that `count` pictures take.
+    """Size, evaluations, and the seconds and MiB that `count` samples take.
 
-    Timed on a picture of LARGEST pixels a side or less; the rest is in proportion to its area.
+    Times a sample of at most LARGEST_TIMED pixels a side; seconds are proportional to the area.
     """
-    family, steps = loaded.family, loaded.family.steps(request)
-    height, width = request.size or loaded.image_size
-    canvas = tiling_plan(family, request, family.canvas(request, loaded.image_size), dtype, "auto")
-    timed = request
-    if request.size is not None:
-        timed = replace(request, size=(min(height, LARGEST_TIMED), min(width, LARGEST_TIMED)))
-    once, thrice = (_seconds_of_sample(loaded, replace(timed, steps=n), dtype) for n in (1, 3))
+    kind, evaluations = checkpoint.kind, checkpoint.kind.evaluations(options)
+    width, height = options.size or checkpoint.image_size[::-1]
+    size = sampling_size(checkpoint, options, (height, width))
+    plan = plan_tiling(kind, options, size, dtype, options.tile)
+    timed = options
+    if options.size is not None:
+        timed = replace(options, size=(min(width, LARGEST_TIMED), min(height, LARGEST_TIMED)))
+
+    def sample(steps: int) -> None:
+        next(samples(checkpoint, replace(timed, steps=steps), range(1), dtype))
+
+    once, thrice = (_seconds(partial(sample, steps)) for steps in (1, 3))
     area = height * width / (timed.size[0] * timed.size[1] if timed.size else height * width)
-    seconds = once + (steps - 1) * max(0.0, thrice - once) / 2
-    inner = canvas.size if canvas.block is None else (canvas.block, canvas.block)
-    memory = family.state_bytes(canvas.size) + family.evaluation_bytes(inner, dtype)
+    seconds = once + (evaluations - 1) * max(0.0, thrice - once) / 2
+    block_size = plan.size if plan.block is None else (plan.block, plan.block)
+    memory = kind.state_bytes(plan.size) + kind.evaluation_bytes(block_size, dtype)
     return {
         "width": width,
         "height": height,
-        "evaluations": steps,
-        "blocks": canvas.blocks,
+        "evaluations": evaluations,
+        "blocks": plan.blocks,
         "expected_seconds": round(count * area * seconds, 1),
         "expected_memory_mib": round(memory / MIB, 1),
     }
-
-
-def _seconds_of_sample(loaded: Checkpoint, request: SampleOptions, dtype: torch.dtype) -> float:
-    started = time.perf_counter()
-    next(samples(loaded, request, range(1), dtype))
-    return time.perf_counter() - started

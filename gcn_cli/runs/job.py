@@ -1,301 +1,236 @@
-"""Where to go back to when learning diverges: states of a while ago, kept in memory.
-
-A training that is to fit into a time: its length is chosen by the speed it turns out to have.
-
-The life of a training: begun or gone on with, trained, stopped in good order.
-"""
+"""Training a session to its end: stop requests, rollback, the time budget, the last messages."""
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
-
-from gcn_cli.config import USUAL_IMAGES, Config, option_name
+from gcn_cli.config import DEFAULT_BATCH_SIZE, Config, option_name, option_text
 from gcn_cli.errors import DivergedError, LostProcessError
-from gcn_cli.runs.folder import locked, make_folder, refuse_newer
-from gcn_cli.runs.record import RunRecorder
-from gcn_cli.runs.session import RunOptions, Session, TrainingJob, begin
+from gcn_cli.inputs import TrainingImages
+from gcn_cli.options import TrainOptions
+from gcn_cli.runs.folder import run_lock
+from gcn_cli.runs.record import RunWriter
+from gcn_cli.runs.session import Session
 from gcn_cli.runtime import StopRequest, peak_memory_mib
+from gcn_cli.training.distributed import current_group
 from gcn_cli.training.loop import Metrics, run_iterations
-
-if TYPE_CHECKING:
-    from gcn_cli.runs.session import Session
 
 log = logging.getLogger(__name__)
 
-KEEP_EVERY = 50  # iterations from one kept state to the next
-KEPT_STATES = 3  # states: what was kept last may already have been on its way out
-ROLLBACKS = 3  # times a training goes back
-
-
-class Kept(NamedTuple):
-    """A training as it stood after an iteration: the learner's state and all measures until then.
-
-    The measures are kept too: after a step back the training's own are those of another way.
-    """
-
-    iteration: int
-    state: dict[str, Tensor]
-    history: Sequence[Metrics]
-
-
-class Rollback:
-    """The last good states of a training, and how often it went back to one."""
-
-    def __init__(self, training: Session) -> None:
-        self.kept: deque[Kept] = deque(maxlen=KEPT_STATES)
-        self.newest = Kept(-1, {}, ())  # of all that were ever kept
-        self.tried = 0
-        self._keep(training)
-
-    def note(self, training: Session) -> None:
-        """Keep the state of a training now and then; to be called after every iteration."""
-        if training.iteration % KEEP_EVERY == 0:
-            self._keep(training)
-
-    def back(self, training: Session, error: DivergedError) -> bool:
-        """Have a training that diverged stand at an earlier state, with steps half as long.
-
-        That state is given up: should it lead astray again, one before it is taken. False where it
-        was tried too often: then the training stands at the newest state that was good.
-        """
-        self.tried += 1
-        if self.tried > ROLLBACKS:
-            self.put_back(training)
-            return False
-        found = self.kept.pop() if len(self.kept) > 1 else self.kept[0]
-        _stand(training, found, training.family.config.slower())
-        log.info(
-            "%s; back to iteration %d with %s", error, training.iteration, _rates_in_words(training)
-        )
-        return True
-
-    def put_back(self, training: Session) -> None:
-        """Have a training stand at the newest state that was good, as it was."""
-        _stand(training, self.newest, training.family.config)
-
-    def given_up(self, training: Session, error: DivergedError) -> DivergedError:
-        """What is to be said after the last try."""
-        names = [option_name(name) for name in training.asked.steps_lowered]
-        left = "nothing is saved"
-        if training.iteration:
-            left = f"the model of iteration {training.iteration} is saved"
-        return DivergedError(
-            f"{error}, after going back {ROLLBACKS} times; {left}; lower {' or '.join(names)}, "
-            "then --overwrite"
-        )
-
-    def _keep(self, training: Session) -> None:
-        state = training.learner.state()
-        if all(bool(tensor.isfinite().all()) for tensor in state.values()):
-            copies = {name: tensor.detach().clone() for name, tensor in state.items()}
-            self.kept.append(Kept(training.iteration, copies, tuple(training.history)))
-            if training.iteration > self.newest.iteration:
-                self.newest = self.kept[-1]
-
-
-def _stand(training: Session, kept: Kept, config: Config) -> None:
-    """Have a training stand at a kept state; what was kept stays as it is."""
-    state = {name: tensor.clone() for name, tensor in kept.state.items()}
-    training.go_back(kept.iteration, state, kept.history, config)
-
-
-def _rates_in_words(training: Session) -> str:
-    config = training.family.config
-    names = config.steps_lowered
-    return ", ".join(f"{option_name(name)} {getattr(config, name):g}" for name in names)
-
-
-SHARE = 0.93  # of the time that is planned for; iterations vary, and the end is to be reached
-WARM_UP = 3  # iterations in which libraries choose their kernels
-FIRST = 10  # iterations after them that are timed before the first plan
-REVISIONS = 10  # of the plan in a course
-
-
-class TimeBudget:
-    """Revises how many iterations a training has, so that it ends in time, refined and whole."""
-
-    def __init__(
-        self, seconds: float, started: float, training: "Session", most: int | None
-    ) -> None:
-        """`started` is a reading of the monotonic clock; `most` are the iterations there may be."""
-        self.ends = started + SHARE * seconds
-        self.most = most
-        self.timed_from, self.timed_at = training.iteration + WARM_UP, started
-        self.next = self.timed_from + FIRST
-
-    def __call__(self, training: "Session") -> None:
-        """To be called after every iteration."""
-        now, iteration = time.monotonic(), training.iteration
-        if iteration == self.timed_from:
-            self.timed_at = now
-        if iteration < self.next:
-            return
-        pace = (now - self.timed_at) / (iteration - self.timed_from)
-        length = training.learner.length_for(iteration, pace, self.ends - now)
-        if length is None:
-            return
-        chosen = length if self.most is None else min(length, self.most)
-        if (
-            self.most is not None
-            and chosen < self.most
-            and training.learner.iterations == self.most
-        ):
-            log.info(
-                "some %d iterations fit into the time, of %d%s",
-                chosen,
-                self.most,
-                _remedy(training, chosen),
-            )
-        training.set_length(chosen)
-        self.next = iteration + max(FIRST, chosen // REVISIONS)
-
-
-def _remedy(training: "Session", chosen: int) -> str:
-    """What leaves time for more of them, if anything does: fewer than usual of many images lose."""
-    config = training.learner.config
-    images = config.batch_size or 0
-    few = chosen < config.length_as(None)
-    if not few or not config.texture_ladder or images <= USUAL_IMAGES:
-        return ""
-    return f"; --batch-size {USUAL_IMAGES}, not {images}, leaves time for more, and samples gain"
-
-
 OnStep = Callable[[int, int, Metrics], None]
-"""Called after every iteration with its number, from 1, the number of the last, and measures."""
+"""Called after every iteration with its number (from 1), the number of the last, and metrics."""
 
 
 def run_training(
-    work: TrainingJob,
+    images: TrainingImages,
+    requested: Config,
+    options: TrainOptions,
     *,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Session:
-    """Train what is asked on what is observed, into the run's folder where one is named.
+    """Train a model, or resume the training in the folder `options.output`.
 
-    Goes on with what is there. Ends at the last iteration, after the time limit, or where
-    `should_stop` says so; all that is learned by then is saved. Of `ranks` the first alone writes.
-    Raises InputError for what does not fit together, DivergedError where learning left the finite
-    numbers again and again, GcnError where another process was lost.
+    Ends after the last iteration, at the time limit, or when `should_stop` returns true; the model
+    is saved in each case. Of several processes only the main one writes. `options.settings` holds
+    the explicit settings: with "iterations" among them --max-time stops a training, without them it
+    plans a shorter one. Raises InputError for options that contradict each other or the folder,
+    BusyError if another process trains there, DivergedError if training diverges after several
+    rollbacks, LostProcessError if another process of the job is gone.
     """
-    limit = StopRequest(work.schedule.max_time)
-    folder = work.run if work.ranks.first else None
-    there = folder is not None and folder.is_dir()
-    with ExitStack() as held:
-        with work.ranks.together():
-            if folder is not None and there:
-                held.enter_context(locked(folder))
-            training = begin(work)
-        if folder is not None and not there:  # not made before: a training refused leaves none
-            make_folder(folder)
-            held.enter_context(locked(folder))
-            refuse_newer(folder)
-        return _Job(training, folder, work.schedule, limit, on_step, should_stop).carried_on()
+    limit = StopRequest(options.max_time if options.extend_time is None else options.extend_time)
+    group = current_group()
+    run = None if options.output is None or not group.is_main else Path(options.output)
+    exists = run is not None and run.is_dir()
+    with ExitStack() as stack:
+        with group.synchronized():
+            if run is not None and exists:
+                stack.enter_context(run_lock(run))
+            session = Session.begin(images, requested, options)
+        if run is not None and not exists:  # created late: a refused training leaves no folder
+            stack.enter_context(run_lock(run, new=True))
+        if session.complete:
+            done = session.iteration
+            log.info("%s: complete, %d iterations; see --extend and --overwrite", run, done)
+            return session
+        height, width = session.trainer.data.image_size
+        log.info(
+            "training %s on %s from %d image(s), %dx%d",
+            run or "in memory", session.device, len(images.images), width, height,
+        )  # fmt: skip
+        writer = None if run is None else RunWriter(run, session, options)
+        try:
+            _train(session, options, writer, limit, on_step, should_stop)
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is not None:
+            writer.save()
+    if session.complete or limit.timed_out:
+        _log_result(session)
+    return session
 
 
-class _Job:
-    """A training carried on from where it stands, and what goes with it."""
+def _train(
+    session: Session,
+    options: TrainOptions,
+    writer: RunWriter | None,
+    limit: StopRequest,
+    on_step: OnStep | None,
+    should_stop: Callable[[], bool] | None,
+) -> None:
+    """Run iterations until the last or a stop request; roll back if training diverges."""
+    rollback = Rollback(session)
+    budget = None
+    shorten = options.extend is None and "iterations" not in options.settings
+    if limit.seconds is not None and (shorten or options.extend_time is not None):
+        longest = None
+        if options.extend_time is None:
+            config = session.kind.config
+            longest = session.requested.iterations or config.default_iterations
+        budget = TimeBudget(limit.seconds, limit.started, session, longest)
+
+    def after_step(iteration: int, metrics: Metrics) -> None:
+        session.iteration = iteration
+        session.history.append({"iteration": float(iteration), **metrics})
+        if budget is not None:
+            budget.update(session)
+        rollback.update(session)
+        if writer is not None:
+            writer.update()
+        if on_step is not None:
+            on_step(iteration, session.trainer.iterations, metrics)
+
+    def stop() -> bool:
+        return limit() or (should_stop is not None and should_stop())
+
+    while True:
+        try:
+            run_iterations(
+                session.trainer, done=session.iteration, should_stop=stop, on_step=after_step
+            )
+            return
+        except DivergedError as error:
+            try:
+                rollback.step_back(session, error)
+            finally:
+                if writer is not None:
+                    writer.rewind()
+        except LostProcessError as error:
+            # In the middle of a step: the last snapshot is whole, and may be newer than the file.
+            session.restore(rollback.newest, session.kind.config)
+            if writer is not None and session.iteration > writer.saved:
+                writer.rewind()
+            raise LostProcessError(
+                f"{error}; run the same command again to resume from the last checkpoint"
+            ) from error
+
+
+class Rollback:
+    """The last good states of a training, kept in memory for when it diverges."""
+
+    INTERVAL = 50  # iterations between two snapshots
+    SNAPSHOTS = 3  # the newest may already be on its way to divergence
+    ATTEMPTS = 3
+
+    def __init__(self, session: Session) -> None:
+        first = session.snapshot()
+        assert first is not None, "a training begins with finite values"
+        self.newest = first  # of all that were taken, used or not
+        self.snapshots = deque([first], maxlen=self.SNAPSHOTS)
+        self.attempts = 0
+
+    def update(self, session: Session) -> None:
+        """Take a snapshot at intervals; called after every iteration."""
+        snapshot = session.snapshot() if session.iteration % self.INTERVAL == 0 else None
+        if snapshot is not None:
+            self.snapshots.append(snapshot)
+            if snapshot.iteration > self.newest.iteration:
+                self.newest = snapshot
+
+    def step_back(self, session: Session, error: DivergedError) -> None:
+        """Return to an earlier snapshot, with step sizes halved; each time to one further back.
+
+        After the last attempt raises DivergedError, with the session at the newest snapshot.
+        """
+        config = session.kind.config
+        self.attempts += 1
+        if self.attempts > self.ATTEMPTS:
+            session.restore(self.newest, config)
+            rates = " or ".join(option_name(name) for name in config.halved_after_divergence)
+            done = session.iteration
+            saved = f"the model of iteration {done} is saved" if done else "nothing is saved"
+            raise DivergedError(
+                f"{error}, after {self.ATTEMPTS} rollbacks; {saved}; lower {rates} and --overwrite"
+            ) from error
+        config = config.slowed()
+        snapshot = self.snapshots.pop() if len(self.snapshots) > 1 else self.snapshots[0]
+        session.restore(snapshot, config)
+        rates = ", ".join(
+            option_text(name, getattr(config, name)) for name in config.halved_after_divergence
+        )
+        log.info("%s; rolled back to iteration %d with %s", error, session.iteration, rates)
+
+
+class TimeBudget:
+    """Sets the length of a training so that its schedule ends within a time.
+
+    Iterations are timed, and the length is revised about ten times.
+    """
+
+    SHARE = 0.93  # of the time is planned for: iterations vary
+    WARM_UP = 3  # iterations that are not timed: libraries choose their kernels
+    FIRST = 10  # timed iterations before the first plan
+    REVISIONS = 10
 
     def __init__(
-        self,
-        training: Session,
-        run: Path | None,
-        schedule: RunOptions,
-        limit: StopRequest,
-        on_step: OnStep | None,
-        should_stop: Callable[[], bool] | None,
+        self, seconds: float, started: float, session: Session, longest: int | None
     ) -> None:
-        self.training, self.run, self.schedule, self.limit = training, run, schedule, limit
-        self.on_step, self.should_stop = on_step, should_stop
+        """`started` is a reading of the monotonic clock, `longest` the most iterations allowed."""
+        self.end = started + self.SHARE * seconds
+        self.longest = longest
+        self.timed_from, self.timed_at = session.iteration + self.WARM_UP, started
+        self.next_plan = self.timed_from + self.FIRST
 
-    def carried_on(self) -> Session:
-        training, run = self.training, self.run
-        if training.complete:
-            done = training.iteration
-            log.info("%s: complete, %d iterations; --extend goes on, --overwrite anew", run, done)
-            return training
-        height, width = training.learner.observed.image_size
-        log.info(
-            "training %s on %s from %d picture(s) at %dx%d",
-            run or "in memory", training.device, len(training.observed), width, height,
-        )  # fmt: skip
-        self.recorder = None if run is None else RunRecorder(run, training, self.schedule)
-        self.course = None
-        if self.schedule.max_time is not None and self.schedule.planned:
-            most = None if self.schedule.extension else training.asked_length
-            self.course = TimeBudget(self.schedule.max_time, self.limit.started, training, most)
-        self.retreat = Rollback(training)
-        try:
-            self._train()
-        finally:
-            if self.recorder is not None:
-                self.recorder.close()
-        if self.recorder is not None:
-            self.recorder.save()
-        if training.complete or self.limit.timed_out:
-            _report(training)
-        return training
-
-    def _train(self) -> None:
-        """To the end, from an earlier state again where learning diverges."""
-        training = self.training
-        while True:
-            try:
-                run_iterations(
-                    training.learner,
-                    done=training.iteration,
-                    should_stop=self._stop,
-                    on_step=self._note,
+    def update(self, session: Session) -> None:
+        """Revise the length if it is due; called after every iteration."""
+        now, iteration, trainer = time.monotonic(), session.iteration, session.trainer
+        if iteration == self.timed_from:
+            self.timed_at = now
+        if iteration < self.next_plan:
+            return
+        seconds_each = (now - self.timed_at) / (iteration - self.timed_from)
+        length = trainer.length_for(iteration, seconds_each, self.end - now)
+        if length is None:
+            return
+        if self.longest is not None:
+            length = min(length, self.longest)
+            if length < self.longest == trainer.iterations:
+                config, advice = trainer.config, ""
+                too_many_images = (config.batch_size or 0) > DEFAULT_BATCH_SIZE
+                if too_many_images and config.is_texture and length < config.default_iterations:
+                    advice = f"; --batch-size {DEFAULT_BATCH_SIZE} leaves time for more"
+                log.info(
+                    "--max-time: about %d of %d iterations fit%s", length, self.longest, advice
                 )
-                return
-            except DivergedError as error:
-                going_on = self.retreat.back(training, error)
-                self._rewind()
-                if not going_on:
-                    raise self.retreat.given_up(training, error) from error
-            except LostProcessError as error:
-                # In the middle of a step: what was kept is whole, and may be newer than the file.
-                self.retreat.put_back(training)
-                if self.recorder is not None and training.iteration > self.recorder.saved:
-                    self.recorder.rewind()
-                told = f"{error}; what is saved is whole, the same command goes on"
-                raise LostProcessError(told) from error
-
-    def _rewind(self) -> None:
-        """Have the folder say what the training does, which went back."""
-        if self.recorder is not None:
-            self.recorder.rewind()
-
-    def _note(self, iteration: int, metrics: Metrics) -> None:
-        training = self.training
-        training.iteration = iteration
-        training.history.append({"iteration": float(iteration), **metrics})
-        if self.course is not None:
-            self.course(training)
-        self.retreat.note(training)
-        if self.recorder is not None:
-            self.recorder.note()
-        if self.on_step is not None:
-            self.on_step(iteration, training.learner.iterations, metrics)
-
-    def _stop(self) -> bool:
-        return self.limit() or (self.should_stop is not None and self.should_stop())
+        trainer.set_length(length)
+        self.next_plan = iteration + max(self.FIRST, length // self.REVISIONS)
 
 
-def _report(training: Session) -> None:
-    """Say what became of it."""
-    learner, done = training.learner, training.iteration
-    for sentence in learner.verdicts(training.history):
+def _log_result(session: Session) -> None:
+    trainer = session.trainer
+    for sentence in trainer.check_convergence(session.history):
         log.info(sentence)
-    peak = peak_memory_mib(training.device)
+    peak = peak_memory_mib(session.device)
     memory = "" if peak is None else f", peak memory {peak:.0f} MiB"
-    log.info("%.0f s in all%s", training.seconds, memory)
-    if not training.complete:
-        log.info("time limit after iteration %d of %d, saved", done, learner.iterations)
-        for sentence in learner.cut_short(done):
+    log.info("trained for %.0f s%s", session.seconds, memory)
+    if not session.complete:
+        log.info(
+            "time limit after iteration %d of %d, saved; run the same command again to resume",
+            session.iteration, trainer.iterations,
+        )  # fmt: skip
+        for sentence in trainer.early_stop_advice(session.iteration):
             log.info(sentence)

@@ -1,7 +1,4 @@
-"""Curves and previews of a training for TensorBoard, an optional extra.
-
-A run's folder while it trains: model file, metrics.jsonl, previews.
-"""
+"""What a training writes to its run's folder: model file, metrics.jsonl, previews, TensorBoard."""
 
 import json
 import logging
@@ -9,117 +6,91 @@ import shutil
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from torch import Tensor
+from typing import Any
 
 from gcn_cli import checkpoint as checkpoint_file
 from gcn_cli import images
 from gcn_cli.errors import InputError
-from gcn_cli.runs.folder import MODEL, make_folder
+from gcn_cli.options import TrainOptions
+from gcn_cli.runs.folder import MODEL_FILE
 from gcn_cli.runs.grades import keep_exemplar
-from gcn_cli.training.loop import Metrics
-
-if TYPE_CHECKING:
-    from gcn_cli.runs.session import RunOptions, Session
+from gcn_cli.runs.session import Session
 
 log = logging.getLogger(__name__)
 
-TENSORBOARD_FOLDER = "tensorboard"
+PREVIEWS, METRICS, TENSORBOARD = "previews", "metrics.jsonl", "tensorboard"
 
 
-class TensorBoardLogger:
-    """Event files in a run's folder."""
+class RunWriter:
+    """Keeps a run's folder up to date with its training.
 
-    def __init__(self, run: Path, done: int) -> None:
-        """Goes on after iteration `done`; what was written of later ones no longer counts.
-
-        Raises InputError where TensorBoard is not installed.
-        """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its own use of what others mean to take away
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise InputError(
-                    "--tensorboard: needs TensorBoard; pip install 'gcn-cli[tensorboard]'"
-                ) from error
-            self.writer = SummaryWriter(str(run / TENSORBOARD_FOLDER), purge_step=done + 1)
-
-    def note(self, measures: Metrics) -> None:
-        """The measures of an iteration."""
-        iteration = int(measures["iteration"])
-        for name, value in measures.items():
-            if name != "iteration":
-                self.writer.add_scalar(name, value, iteration)
-
-    def show(self, picture: Tensor, iteration: int) -> None:
-        """A picture (C, H, W) in 0..255."""
-        shown = picture[:3] if len(picture) >= 3 else picture[:1]
-        narrow = shown.round().clamp(0, 255).byte()
-        self.writer.add_image("samples", narrow, iteration)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class RunRecorder:
-    """Keeps a run folder up to date with a training.
-
-    With `overwrite` an older model file stays until the first checkpoint takes its place.
+    With --overwrite an older model file stays until the first checkpoint replaces it.
     """
 
-    def __init__(self, run: Path, training: "Session", schedule: "RunOptions") -> None:
-        self.run, self.training, self.schedule = run, training, schedule
-        make_folder(run)
-        if training.family.config.crop is not None:
-            keep_exemplar(run, training.observed, training.maps[0].channels)
-        if schedule.overwrite:
-            shutil.rmtree(run / "previews", ignore_errors=True)
-        self.board = TensorBoardLogger(run, training.iteration) if schedule.tensorboard else None
-        self._write_history()
-        self.last_save, self.saved = time.monotonic(), training.iteration
+    def __init__(self, run: Path, session: Session, options: TrainOptions) -> None:
+        """Raises InputError if --tensorboard is given and TensorBoard is not installed."""
+        self.run, self.session, self.options = run, session, options
+        if session.kind.config.crop is not None:
+            keep_exemplar(run, session.images)
+        if options.overwrite:
+            shutil.rmtree(run / PREVIEWS, ignore_errors=True)
+        self.last_save, self.saved = time.monotonic(), session.iteration
+        self._open()
 
-    def note(self) -> None:
-        """Take down the training's last iteration."""
-        training, every = self.training, self.schedule.preview_every
-        iteration, last = training.iteration, training.learner.iterations
-        self.metrics.write(json.dumps(training.history[-1]) + "\n")
+    def _open(self) -> None:
+        """Start the logs of the iterations that follow; logs of later ones are cut off."""
+        self.events = _event_writer(self.run, self.session) if self.options.tensorboard else None
+        lines = "".join(json.dumps(row) + "\n" for row in self.session.history)
+        images.write_bytes(self.run / METRICS, lines.encode())
+        self.metrics = (self.run / METRICS).open("a", buffering=1, encoding="utf-8")
+
+    def update(self) -> None:
+        """Write the last iteration's metrics, and a preview and a checkpoint if they are due."""
+        session, every = self.session, self.options.preview_every
+        iteration, last, row = session.iteration, session.trainer.iterations, session.history[-1]
+        self.metrics.write(json.dumps(row) + "\n")
+        if self.events is not None:
+            for name, value in row.items():
+                if name != "iteration":
+                    self.events.add_scalar(name, value, iteration)
         if every is None:
             every = max(1, last // 10)
-        if self.board is not None:
-            self.board.note(training.history[-1])
         if every and (iteration % every == 0 or iteration == last):
-            preview = training.preview()
-            images.write(preview, str(self.run / "previews" / f"{iteration:06d}.png"))
-            if self.board is not None:
-                self.board.show(preview, iteration)
-        if time.monotonic() - self.last_save >= self.schedule.save_every:
+            preview = session.preview()
+            images.write(preview, str(self.run / PREVIEWS / f"{iteration:06d}.png"))
+            if self.events is not None:
+                colors = preview[:3] if len(preview) >= 3 else preview[:1]
+                self.events.add_image("samples", colors.round().clamp(0, 255).byte(), iteration)
+        if time.monotonic() - self.last_save >= self.options.save_every:
             self.save()
 
     def save(self) -> None:
-        """Write the model file as of the last iteration."""
-        self.last_save, self.saved = time.monotonic(), self.training.iteration
-        checkpoint_file.save(self.run / MODEL, self.training.checkpoint())
-        log.debug("saved as after iteration %d", self.saved)
+        """Write the model file."""
+        self.last_save, self.saved = time.monotonic(), self.session.iteration
+        checkpoint_file.save(self.run / MODEL_FILE, self.session.checkpoint())
+        log.debug("saved after iteration %d", self.saved)
 
     def rewind(self) -> None:
-        """Have the files say what the training does, which went back; it is saved if it began."""
-        self.metrics.close()
-        if self.board is not None:
-            self.board.close()
-            self.board = TensorBoardLogger(self.run, self.training.iteration)
-        self._write_history()
-        if self.training.iteration:
+        """Cut the logs back to the session, which was rolled back, and save it if it has begun."""
+        self.close()
+        self._open()
+        if self.session.iteration:
             self.save()
 
-    def _write_history(self) -> None:
-        lines = "".join(json.dumps(row) + "\n" for row in self.training.history)
-        images.write_bytes(self.run / "metrics.jsonl", lines.encode())
-        self.metrics = (self.run / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
-
     def close(self) -> None:
-        """End the metrics file, and TensorBoard's."""
+        """Close the logs."""
         self.metrics.close()
-        if self.board is not None:
-            self.board.close()
+        if self.events is not None:
+            self.events.close()
+
+
+def _event_writer(run: Path, session: Session) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorBoard uses what other libraries deprecate
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InputError(
+                "--tensorboard: needs TensorBoard; pip install 'gcn-cli[tensorboard]'"
+            ) from error
+        return SummaryWriter(str(run / TENSORBOARD), purge_step=session.iteration + 1)

@@ -1,1 +1,1 @@
-"""Sampling: named noise, Langevin dynamics, mode finding. Knows energies, no files, no console."""
+"""Samplers of an energy or a denoiser: tensors in, tensors out. No files, no console."""

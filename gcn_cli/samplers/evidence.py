@@ -1,12 +1,12 @@
-"""Log likelihood ratios of pictures under models that are known by their denoisers.
+"""Log likelihood ratios of images under models given by their denoisers.
 
-With D_s the mean of the clean picture given it with white noise of deviation s, and g = 1 / s^2,
+With D_s the posterior mean at noise deviation s and g = 1 / s^2,
 
     log p(x) = constant - 1/2 integral over g of E_Z |x - D_s(x + s Z)|^2 dg,
 
-the constant the same for all densities in x's units (I-MMSE, pointwise: Venkat and Weissman 2012;
-Kong, Brekelmans and Ver Steeg 2023). A difference of two models' integrals is a log likelihood
-ratio; with the same Z for both, what the noise does cancels for the most part.
+with the same constant for all densities in the units of x (pointwise I-MMSE: Venkat and Weissman
+2012; Kong, Brekelmans and Ver Steeg 2023). The difference of the integrals of two models is a log
+likelihood ratio; with the same Z for both, most of the noise cancels.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gcn_cli.samplers.annealed import Denoiser
+from gcn_cli.models.energy import Denoiser
 from gcn_cli.samplers.rng import named_generator
 
 
@@ -22,27 +22,27 @@ from gcn_cli.samplers.rng import named_generator
 def denoising_errors(
     denoise: Denoiser, x: Tensor, levels: Sequence[float], *, draws: int, seed: int = 0
 ) -> Tensor:
-    """E_Z |x - D_s(x + s Z)|^2 at every level s, of an image (1, C, H, W): (levels,) in float64.
+    """E_Z |x - D_s(x + s Z)|^2 at each level s for an image (1, C, H, W): (levels,) in float64.
 
-    Draw k at level number n is the same for every model.
+    The expectation is a mean over `draws` samples of Z, which are the same for every model.
     """
-    found = torch.zeros(len(levels), dtype=torch.float64)
-    for number, level in enumerate(levels):
+    errors = torch.zeros(len(levels), dtype=torch.float64)
+    for index, level in enumerate(levels):
         for draw in range(draws):
-            generator = named_generator(seed, f"evidence {number}", draw)
+            generator = named_generator(seed, f"evidence {index}", draw)
             noise = torch.randn(x.shape, generator=generator).to(x)
-            off = denoise(x + level * noise, level) - x
-            found[number] += off.double().square().sum().cpu() / draws
-    return found
+            residual = denoise(x + level * noise, level) - x
+            errors[index] += residual.double().square().sum().cpu() / draws
+    return errors
 
 
-def log_evidence(error: Tensor, levels: Sequence[float]) -> float:
+def log_evidence(errors: Tensor, levels: Sequence[float]) -> float:
     """-1/2 integral of `denoising_errors` over 1 / s^2, from the highest level to the lowest.
 
-    By the trapezoid rule in log s, where the integrand error / s^2 is smooth. Means something in a
-    difference only.
+    Trapezoid rule in log s, where the integrand error / s^2 is smooth. Only differences between
+    models have a meaning.
     """
     level = torch.tensor(levels, dtype=torch.float64)
-    integrand = error / level.square()
+    integrand = errors / level.square()
     steps = level.log().diff().abs()
     return -float(((integrand[1:] + integrand[:-1]) / 2 * steps).sum())

@@ -1,6 +1,6 @@
-"""What bends a chain: a guide whose large shapes are followed, a second model in places.
+"""Guided sampling: a guide image whose large shapes are followed; a blend of two models.
 
-Both act on the posterior mean D, that is on the score: D(I) = I + s^2 grad log p_s(I).
+Both change the posterior mean D, and with it the score: D(I) = I + s^2 grad log p_s(I).
 """
 
 from dataclasses import dataclass
@@ -8,44 +8,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcn_cli.samplers.annealed import Denoiser
+from gcn_cli.models.energy import Denoiser
 
-LARGE = 12.0  # pixels: deviation of the Gaussian that leaves large shapes
-SETTLED_LEVEL = 0.3  # noise deviation from which on down details are left to the model
+BLUR = 12.0  # pixels: deviation of the Gaussian that leaves the large shapes of a guide
+HALF_STRENGTH_LEVEL = 0.3  # noise level at which a guide counts half; the model decides details
 
 
 @dataclass(frozen=True)
 class ImageGuide:
-    """Shapes (1, C, H, W) to be followed; strength 0 not at all, 1 as closely as can be.
+    """A guide image (1, C, H, W) with a strength from 0, not at all, to 1, as closely as possible.
 
-    Low waves of D are drawn to those of the shapes,
+    Low frequencies of D are drawn to those of the guide,
 
-        D + w(s) G (shapes - D),    w(s) = strength s^2 / (s^2 + SETTLED_LEVEL^2),
+        D + w(s) G (image - D),    w(s) = strength s^2 / (s^2 + HALF_STRENGTH_LEVEL^2),
 
-    G a Gaussian of LARGE pixels on the torus: at low levels the model decides alone.
+    with G a Gaussian filter of BLUR pixels on the torus. At low levels the model decides alone.
     """
 
-    shapes: Tensor
+    image: Tensor
     strength: float
 
-    def drawing(self, denoise: Denoiser) -> Denoiser:
-        """D drawn to the shapes."""
+    def wrap(self, denoise: Denoiser) -> Denoiser:
+        """D drawn to the guide."""
 
         def guided(x: Tensor, noise: float) -> Tensor:
             mean = denoise(x, noise)
-            weight = self.strength * noise**2 / (noise**2 + SETTLED_LEVEL**2)
-            return mean + weight * large_shapes(self.shapes - mean)
+            weight = self.strength * noise**2 / (noise**2 + HALF_STRENGTH_LEVEL**2)
+            return mean + weight * low_pass(self.image - mean)
 
         return guided
 
 
 @dataclass(frozen=True)
 class ModelBlend:
-    """A second model where `share` (H, W) in 0..1 is high; its D in the units of the first.
+    """Blends in a second model with weights `share` (H, W) in 0..1.
 
-    Its images are factor x + offset, offset (C, 1, 1), so that its noise is `factor` times as
-    strong. The scores are mixed at one level of noise of one canvas: each model sees what the
-    other makes, and the border is natural to both.
+    An image x of the first model is factor x + offset for the second, offset (C, 1, 1), and its
+    noise is `factor` times as strong. The scores of both are mixed at the same noise level of the
+    same image, so each model sees the other's part and the transition is natural to both.
     """
 
     other: Denoiser
@@ -53,21 +53,21 @@ class ModelBlend:
     factor: float
     offset: Tensor
 
-    def mixing(self, denoise: Denoiser) -> Denoiser:
-        """D of both, each in its places."""
+    def wrap(self, denoise: Denoiser) -> Denoiser:
+        """D of both models, in the units of the first."""
 
-        def mixed(x: Tensor, noise: float) -> Tensor:
-            there = self.other(self.factor * x + self.offset, self.factor * noise)
-            return torch.lerp(denoise(x, noise), (there - self.offset) / self.factor, self.share)
+        def blended(x: Tensor, noise: float) -> Tensor:
+            mean = self.other(self.factor * x + self.offset, self.factor * noise)
+            return torch.lerp(denoise(x, noise), (mean - self.offset) / self.factor, self.share)
 
-        return mixed
+        return blended
 
 
-def large_shapes(x: Tensor, width: float = LARGE) -> Tensor:
-    """(N, C, H, W) blurred on the torus by a Gaussian of `width` pixels."""
-    height, across = x.shape[-2:]
-    up = torch.fft.fftfreq(height, device=x.device)[:, None]
-    along = torch.fft.rfftfreq(across, device=x.device)
-    passed = torch.exp(-2 * (torch.pi * width) ** 2 * (up.square() + along.square()))
-    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * passed, s=(height, across))
+def low_pass(x: Tensor, deviation: float = BLUR) -> Tensor:
+    """Blur (N, C, H, W) on the torus with a Gaussian whose deviation is in pixels."""
+    height, width = x.shape[-2:]
+    down = torch.fft.fftfreq(height, device=x.device)[:, None]
+    across = torch.fft.rfftfreq(width, device=x.device)
+    response = torch.exp(-2 * (torch.pi * deviation) ** 2 * (down.square() + across.square()))
+    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * response, s=(height, width))
     return blurred

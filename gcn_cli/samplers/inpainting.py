@@ -1,15 +1,14 @@
-"""Samples of which a part is given: repair, extension, seamless borders.
+"""Inpainting: samples with some pixels known, for repair, extension and seamless borders.
 
-A chain at level s is a clean image plus noise of deviation s. Where the clean image is known it is
-the mean of itself, whatever the level, so the mean of the clean image given the noisy one and what
-is known is
+A chain at noise level s is a clean image plus noise of deviation s. Known pixels are their own
+posterior mean at every level, so the denoiser given the known pixels is
 
-    D(I | known) = D(I) where the image is made anew, the known image elsewhere.
+    D(I | known) = D(I) at missing pixels, the known image elsewhere.
 
-Run through the same annealed steps, the given part is at every level what it is plus noise of that
-level, from the chain's own draws; the net sees both parts noisy alike. That is exact for the given
-part. The rest is drawn as if each step saw all that is to come of the given part, which it does
-not: `anneal` with several rounds a level lets the two parts settle.
+Under annealed sampling, known pixels are then at every level what they are plus noise of that
+level, from the chain's own draws, so the net sees known and missing pixels equally noisy. This is
+exact for the known pixels. The missing pixels are sampled as if each step knew all later values of
+the known ones, which it does not: resampling steps (`anneal`) let both parts adapt.
 """
 
 from dataclasses import dataclass
@@ -17,20 +16,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gcn_cli.samplers.annealed import Denoiser
+from gcn_cli.models.energy import Denoiser
 
 
 @dataclass(frozen=True)
 class KnownPixels:
-    """What is known of an image: `known` (1, C, H, W), but where `anew` (H, W) is True."""
+    """An image `known` (1, C, H, W), known except where `missing` (H, W) is True."""
 
     known: Tensor
-    anew: Tensor
+    missing: Tensor
 
-    def holding(self, denoise: Denoiser) -> Denoiser:
-        """D of images of which this is known."""
+    def constrain(self, denoise: Denoiser) -> Denoiser:
+        """D given the known pixels."""
 
-        def conditional(x: Tensor, noise: float) -> Tensor:
-            return torch.where(self.anew, denoise(x, noise), self.known)
+        def constrained(x: Tensor, noise: float) -> Tensor:
+            return torch.where(self.missing, denoise(x, noise), self.known)
 
-        return conditional
+        return constrained

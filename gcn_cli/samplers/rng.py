@@ -1,7 +1,7 @@
-"""Named random draws: every image has a generator of its own.
+"""Random noise by name: every image has its own generator.
 
-A seed, a stream name and the image's number give the generator, so that an image is the same
-picture whatever the batch it is made in, and two uses of randomness never share a stream.
+Seed, stream name and the index of the image determine the generator. So an image does not depend on
+the batch that it is sampled in, and two uses of randomness never share a stream.
 """
 
 import hashlib
@@ -14,37 +14,37 @@ from torch import Tensor
 
 
 class NoiseSource(Protocol):
-    """Standard normal noise of a shape whose first axis counts the images."""
+    """Standard normal noise of a given shape (N, ...), for N images."""
 
     def __call__(self, shape: Sequence[int]) -> Tensor: ...
 
 
 def named_generator(
-    seed: int, stream: str, number: int = 0, device: torch.device | str = "cpu"
+    seed: int, stream: str, index: int = 0, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """The generator of one stream of one image."""
-    digest = hashlib.sha256(f"{seed}/{stream}/{number}".encode()).digest()
+    """The generator of a stream for the image of that index."""
+    digest = hashlib.sha256(f"{seed}/{stream}/{index}".encode()).digest()
     generator = torch.Generator(device=device)
     generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return generator
 
 
 class ImageNoise:
-    """A NoiseSource with a generator per image. Its state can be saved and put back."""
+    """A NoiseSource with a generator per image, whose state can be saved and restored."""
 
     def __init__(
         self,
         seed: int,
         stream: str,
-        numbers: Sequence[int],
+        indices: Sequence[int],
         device: torch.device | str = "cpu",
     ) -> None:
-        """`numbers` names the images: image 7 gets the same noise in every batch."""
+        """`indices` of the images: image 7 gets the same noise in every batch."""
         self.device = torch.device(device)
-        self.generators = [named_generator(seed, stream, n, self.device) for n in numbers]
+        self.generators = [named_generator(seed, stream, k, self.device) for k in indices]
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
-        """Float32 noise of `shape`; shape[0] must be the number of images."""
+        """Float32 noise. Raises ValueError where shape[0] is not the number of images."""
         if shape[0] != len(self.generators):
             raise ValueError(f"noise for {shape[0]} images from {len(self.generators)} generators")
         noise = torch.empty(tuple(shape), device=self.device)
@@ -52,8 +52,8 @@ class ImageNoise:
             image.normal_(generator=generator)
         return noise
 
-    def at(self, temperature: float) -> NoiseSource:
-        """The same draws for p(I)^(1 / temperature): longer by its root."""
+    def scaled(self, temperature: float) -> NoiseSource:
+        """This noise times the root of `temperature`, to sample from p(I)^(1 / temperature)."""
         if temperature == 1:
             return self
         return lambda shape: self(shape).mul_(math.sqrt(temperature))
@@ -63,6 +63,6 @@ class ImageNoise:
         return torch.stack([generator.get_state() for generator in self.generators])
 
     def load_state(self, state: Tensor) -> None:
-        """Put back what `state` returned."""
+        """Restore what `state` returned."""
         for generator, row in zip(self.generators, state, strict=True):
-            generator.set_state(row.clone())  # a view of a stack is refused
+            generator.set_state(row.clone())  # set_state refuses views

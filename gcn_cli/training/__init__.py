@@ -1,4 +1,1 @@
-"""Learning: maximum likelihood, contrastive divergence, denoising; the training loop.
-
-Knows models and samplers; no files, no console.
-"""
+"""Training: denoising, maximum likelihood, contrastive divergence, and the loop that runs them."""

@@ -1,15 +1,12 @@
-"""Observed batches: all images, some of them, or random crops of larger ones.
+"""Training data: batches of images or random crops, coarser versions of them, and missing pixels.
 
-What ladders at lower resolutions learn from: coarser pictures, each at a range of levels.
-
-Holes in what is observed, filled by samples of the model given the rest.
-
-Maximum likelihood from incomplete data by stochastic expectation-maximisation: what is hidden is
-drawn from what the model says of it, and the model learns on. The denoising loss leaves hidden
-pixels out; the filters, and the likelihood, see a picture without holes.
+Missing pixels are NaN in the images given. Crops avoid them. Where they are so scattered that crops
+cannot, they are filled, first with pixels from elsewhere in the image, later with samples of the
+model given the known pixels. That is maximum likelihood from incomplete data by stochastic
+expectation-maximization. The denoising loss leaves filled pixels out (`Batch.known`); the filters
+and the likelihood see images without holes.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,90 +15,92 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli.config import NoiseConditionalConfig
-from gcn_cli.models.cascade import make_denoiser
-from gcn_cli.models.noise_conditional import NoiseConditionalNet
+from gcn_cli.models.cascade import Cascade, make_denoiser
 from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.inpainting import KnownPixels
 from gcn_cli.samplers.rng import ImageNoise, named_generator
 
-FEW_PLACES = 256  # of a crop between what is not known: from here there is enough to choose from
-ENOUGH_ROOM = (
-    0.75  # of a crop's side: where holes leave less room, they are filled in place of avoided
-)
-MOST_FILLED = 0.5  # of a crop
-TRIES = 64  # places that a hole is filled from
+MIN_POSITIONS = 256  # of a crop without missing pixels: enough for crops to differ
+MIN_CROP_SHARE = 0.75  # of the wanted crop: where holes leave less, they are filled, not avoided
+MAX_FILLED_SHARE = 0.5  # of the pixels of a crop
+FILL_ATTEMPTS = 64  # random shifts from which a hole is filled
+MAX_COARSE_CROP = 6 / 7  # of a coarse image: so that crops differ
+STAGE_SEED_STEP = 7919  # between the seeds of stages, so that no two draw the same
 
 
-def free_positions(hidden: Tensor, side: int, most: float = 0.0) -> Tensor:
-    """Top left corners (n, 2) of windows of `side` with no more than a share of `hidden` (H, W)."""
-    sums = F.pad(hidden.to(torch.int64).cumsum(0).cumsum(1), (1, 0, 1, 0))
+def missing_pixels(image: Tensor) -> Tensor:
+    """Where an image (C, H, W) has no pixels: (H, W) bool."""
+    return image.isnan().any(dim=0)
+
+
+def crop_positions(missing: Tensor, side: int, max_missing: float = 0.0) -> Tensor:
+    """Top left corners (n, 2) of crops of which at most a share is missing; missing: (H, W)."""
+    sums = F.pad(missing.to(torch.int64).cumsum(0).cumsum(1), (1, 0, 1, 0))
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    return (inside <= most * side**2).nonzero()
+    return (inside <= max_missing * side**2).nonzero()
 
 
-def largest_crop(picture: Tensor) -> int:
-    """The side of the largest crop of a picture (C, H, W) that there is enough room for.
+def largest_crop(image: Tensor) -> int:
+    """The largest side of crops of an image (C, H, W) with MIN_POSITIONS without missing pixels.
 
-    Where all of it is known, its shorter side. NaN is not known.
+    Without missing pixels: the shorter side.
     """
-    hidden = picture.isnan().any(dim=0)
-    low, high = 0, min(hidden.shape)
-    if not bool(hidden.any()):
+    missing = missing_pixels(image)
+    low, high = 0, min(missing.shape)
+    if not bool(missing.any()):
         return high
     while low < high:
         middle = (low + high + 1) // 2
-        if len(free_positions(hidden, middle)) >= FEW_PLACES:
+        if len(crop_positions(missing, middle)) >= MIN_POSITIONS:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def crop_limit(picture: Tensor, crop: int) -> int:
-    """The side of the crops that a picture (C, H, W) has room for, up to its shorter side.
+def crop_limit(image: Tensor, crop: int) -> int:
+    """The largest side of crops of an image (C, H, W); `crop` is the side that is wanted.
 
-    Where holes are so scattered that little room is left, as much as there is without them.
+    The shorter side, unless holes leave less. Holes that leave too little will be filled, and do
+    not limit crops.
     """
-    shorter, free = min(picture.shape[1:]), largest_crop(picture)
-    return free if free >= ENOUGH_ROOM * min(crop, shorter) else shorter
+    shorter, free = min(image.shape[1:]), largest_crop(image)
+    return free if free >= MIN_CROP_SHARE * min(crop, shorter) else shorter
 
 
-def fill_holes(picture: Tensor, generator: torch.Generator) -> Tensor:
-    """A picture (C, H, W) whose holes (NaN) have pixels from elsewhere in it, moved at random.
+def fill_missing(image: Tensor, generator: torch.Generator) -> Tensor:
+    """An image (C, H, W) with missing pixels taken from the image itself, shifted at random.
 
-    So they have its colors and its finest grain, if not its things. Raises ValueError where too
-    little is known.
+    This keeps its colors and finest grain. Raises ValueError if too few pixels are known.
     """
-    made = picture.clone()
-    for _ in range(TRIES):
-        hidden = made.isnan().any(dim=0)
-        if not bool(hidden.any()):
-            return made
-        moves = [int(torch.randint(side, (1,), generator=generator)) for side in picture.shape[1:]]
-        made = torch.where(hidden, picture.roll(moves, (1, 2)), made)
-    raise ValueError("too little of a picture is known to learn from")
+    filled = image.clone()
+    for _ in range(FILL_ATTEMPTS):
+        missing = missing_pixels(filled)
+        if not bool(missing.any()):
+            return filled
+        shift = [int(torch.randint(side, (1,), generator=generator)) for side in image.shape[1:]]
+        filled = torch.where(missing, image.roll(shift, (1, 2)), filled)
+    raise ValueError("too few pixels of an image are known to learn from")
 
 
 class Batch(NamedTuple):
-    """A batch: images (N, C, H, W), and which pixels of them are known, (N, 1, H, W) of 0 and 1."""
+    """Images (N, C, H, W), and their known pixels: (N, 1, H, W) of 0 and 1, None if all are."""
 
     images: Tensor
-    known: Tensor | None  # None where all are
+    known: Tensor | None
 
 
 class TrainingData:
-    """Draws observed batches from pictures (C, H, W); one named generator, saved with the run.
+    """Draws batches from images (C, H, W). The generator's state is saved with the run.
 
-    Crops leave out what is NaN; where it is so scattered that it leaves no room for them, it is
-    `fill_holes`, and is known to be.
-
-    crop = None takes whole pictures, which must then have one size, and never one twice;
-    batch_size = None takes all of them (of crops: one a picture).
+    crop: side of random crops; None takes whole images, which must have one size.
+    batch_size: None takes all images (or one crop of each). Whole images occur at most once.
+    shifts: pixels by which whole images are moved at random; edges are repeated.
     """
 
     def __init__(
         self,
-        pictures: Sequence[Tensor],
+        images: Sequence[Tensor],
         *,
         crop: int | None,
         batch_size: int | None,
@@ -110,255 +109,184 @@ class TrainingData:
         rotations: bool = False,
         shifts: int = 0,
     ) -> None:
-        """Raises ValueError where pictures differ in size or are smaller than the crop.
-
-        `shifts`: pixels by which a whole picture may move to any side; its edges are repeated.
-        """
-        sizes = {tuple(p.shape) for p in pictures}
+        """Raises ValueError for images of different or too small sizes, or with too few pixels."""
+        sizes = {tuple(image.shape) for image in images}
         if crop is None and len(sizes) > 1:
-            raise ValueError("pictures differ in size: give one size for all, or a crop")
+            raise ValueError("images differ in size: give one size for all, or a crop")
         if crop is not None and min(min(size[1:]) for size in sizes) < crop:
-            raise ValueError(f"crop {crop} is larger than the smallest picture")
-        self.pictures = list(pictures)
-        hidden = [picture.isnan().any(dim=0).cpu() for picture in pictures]
-        if crop is None and any(bool(one.any()) for one in hidden):
-            raise ValueError("whole pictures are learned, but of some a part is hidden")
-        self.holes: dict[int, Tensor] = {}  # of filled pictures, by their number: (H, W) bool
-        self._places: list[Tensor | None] = []
-        for number, (picture, one) in enumerate(zip(pictures, hidden, strict=True)):
-            if crop is None or not bool(one.any()):
-                self._places.append(None)
-                continue
-            if largest_crop(picture) < crop:
-                self.holes[number] = one.to(picture.device)
-                self.pictures[number] = fill_holes(picture, generator)
-            most = MOST_FILLED if number in self.holes else 0.0
-            places = free_positions(one, crop, most)
-            if not len(places):
-                raise ValueError("too little of a picture is known to learn from")
-            self._places.append(places)
-        self.crop = crop
-        wanted = batch_size or len(pictures)
-        self.batch_size = min(wanted, len(pictures)) if crop is None else wanted
-        self.generator = generator
+            raise ValueError(f"crop {crop} is larger than the smallest image")
+        self.images = list(images)
+        self.crop, self.generator = crop, generator
+        self.batch_size = batch_size or len(images)
+        if crop is None:
+            self.batch_size = min(self.batch_size, len(images))
         self.flips, self.rotations, self.shifts = flips, rotations, shifts
+        self.holes: dict[int, Tensor] = {}  # index of an image -> its filled pixels, (H, W) bool
+        self._positions = [self._crop_positions(index) for index in range(len(images))]
+
+    def _crop_positions(self, index: int) -> Tensor | None:
+        """Positions (n, 2) of crops of an image, None if any will do; fills its holes if needed."""
+        image = self.images[index]
+        missing = missing_pixels(image)
+        if not bool(missing.any()):
+            return None
+        if self.crop is None:
+            raise ValueError("whole images are learned, but some have missing pixels")
+        if largest_crop(image) < self.crop:
+            self.holes[index] = missing
+            self.images[index] = fill_missing(image, self.generator)
+        limit = MAX_FILLED_SHARE if index in self.holes else 0.0
+        positions = crop_positions(missing.cpu(), self.crop, limit)
+        if not len(positions):
+            raise ValueError("too few pixels of an image are known to learn from")
+        return positions
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the images in a batch."""
-        if self.crop is not None:
-            return self.crop, self.crop
-        return self.picture_size
+        """(H, W) of the images of a batch."""
+        return self.full_size if self.crop is None else (self.crop, self.crop)
 
     @property
-    def picture_size(self) -> tuple[int, int]:
-        """(H, W) of the first picture, before any crop."""
-        return self.pictures[0].shape[1], self.pictures[0].shape[2]
+    def full_size(self) -> tuple[int, int]:
+        """(H, W) of the first image, before any crop."""
+        return self.images[0].shape[1], self.images[0].shape[2]
 
-    def __call__(self) -> Tensor:
-        """The next batch, (batch_size, C, H, W)."""
-        return self.observe().images
-
-    def observe(self) -> Batch:
-        """The next batch, and what of it is known."""
+    def draw(self) -> Batch:
+        """The next batch."""
         if not self.holes:
-            return Batch(self._drawn(self.pictures), None)
-        marked = []
-        for number, picture in enumerate(self.pictures):
-            known = torch.ones_like(picture[:1])
-            if number in self.holes:
-                known.masked_fill_(self.holes[number], 0)
-            marked.append(torch.cat([picture, known]))
-        drawn = self._drawn(marked)
+            return Batch(self._draw(self.images), None)
+        masked = []
+        for index, image in enumerate(self.images):
+            known = torch.ones_like(image[:1])
+            if index in self.holes:
+                known.masked_fill_(self.holes[index], 0)
+            masked.append(torch.cat([image, known]))
+        drawn = self._draw(masked)
         return Batch(drawn[:, :-1].contiguous(), drawn[:, -1:].contiguous())
 
-    def _drawn(self, pictures: Sequence[Tensor]) -> Tensor:
-        turned = self.flips or self.rotations or self.shifts
-        if self.crop is None and self.batch_size >= len(self.pictures) and not turned:
-            return torch.stack(list(pictures))
-        order = torch.randperm(len(pictures), generator=self.generator).tolist()
+    def _draw(self, images: Sequence[Tensor]) -> Tensor:
+        augmented = self.flips or self.rotations or self.shifts
+        if self.crop is None and self.batch_size >= len(self.images) and not augmented:
+            return torch.stack(list(images))
+        order = torch.randperm(len(images), generator=self.generator).tolist()
         chosen = [order[k % len(order)] for k in range(self.batch_size)]
-        cuts = (self._cut(pictures[number], self._places[number]) for number in chosen)
-        return torch.stack([self._turn(cut) for cut in cuts])
+        crops = (self._cropped(images[index], self._positions[index]) for index in chosen)
+        return torch.stack([self._turned(crop) for crop in crops])
 
-    def _cut(self, picture: Tensor, places: Tensor | None) -> Tensor:
+    def _cropped(self, image: Tensor, positions: Tensor | None) -> Tensor:
         if self.crop is None:
-            return self._shifted(picture) if self.shifts else picture
-        if places is None:
-            top, left = (self._below(side - self.crop + 1) for side in picture.shape[1:])
+            return self._shifted(image) if self.shifts else image
+        if positions is None:
+            top, left = (self._random(side - self.crop + 1) for side in image.shape[1:])
         else:
-            top, left = places[self._below(len(places))].tolist()
-        return picture[:, top : top + self.crop, left : left + self.crop]
+            top, left = positions[self._random(len(positions))].tolist()
+        return image[:, top : top + self.crop, left : left + self.crop]
 
-    def _shifted(self, picture: Tensor) -> Tensor:
-        height, width = picture.shape[1:]
-        wider = F.pad(picture[None], (self.shifts,) * 4, mode="replicate")[0]
-        top, left = (self._below(2 * self.shifts + 1) for _ in range(2))
-        return wider[:, top : top + height, left : left + width]
+    def _shifted(self, image: Tensor) -> Tensor:
+        height, width = image.shape[1:]
+        padded = F.pad(image[None], (self.shifts,) * 4, mode="replicate")[0]
+        top, left = (self._random(2 * self.shifts + 1) for _ in range(2))
+        return padded[:, top : top + height, left : left + width]
 
-    def _turn(self, picture: Tensor) -> Tensor:
-        if self.flips and self._below(2):
-            picture = picture.flip(-1)
-        return picture.rot90(self._below(4), (-2, -1)) if self.rotations else picture
+    def _turned(self, image: Tensor) -> Tensor:
+        if self.flips and self._random(2):
+            image = image.flip(-1)
+        return image.rot90(self._random(4), (-2, -1)) if self.rotations else image
 
-    def _below(self, bound: int) -> int:
+    def _random(self, bound: int) -> int:
         return int(torch.randint(bound, (1,), generator=self.generator))
 
 
-# Times the deviation of what a coarser picture lacks: noise that hides it, at full resolution and
-# below, where pixels are sharper.
-HIDDEN = (2.5, 4.0)
-# Ladders also learn the levels up to so many times, and down to one so-many-th of, the handovers:
-# on a way of some length their chains show what is wrong with them.
-ABOVE, BELOW = 2.5, 2.5
-# Large things are not made by denoising, which is content with patches of the right colors, but by
-# likelihood: the share of a coarser ladder's iterations that it has, and that of the learning
-# rates it begins with, up to so many images asked for an iteration.
-SETTLING, SETTLING_RATE, SETTLING_IMAGES = 0.8, 0.3, 4
-SETTLED_FULLY = 560  # iterations with it for which that holds: as many as there are by default
-# How far apart their data and chains may be, in F a value. Things that are whole or not differ by
-# more than grain does: under the bound of full resolution joints and edges fade.
-SETTLING_GAP = 0.035
-# Of more ladders than so many, as of pictures from 896 pixels on, contrast runs away at that rate.
-SETTLING_LADDERS, CALM_RATE = 3, 0.1
-MOST_SHOWN = 6 / 7  # of a coarser picture, by a crop: so that crops differ
-SEEDS_APART = 7919  # of ladders, so that no two draw the same
-
-
-def transition_noise(number: int, contrast: float) -> float:
-    """The noise that hides what coarser picture `number` lacks, in deviations of the finer one.
-
-    The coarser picture, of means of 2x2, has 1 / contrast^2 of the variance.
-    """
-    return HIDDEN[min(number, 1)] * math.sqrt(max(0.0, 1 - 1 / contrast**2))
-
-
-def coarse_likelihood_rate(images: int, ladders: int) -> float:
-    """The share of the learning rates at which the likelihood of coarser ladders begins.
-
-    `images` are as many an iteration as were asked for (ladders have two each at least). The more
-    there are, the more a step does: Muon's is as long as ever, and less of it is chance. Contrast
-    would run away; it does with more `ladders`, too.
-    """
-    highest = SETTLING_RATE if ladders <= SETTLING_LADDERS else CALM_RATE
-    return highest * min(1.0, SETTLING_IMAGES / images)
-
-
-def level_ranges(
-    config: NoiseConditionalConfig, contrasts: Sequence[float]
-) -> tuple[list[float], list[tuple[float, float]]]:
-    """The handover to every coarser ladder, and the lowest and highest level that each learns.
-
-    All in deviations of a ladder's own data; a handover, of the finer one's. Raises ValueError
-    where there are no levels for a coarser ladder.
-    """
-    handovers, ranges = [], []
-    lowest, highest = config.noise_min, config.noise_max
-    for number, contrast in enumerate(contrasts):
-        # A picture without details leaves a finer ladder little to do, but not nothing.
-        handover = max(transition_noise(number, contrast), 2 * lowest)
-        if handover >= highest:
-            raise ValueError(f"--octaves: no levels are above the handover, {handover:.2g}")
-        handovers.append(handover)
-        ranges.append((lowest, min(ABOVE * handover, highest)))
-        lowest, highest = handover * contrast / 2 / BELOW, highest * contrast / 2
-    return handovers, [*ranges, (lowest, highest)]
-
-
-def coarser_data(
-    config: NoiseConditionalConfig, observed: TrainingData, count: int, stride: int
-) -> tuple[list[TrainingData], list[float]]:
-    """What `count` coarser ladders learn from, and by what each picture of 2x2 means is multiplied.
-
-    Raises ValueError where a picture gets too small for that.
-    """
-    pictures, made, contrasts = list(observed.pictures), [], []
-    for hole, hidden in observed.holes.items():  # filled at full resolution, but not known
-        pictures[hole] = pictures[hole].masked_fill(hidden, torch.nan)
-    for number in range(1, count + 1):
-        pictures = [half_size(picture) for picture in pictures]
-        known = torch.cat([one[one.isfinite()] for one in pictures])
-        contrasts.append(1 / max(1e-3, float(known.square().mean().sqrt())))
-        pictures = [contrasts[-1] * picture for picture in pictures]
-        side = min(min(picture.shape[1:]) for picture in pictures)
-        crop = min(observed.image_size[0], int(MOST_SHOWN * side) // stride * stride)
-        if crop < 2 * stride:
-            raise ValueError(f"--octaves: a picture 1/{2**number} as large shows too little")
-        own = TrainingData(
-            pictures,
-            crop=crop,
-            batch_size=observed.batch_size,
-            generator=named_generator(config.seed + SEEDS_APART * number, "batches"),
-            flips=config.flips,
-            rotations=config.rotations,
-        )
-        made.append(own)
-    return made, contrasts
-
-
-def coarse_share(picture: Tensor) -> float:
-    """The share of the variance of a picture (C, H, W) that its means of 4x4 pixels keep, 0..1.
-
-    What is NaN is left out.
-    """
-    about = picture - picture.nanmean(dim=(1, 2), keepdim=True)
-    whole, coarse = (one.square().nanmean() for one in (about, half_size(half_size(about))))
-    return float(coarse / whole.clamp_min(1e-12))
-
-
-def half_size(picture: Tensor) -> Tensor:
-    """Means of 2x2 pixels (C, H, W), of what is known of them; NaN where less than half is."""
-    height, width = (side // 2 * 2 for side in picture.shape[1:])
-    whole = picture[:, :height, :width]
-    blocks = whole.reshape(len(picture), height // 2, 2, width // 2, 2)
+def downsample_known(image: Tensor) -> Tensor:
+    """Means of the known pixels of 2x2 blocks (C, H, W); NaN where less than half are known."""
+    height, width = (side // 2 * 2 for side in image.shape[1:])
+    blocks = image[:, :height, :width].reshape(len(image), height // 2, 2, width // 2, 2)
     known = blocks.isfinite().all(dim=0).sum(dim=(1, 3))
     mean: Tensor = blocks.nanmean(dim=(2, 4))
     return mean.masked_fill(known < 2, torch.nan)
 
 
-RENEWALS = (0.25, 0.5, 0.78)  # shares of a training after which holes are drawn anew
-LEVELS = 16
-ROUNDS = 2  # of each level
+def coarse_share(image: Tensor) -> float:
+    """The share (0..1) of the variance of an image (C, H, W) that means of 4x4 pixels keep."""
+    centered = image - image.nanmean(dim=(1, 2), keepdim=True)
+    coarse = downsample_known(downsample_known(centered))
+    variance, kept = (x.square().nanmean() for x in (centered, coarse))
+    return float(kept / variance.clamp_min(1e-12))
+
+
+def coarser_data(
+    data: TrainingData, count: int, stride: int, seed: int
+) -> tuple[list[TrainingData], list[float]]:
+    """The data of `count` coarser stages, and the gain of each that makes its variance 1.
+
+    stride: of the crops. Raises ValueError if an image becomes too small.
+    """
+    images, coarser, gains = list(data.images), [], []
+    for index, missing in data.holes.items():  # filled, but not known
+        images[index] = images[index].masked_fill(missing, torch.nan)
+    for stage in range(1, count + 1):
+        images = [downsample_known(image) for image in images]
+        known = torch.cat([image[image.isfinite()] for image in images])
+        gains.append(1 / max(1e-3, float(known.square().mean().sqrt())))
+        images = [gains[-1] * image for image in images]
+        shortest = min(min(image.shape[1:]) for image in images)
+        crop = min(data.image_size[0], int(MAX_COARSE_CROP * shortest) // stride * stride)
+        if crop < 2 * stride:
+            raise ValueError(
+                f"--set stages: an image at 1/{2**stage} of the resolution is too small"
+            )
+        stage_data = TrainingData(
+            images,
+            crop=crop,
+            batch_size=data.batch_size,
+            generator=named_generator(seed + STAGE_SEED_STEP * stage, "batches"),
+            flips=data.flips,
+            rotations=data.rotations,
+        )
+        coarser.append(stage_data)
+    return coarser, gains
+
+
+IMPUTATION_TIMES = (0.25, 0.5, 0.78)  # shares of the training after which holes are drawn again
+IMPUTATION_LEVELS = 16
+RESAMPLING_STEPS = 2  # at each noise level
 
 
 class Imputation:
-    """When holes are drawn anew, and how often they have been."""
+    """Replaces the holes of training data by samples of the model, at IMPUTATION_TIMES."""
 
-    def __init__(self, seed: int, highest: float, lowest: float) -> None:
-        """`highest` and `lowest` are the levels of the ladder."""
-        self.seed, self.levels = seed, noise_levels(LEVELS, highest, lowest)
-        self.renewed = 0
+    def __init__(self, data: TrainingData, config: NoiseConditionalConfig) -> None:
+        self.data, self.seed = data, config.seed
+        self.levels = noise_levels(IMPUTATION_LEVELS, config.noise_max, config.noise_min)
+        self.count = 0  # imputations so far
 
-    def due(self, done: float) -> bool:
-        """Whether it is time, so much of a training (0..1) being done."""
-        return self.renewed < len(RENEWALS) and done > RENEWALS[self.renewed]
+    def due(self, progress: float) -> bool:
+        """Whether the next imputation is due at a share (0..1) of the training."""
+        return self.count < len(IMPUTATION_TIMES) and progress > IMPUTATION_TIMES[self.count]
 
     @torch.no_grad()
-    def renew(self, observed: TrainingData, model: NoiseConditionalNet, dtype: torch.dtype) -> None:
-        """Draw the holes of observed pictures from the model given what is known."""
-        denoise = make_denoiser(model, dtype)
-        stride = model.whole_stride
-        for number, hole in observed.holes.items():
-            picture = observed.pictures[number]
-            height, width = hole.shape
-            beyond = (0, -width % stride, 0, -height % stride)
-            known = F.pad(picture[None], beyond, mode="reflect")
-            anew = F.pad(hole[None, None].float(), beyond, mode="reflect")[0, 0] > 0
-            draws = self.seed + self.renewed
-            noise = ImageNoise(draws, "imputation", [number], known.device)
+    def impute(self, model: Cascade, dtype: torch.dtype) -> None:
+        """Sample the missing pixels given the known ones."""
+        denoise, stride = make_denoiser(model, dtype), model.total_stride
+        for index, missing in self.data.holes.items():
+            height, width = missing.shape
+            border = (0, -width % stride, 0, -height % stride)
+            known = F.pad(self.data.images[index][None], border, mode="reflect")
+            unknown = F.pad(missing[None, None].float(), border, mode="reflect")[0, 0] > 0
+            noise = ImageNoise(self.seed + self.count, "imputation", [index], known.device)
             start = known + self.levels[0] * noise(known.shape)
-            held = KnownPixels(known, anew).holding(denoise)
-            made = anneal(start, held, self.levels, noise, rounds=ROUNDS)
-            observed.pictures[number] = made[0, :, :height, :width].contiguous()
-        self.renewed += 1
+            constrained = KnownPixels(known, unknown).constrain(denoise)
+            sample = anneal(start, constrained, self.levels, noise, resampling=RESAMPLING_STEPS)
+            self.data.images[index] = sample[0, :, :height, :width].contiguous()
+        self.count += 1
 
-    def state(self, observed: TrainingData) -> dict[str, Tensor]:
-        """Everything to go on as if never stopped."""
-        pictures = {f"picture{k}": observed.pictures[k] for k in observed.holes}
-        return {**pictures, "renewed": torch.tensor(self.renewed)}
+    def state(self) -> dict[str, Tensor]:
+        """The filled images and the number of imputations."""
+        images = {f"image{index}": self.data.images[index] for index in self.data.holes}
+        return {**images, "count": torch.tensor(self.count)}
 
-    def load_state(self, state: dict[str, Tensor], observed: TrainingData) -> None:
-        """Put back what `state` returned."""
-        for number in observed.holes:
-            observed.pictures[number] = state[f"picture{number}"].to(observed.pictures[number])
-        self.renewed = int(state["renewed"])
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state` returned."""
+        for index in self.data.holes:
+            self.data.images[index] = state[f"image{index}"].to(self.data.images[index])
+        self.count = int(state["count"])

@@ -1,8 +1,8 @@
-"""Processes that share one training, as torchrun starts them.
+"""Data-parallel training with torch.distributed.
 
-Every process holds the whole state and draws all of its random numbers, so that any of them, or
-any other number of them, can go on from what was saved; only the evaluations are shared out. What
-they find is added up. So a training is the same for any number of processes, but for rounding.
+Every process holds the whole state and draws all random numbers; only the evaluations are divided.
+A training is therefore the same, up to rounding, for any number of processes, and a checkpoint can
+be resumed with another number.
 """
 
 import os
@@ -21,88 +21,89 @@ from gcn_cli.torchrun import torchrun_ranks
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that share a training: number `rank` of `count`."""
+    """This process, number `rank` of the `world_size` processes that share a training."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this process writes the files and messages."""
         return self.rank == 0
 
-    def share(self, total: int) -> slice:
-        """Which of so many images this process evaluates."""
-        return slice(total * self.rank // self.count, total * (self.rank + 1) // self.count)
+    def shard(self, total: int) -> slice:
+        """The images, of `total`, that this process evaluates."""
+        return slice(
+            total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
+        )
 
-    def refuse_fewer(self, option: str, images: int) -> None:
-        """Raise InputError where there are fewer images than processes to share them."""
-        if images < self.count:
+    def require_images(self, option: str, images: int) -> None:
+        """Raise InputError if there are fewer images than processes."""
+        if images < self.world_size:
             raise InputError(
-                f"{option} {images}: fewer than the {self.count} processes that share them; "
+                f"{option} {images}: fewer than the {self.world_size} processes that share them; "
                 "raise it, or start fewer"
             )
 
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Add up tensors of one type over all processes, in place and in one exchange."""
-        if self.count == 1:
+    def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors of one dtype over all processes, in place and in one exchange."""
+        if self.world_size == 1:
             return
-        whole = torch.cat([tensor.flatten() for tensor in tensors])
-        _added_up(whole)
-        done = 0
-        for tensor in tensors:
-            part = whole[done : done + tensor.numel()]
+        total = torch.cat([tensor.flatten() for tensor in tensors])
+        _all_reduce_(total)
+        parts = torch.split(total, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
-            done += len(part)
 
-    def part_of_mean(self, of: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """What this process adds to the mean of `of`, (N, ...) -> (N,), over images (N, ...).
+    def partial_mean(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """This process's part of the mean of `function`, (N, ...) -> (N,), over images (N, ...).
 
-        It evaluates its `share`; the sum over all processes is the mean.
+        The function is evaluated on this process's shard; the sum over all processes is the mean.
         """
-        mine = images[self.share(len(images))]
-        if not len(mine):
+        shard = images[self.shard(len(images))]
+        if not len(shard):
             return images.new_zeros(())
-        return of(mine).mean() * (len(mine) / len(images))
+        return function(shard).mean() * (len(shard) / len(images))
 
-    def gathered(self, part: Tensor, total: int) -> Tensor:
-        """All (total, ...) of what each process has its `share` of."""
-        if self.count == 1:
+    def gather(self, part: Tensor, total: int) -> Tensor:
+        """The whole tensor (total, ...) from the shard that each process holds."""
+        if self.world_size == 1:
             return part
         whole = part.new_zeros(total, *part.shape[1:])
-        whole[self.share(total)] = part
-        _added_up(whole)
+        whole[self.shard(total)] = part
+        _all_reduce_(whole)
         return whole
 
-    def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
-        if self.count == 1:
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is true in any process."""
+        if self.world_size == 1:
             return flag
-        said = torch.tensor(float(flag), device=_device())
-        _added_up(said)
-        return bool(said > 0)
+        on_gpu = dist.get_backend() == "nccl"
+        flags = torch.tensor(float(flag), device=torch.cuda.current_device() if on_gpu else "cpu")
+        _all_reduce_(flags)
+        return bool(flags > 0)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """What follows waits until all have come this far; where one failed, none goes on.
+    def synchronized(self) -> Iterator[None]:
+        """Run the body, then wait for all processes.
 
-        Raises GcnError where it was another.
+        Raises GcnError if the body failed in another process.
         """
         failed = True
         try:
             yield
             failed = False
         finally:
-            other = self.any(failed)
-            if other and not failed:
+            any_failed = self.any_process(failed)
+            if any_failed and not failed:
                 raise GcnError("another process of this job failed; its message says why")
 
 
 SINGLE_PROCESS = ProcessGroup()
 
 
-def _added_up(tensor: Tensor) -> None:
-    """Sum over all processes, in place. Raises LostProcessError where one does not answer."""
+def _all_reduce_(tensor: Tensor) -> None:
+    """Sum over all processes, in place. Raises LostProcessError if one does not answer."""
     try:
         dist.all_reduce(tensor)
         if tensor.is_cuda:
@@ -112,7 +113,7 @@ def _added_up(tensor: Tensor) -> None:
 
 
 def current_group() -> ProcessGroup:
-    """The processes of the process group that this one is in; one where there is none."""
+    """The initialized process group; `SINGLE_PROCESS` without one."""
     if not (dist.is_available() and dist.is_initialized()):
         return SINGLE_PROCESS
     return ProcessGroup(dist.get_rank(), dist.get_world_size())
@@ -122,26 +123,20 @@ def current_group() -> ProcessGroup:
 def join_group(choose: Callable[[], torch.device]) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, over NCCL on GPUs, else over gloo.
 
-    `choose` says which device this process works on. Without torchrun there is one process.
+    `choose` returns the device of this process. Without torchrun there is one process.
     """
-    found = torchrun_ranks()
-    if found is None or found[1] == 1 or dist.is_initialized():
+    ranks = torchrun_ranks()
+    if ranks is None or ranks[1] == 1 or dist.is_initialized():
         yield current_group()
         return
     backend = "nccl" if choose().type == "cuda" else "gloo"
-    store, rank, count = next(rendezvous("env://"))
-    # After a restart the store may still hold where the processes before were listening.
-    number = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    attempt = dist.PrefixStore(number, store)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=attempt, rank=rank, world_size=count)
+    store, rank, world_size = next(rendezvous("env://"))
+    # After a restart the store may still hold the addresses of the previous processes.
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    attempt = dist.PrefixStore(restart, store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=world_size)
     try:
         yield current_group()
-        dist.barrier()  # none leaves while another still talks to it
+        dist.barrier()  # no process leaves while another still sends to it
     finally:
         dist.destroy_process_group()
-
-
-def _device() -> torch.device:
-    """Where numbers that are exchanged lie."""
-    on_gpu = dist.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")

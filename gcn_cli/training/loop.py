@@ -1,4 +1,4 @@
-"""The training loop. It counts, stops and reports; what a step computes is the learner's."""
+"""The training loop: counts iterations, checks metrics, stops. Trainers do the computing."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,81 +15,78 @@ Metrics = dict[str, float]
 
 
 class Trainer(Protocol):
-    """One training: a step, a look at its samples, and a state that can be saved whole.
+    """One training: its iterations, a preview of its samples, a state that can be saved."""
 
-    A step raises DivergedError where it sees that learning ran away.
-    """
-
-    observed: TrainingData
-    ranks: ProcessGroup
+    data: TrainingData
+    group: ProcessGroup
 
     @property
     def config(self) -> Config:
-        """What it is trained with; its length changes with `set_length` and `extend`."""
-        ...
+        """The training settings; the length follows `set_length` and `extend`."""
 
     @property
-    def iterations(self) -> int: ...
-
-    def step(self, iteration: int) -> Metrics: ...
-
-    def preview(self) -> Tensor: ...
-
-    def state(self) -> dict[str, Tensor]: ...
-
-    def load_state(self, state: dict[str, Tensor]) -> None: ...
-
-    def verdicts(self, history: Sequence[Metrics]) -> list[str]: ...
-
-    def cut_short(self, iteration: int) -> list[str]: ...
-
-    def length_for(self, iteration: int, pace: float, left: float) -> int | None:
-        """Iterations of a whole training that ends `left` seconds after `iteration`.
-
-        `pace` is what an iteration has taken so far, in seconds. None where the length is fixed.
-        """
-        ...
-
-    def set_length(self, iterations: int) -> None:
-        """Change the course to one of so many iterations."""
-        ...
+    def iterations(self) -> int:
+        """The iterations of the whole training."""
 
     @property
-    def turns(self) -> list[int]:
-        """Iterations after which all take longer than before, in order."""
-        ...
+    def likelihood_starts(self) -> list[int]:
+        """The iterations after which likelihood training starts (iterations get slower), sorted."""
 
     @property
     def was_extended(self) -> bool:
-        """Whether iterations were added."""
-        ...
+        """Whether iterations were added to a finished training."""
+
+    def step(self, iteration: int) -> Metrics:
+        """Run one iteration, numbered from 1. Raises DivergedError if training diverged."""
+
+    def preview(self) -> Tensor:
+        """A few samples (N, C, H, W) in model units."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors needed to resume exactly."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state` returned."""
+
+    def check_convergence(self, history: Sequence[Metrics]) -> list[str]:
+        """One message for each finding; rows of the history have an "iteration"."""
+
+    def early_stop_advice(self, iteration: int) -> list[str]:
+        """What a training that stops after `iteration` lacks, and what to do."""
+
+    def length_for(self, iteration: int, pace: float, seconds_left: float) -> int | None:
+        """The total iterations of a training that ends `seconds_left` after `iteration`.
+
+        `pace` is the mean time of an iteration so far in seconds. None if the length is fixed.
+        """
+
+    def set_length(self, iterations: int) -> None:
+        """Change the total number of iterations; the schedule follows."""
 
     def extend(self, iterations: int) -> None:
-        """Have so many iterations more, once all are done."""
-        ...
+        """Add iterations to a finished training."""
 
 
 def run_iterations(
-    learner: Trainer,
+    trainer: Trainer,
     *,
     done: int,
     should_stop: Callable[[], bool],
     on_step: Callable[[int, Metrics], None],
 ) -> int:
-    """Run from iteration `done` + 1 to the learner's last; returns the last iteration done.
+    """Run from iteration `done` + 1 to the trainer's last; returns the last iteration run.
 
-    The last may change on the way.
-    `should_stop` is asked after every iteration, so that a run always moves by one at least.
-    Raises DivergedError at the first metric that is not a finite number.
+    The trainer may change its length on the way. `should_stop` is called after each iteration, so
+    at least one is run. Raises DivergedError if a metric is not finite.
     """
-    while done < learner.iterations:
+    while done < trainer.iterations:
         iteration = done + 1
-        metrics = learner.step(iteration)
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if bad:
-            raise DivergedError(f"iteration {iteration}: {bad[0]} is {metrics[bad[0]]}")
+        metrics = trainer.step(iteration)
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise DivergedError(f"iteration {iteration}: {name} is {value}")
         on_step(iteration, metrics)
         done = iteration
-        if learner.ranks.any(should_stop()):
+        if trainer.group.any_process(should_stop()):
             break
     return done

@@ -1,30 +1,29 @@
-"""The denoising loss and its gradient, that of a gradient by `double_backward`:
+"""Training losses of noise-conditional models: denoising, and maximum likelihood by chains.
 
-loss = mean over images and levels of |D_s(I + s Z) - I|^2 (s^2 + 1) / s^2.
+The denoising loss, whose gradient takes a double backward pass, since D holds grad F, is
 
-By how much F tells data from chains that show different things, level by level.
+    loss = mean over images and levels s of |D_s(I + s Z) - I|^2 (s^2 + 1) / s^2.
 
-Aligned images are each of another face, or digit: F of one differs from F of another by more than
-a chain from its data, and what a bound on each gap would leave out is one kind of image. So their
-bound is on running means over chains, in each of BANDS bands of levels by itself: under a bound on
-the mean of all a single band could run away.
+Denoising never shows the model its own samples, whose errors add up over the levels. The last part
+of training is therefore also maximum likelihood (Algorithm 1 of the paper) at all levels at once,
+with persistent chains that walk down the levels:
 
-Maximum likelihood on the ladder, beside denoising.
+    dL/dw = mean over noisy data dF/dw - mean over chains dF/dw.
 
-Denoising shows a ladder noisy data only. What its own samples look like it never sees, and their
-errors add up on the way down the levels. So the last part of the learning is also the paper's
-Algorithm 1, at all levels at once, with chains that walk down the ladder:
+Levels well below RESOLVED_LEVEL count less: there a chain carries the errors of all higher levels
+and, with one step for each level, has no time to correct them.
 
-    dL/dw = mean over noisy data dF/dw - mean over chains dF/dw,
+The clamp. Where chains cannot follow, F would learn to separate them from the data better and
+better, and denoising and samples would degrade. So for the energy difference d of each image, its F
+minus that of its chain, the objective is d - d^3 / (3 b^2) up to the bound b and constant beyond:
+memorized images exceed the bound permanently. Above OVERSHOT times b it falls: such a chain made
+too large a step, and a steeper F would make the next step larger. The bound is `max_difference` per
+value of up to BOUNDED_CHAINS chains together.
 
-F and not f = F / s, and levels under SETTLED_LEVEL count less and less: there a chain bears the
-errors of all levels above and, with one step a level, has no time left to mend them. Where chains
-cannot follow, F would learn to tell them from data ever better, and denoising and samples would
-break. So of each image's gap g between the two F what is maximised is g - g^3 / (3 b^2), and beyond
-the bound b no more than that: so far apart are what is learned by heart and any chain. From TOO_FAR
-times b on it falls: there a step of the chain went too far, and a steeper F would make one that
-goes further. b is LARGEST_GAP a value of up to BOUNDED chains: each may be as far from its data as
-all of them together. Of aligned images the bound is on means (`gaps`).
+Aligned images, such as faces or digits, differ in F from each other by more than a chain from its
+data, and a clamp on each image would ignore one kind of image. For them the clamp acts on running
+means over chains, separately in BANDS bands of noise levels: with one mean for all levels a single
+band could diverge.
 """
 
 import math
@@ -50,115 +49,115 @@ from gcn_cli.pattern import Pattern, pattern_fits
 from gcn_cli.training.persistent_chains import CoarserChains, PersistentChains
 
 
-class Denoised(NamedTuple):
-    """What one batch says."""
+class DenoisingLoss(NamedTuple):
+    """The loss of a batch and its gradients."""
 
     loss: Tensor
-    scores: Tensor | None  # F of the noisy images (N,), where `times` was given
-    gradients: dict[str, Tensor]  # of the loss, and of F as `times` says, by parameter name
+    scores: Tensor | None  # F of the noisy images (N,), if `score_weights` was given
+    gradients: dict[str, Tensor]  # of the loss plus the weighted scores, by parameter name
 
 
 @torch.no_grad()
 def denoising_loss(
-    net: NoiseConditionalNet,
+    packed: PackedNet,
     clean: Tensor,
-    drawn: Tensor,
+    noise: Tensor,
     level: Tensor,
-    times: Callable[[Tensor], Tensor] | None = None,
+    score_weights: Callable[[Tensor], Tensor] | None = None,
     *,
     known: Tensor | None = None,
     margin: int,
-    prepared: PackedNet,
-) -> Denoised:
-    """The loss at levels (N,) with standard noise `drawn`, and its parameter gradients.
+) -> DenoisingLoss:
+    """The loss of clean images (N, C, H, W) at levels (N,), with its parameter gradients.
 
-    `prepared` are the parameters of `net` as they are now. Residuals within `margin` of the border,
-    and where `known` (N, 1, H, W) is 0, do not count. `times` says of F of the noisy
-    images (N,) what each counts beside the loss: its gradient so many times, (N,).
+    `noise` is standard normal. Errors within `margin` pixels of the border, and where `known` (N,
+    1, H, W) is 0, do not count. `score_weights` maps F of the noisy images (N,) to weights (N,);
+    the gradient of the weighted F is added.
     """
-    noise = level[:, None, None, None]
-    sigma = (noise.square() + 1).sqrt()
-    outward = noise / sigma
-    noisy = clean + noise * drawn
-    up = forward(net, noisy / sigma, level.log(), prepared, learning=True)
-    down = backward(net, up)
-    error = net.spectrum.mean(noisy, level, net.lattice) - clean
-    add_score_(error, outward, down.slope)
-    counted = torch.zeros_like(error)
+    deviation = level[:, None, None, None]
+    sigma = (deviation.square() + 1).sqrt()
+    outward = deviation / sigma
+    noisy = clean + deviation * noise
+    forward_pass = forward(packed, noisy / sigma, level.log(), training=True)
+    backward_pass = backward(forward_pass)
+    error = packed.net.spectrum.posterior_mean(noisy, level, packed.net.padding_mode) - clean
+    add_score_(error, outward, backward_pass.input_gradient)
+    weights = torch.zeros_like(error)
     inner = slice(margin, -margin or None)
-    counted[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()
+    weights[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()
     if known is not None:
-        counted.mul_(known).div_(counted.sum())
-    loss = (error.square() / outward.square() * counted).sum()
-    # v = dloss / d grad F; brought to one for narrow number formats, and back after.
-    along = 2 * error * counted / outward
-    largest = along.abs().max().clamp_min(1e-30)
-    scores, beside = None, None
-    if times is not None:
-        scores = potential(net, up)
-        beside = times(scores) / largest
-    gradients = double_backward(net, up, down, along / largest, beside)
-    return Denoised(loss, scores, {name: g * largest for name, g in gradients.items()})
+        weights.mul_(known).div_(weights.sum())
+    loss = (error.square() / outward.square() * weights).sum()
+    # d loss / d grad F, scaled to a maximum of 1 for narrow number formats, and back afterwards.
+    direction = 2 * error * weights / outward
+    largest = direction.abs().max().clamp_min(1e-30)
+    scores, potential_weights = None, None
+    if score_weights is not None:
+        scores = potential(forward_pass)
+        potential_weights = score_weights(scores) / largest
+    gradients = double_backward(forward_pass, backward_pass, direction / largest, potential_weights)
+    return DenoisingLoss(loss, scores, {name: g * largest for name, g in gradients.items()})
 
 
-def counted_share(mask: Tensor | None, images: int, mine: slice, margin: int) -> Tensor:
-    """Which share of all pixels that the loss counts lies in the images of `mine`, one number."""
+def counted_share(mask: Tensor | None, images: int, shard: slice, margin: int) -> Tensor:
+    """The share of all pixels in the loss of a batch that lies in the images of `shard`."""
     if mask is None:
-        return torch.tensor((mine.stop - mine.start) / images)
+        return torch.tensor((shard.stop - shard.start) / images)
     inner = mask[:, :, margin : -margin or None, margin : -margin or None]
-    return inner[mine].sum() / inner.sum()
+    return inner[shard].sum() / inner.sum()
 
 
-BANDS = 8  # parts of the way down the levels
-MEMORY = 0.8  # of a band's running mean, from one chain in it to the next
+BANDS = 8  # of the whole range of noise levels
+MEMORY = 0.8  # of the running mean of a band, from one chain in it to the next
 
 
 class BandedDifferences:
-    """Running means of the gap, in F a value, the highest levels first."""
+    """Running means of the energy difference per value in bands of noise levels, highest first."""
 
-    def __init__(self, share: float, largest: float) -> None:
-        """`share` is the part that there is of the whole way, `largest` the bound."""
+    def __init__(self, share: float, bound: float) -> None:
+        """`share`: of the whole range of levels; `bound`: of the clamp."""
         self.means = [0.0] * max(2, round(BANDS * share))
-        self.largest = largest
+        self.bound = bound
 
-    def note(self, bands: Sequence[int | None], gaps: Sequence[float]) -> None:
-        """Take down the gap of each chain, which is in a band, None: it waits.
+    def update(self, bands: Sequence[int | None], differences: Sequence[float]) -> None:
+        """Add the difference of each chain to the mean of its band; None: the chain waits.
 
-        What leaps counts as 1.4 times the largest.
+        Values above the bound are clipped to sqrt(2) times the bound.
         """
-        for band, gap in zip(bands, gaps, strict=True):
+        for band, difference in zip(bands, differences, strict=True):
             if band is not None:
-                bounded = min(max(gap, 0.0), 2**0.5 * self.largest)
-                self.means[band] += (1 - MEMORY) * (bounded - self.means[band])
+                clipped = min(max(difference, 0.0), 2**0.5 * self.bound)
+                self.means[band] += (1 - MEMORY) * (clipped - self.means[band])
 
     def slopes(self, bands: Sequence[int | None]) -> list[float]:
-        """Of gap - gap^3 / (3 largest^2) at each chain's band, in -1..1; 0 of chains that wait."""
-        return [0.0 if k is None else 1 - (self.means[k] / self.largest) ** 2 for k in bands]
+        """Slope of d - d^3 / (3 bound^2) in each chain's band, -1 to 1; 0 for waiting chains."""
+        return [0.0 if k is None else 1 - (self.means[k] / self.bound) ** 2 for k in bands]
 
     def state(self) -> Tensor:
-        """Everything to go on as if never stopped."""
+        """The means (bands,), in double precision."""
         return torch.tensor(self.means, dtype=torch.float64)
 
     def load_state(self, state: Tensor) -> None:
-        """Put back what `state` returned."""
-        # Up to format 7 there was one for all.
-        self.means = state.expand(len(self.means)).tolist()
+        """Restore what `state` returned."""
+        self.means = state.tolist()
 
 
-CHAIN_STEPS = 16  # levels a chain meets on its way, fewer than a sample takes
-SETTLED_LEVEL = 0.3  # noise deviation under which what a picture shows is decided
-WAY = math.log(100 / 0.03)  # of these, in log s; ladders with less of a way have less steps
-LARGEST_DIFFERENCE = (
-    0.02  # in F a value of all chains: where these follow F it stays well under that
-)
-BOUNDED = 4  # chains; a bound that grew with their number would let many run away
-TOO_FAR = 2.0
-MOST_BENT_LEARNED = 0.05  # of a period, in chains: the likelihood would learn that it is wrong
-SURROUNDINGS = 32  # pixels by which the torus of a chain is larger than the crops of it
+CHAIN_STEPS = 16  # of a chain over the whole range of levels; a sample takes more
+WHOLE_RANGE = math.log(100 / 0.03)  # of noise levels; a smaller range has fewer steps and bands
+RESOLVED_LEVEL = 0.3  # noise level below which the content of an image is decided
+MAX_DIFFERENCE = 0.02  # per value, all chains together; chains that follow F stay well below
+BOUNDED_CHAINS = 4  # a bound that grew with the number of chains would let many diverge
+OVERSHOT = 2.0  # times the bound
+MAX_STRETCH = 0.05  # of a period to fit the chains; likelihood would learn it as an error
+SURROUNDINGS = 32  # pixels by which the torus of a chain exceeds the crops taken from it
 
 
 class LikelihoodLoss:
-    """The chains of a ladder, and what the likelihood gradient takes from them."""
+    """Persistent chains of a net and the weights of the likelihood gradient.
+
+    Differences are F of a noisy image minus F of its chain, (N,). The gradient of the loss is the
+    gradient of the sum of `weights` times `slopes` times (F of the chain - F of the noisy image).
+    """
 
     def __init__(
         self,
@@ -170,110 +169,98 @@ class LikelihoodLoss:
         noise_range: tuple[float, float],
         seed: int,
         device: torch.device,
-        above: CoarserChains | None = None,
+        coarser: CoarserChains | None = None,
         pattern: Pattern | None = None,
-        largest_gap: float = LARGEST_DIFFERENCE,
+        max_difference: float = MAX_DIFFERENCE,
+        transition_level: float = 0.0,
     ) -> None:
-        """`count` chains to compare with images of `size`; `weight` is that of the gradient.
+        """`count` chains for batches of images of `size` (H, W); `weight` of the gradient.
 
-        `noise_range` is the lowest and the highest level, `above` where chains come from, `pattern`
-        what they follow, where it fits; `largest_gap` is the bound on the gap.
+        `noise_range`: lowest and highest level. `pattern` is ignored if it does not fit the chains.
+        `coarser` and `transition_level`: see `PersistentChains`.
         """
-        self.net, self.size = net, size
-        stride = net.total_stride
-        around = SURROUNDINGS if net.image_size is None else 0
-        canvas = [-(-(side + around) // stride) * stride for side in size]
-        if pattern is not None and not pattern_fits(pattern, canvas, MOST_BENT_LEARNED):
+        self.net, self.size, self.weight = net, size, weight
+        self.values = count * net.channels * size[0] * size[1]
+        share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WHOLE_RANGE)
+        self.max_difference = max_difference * min(1.0, BOUNDED_CHAINS / count)
+        self.aligned = net.image_size is not None
+        self.banded = BandedDifferences(share, self.max_difference) if self.aligned else None
+        extra, stride = 0 if self.aligned else SURROUNDINGS, net.total_stride
+        torus = [-(-(side + extra) // stride) * stride for side in size]
+        if pattern is not None and not pattern_fits(pattern, torus, MAX_STRETCH):
             pattern = None
-        self.weight, self.values = weight, count * net.channels * size[0] * size[1]
-        share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WAY)
-        self.largest_gap = largest_gap * min(1.0, BOUNDED / count)
-        self.band_gaps: BandedDifferences | None = None
-        if net.image_size is not None:
-            self.band_gaps = BandedDifferences(share, self.largest_gap)
         self.chains = PersistentChains(
             count,
-            (net.channels, *canvas),
+            (net.channels, *torus),
             steps=max(4, round(CHAIN_STEPS * share)),
-            above=above,
+            coarser=coarser,
             pattern=pattern,
+            transition_level=transition_level,
             lowest=noise_range[0],
             highest=noise_range[1],
             seed=seed,
             device=device,
         )
 
-    def slope(self, differences: Tensor) -> Tensor:
-        """Of the objective, -1 to 1, where F of noisy images is so much above that of chains: (N,).
+    def slopes(self, differences: Tensor) -> Tensor:
+        """Slope of the clamped objective at each difference: (N,) -> (N,), -1 to 1.
 
-        Gradients are multiplied by it. A chain of which F is the higher one learns to the full. Of
-        aligned images 1: theirs is in `held`.
+        1 for negative differences. For aligned images always 1: `base_slopes` has the clamp.
         """
-        if self.band_gaps is not None:
+        if self.aligned:
             return torch.ones_like(differences)
-        gap = differences.clamp_min(0) / (self.values * self.largest_gap)
-        return (1 - gap.square()).clamp_min(0) - (gap - TOO_FAR).clamp(0, 1)
+        relative = differences.clamp_min(0) / (self.values * self.max_difference)
+        return (1 - relative.square()).clamp_min(0) - (relative - OVERSHOT).clamp(0, 1)
 
-    def counts(self, level: Tensor) -> Tensor:
-        """What F of a noisy image, and minus F of a chain, counts in the gap at levels (N,)."""
+    def base_slopes(self) -> Tensor:
+        """The factor of the slope that does not depend on this batch's F, (N,).
+
+        0 for waiting chains, else 1; for aligned images the clamp of the chain's band.
+        """
+        if self.banded is None:
+            return self.chains.active()
+        return torch.tensor(self.banded.slopes(self.bands())).to(self.chains.images)
+
+    def level_weights(self, level: Tensor) -> Tensor:
+        """Weights (N,) of the differences in the mean difference per value, at levels (N,)."""
         squared = level.square()
-        telling = squared / (squared + SETTLED_LEVEL**2)
-        return self.chains.walking() * telling / self.values
+        resolved = squared / (squared + RESOLVED_LEVEL**2)
+        return self.chains.active() * resolved / self.values
 
-    def held(self) -> Tensor:
-        """Of the objective's slope what is known before F is, (N,): 0 of chains that wait.
-
-        1 of the others; of aligned images all there is, -1 to 1.
-        """
-        if self.band_gaps is None:
-            return self.chains.walking()
-        return torch.tensor(self.band_gaps.slopes(self.bands())).to(self.chains.images)
-
-    def shares(self, level: Tensor) -> Tensor:
-        """What F of a chain, and minus F of a noisy image, counts in the loss at levels (N,).
-
-        To be multiplied by `slope`.
-        """
-        return self.weight * self.held() * self.counts(level)
+    def weights(self, level: Tensor) -> Tensor:
+        """Weights (N,) of the differences in the loss at levels (N,), before `slopes`."""
+        return self.weight * self.base_slopes() * self.level_weights(level)
 
     def bands(self) -> list[int | None]:
-        """Of aligned images, which part of the way each chain is in; None: it waits."""
-        return [] if self.band_gaps is None else self.chains.bands(len(self.band_gaps.means))
+        """The band of levels of each chain, None if it waits; empty unless images are aligned."""
+        return [] if self.banded is None else self.chains.bands(len(self.banded.means))
 
-    def note(self, bands: Sequence[int | None], differences: Sequence[float]) -> None:
-        """Of aligned images, take down by how much F of each was above that of its chain.
+    def update(self, bands: Sequence[int | None], differences: Sequence[float]) -> None:
+        """Update the running means of aligned images; `bands` before the chains advanced."""
+        if self.banded is not None:
+            self.banded.update(bands, [difference / self.values for difference in differences])
 
-        `bands` are those of the chains at that time.
-        """
-        if self.band_gaps is not None:
-            self.band_gaps.note(bands, [difference / self.values for difference in differences])
-
-    def scores(
-        self, prepared: PackedNet, crops: Tensor, level: Tensor
+    def chain_scores(
+        self, packed: PackedNet, crops: Tensor, level: Tensor
     ) -> tuple[Tensor, ForwardPass]:
-        """F of crops of the chains (N,), and the way up to it, for its gradient.
-
-        `prepared` are the parameters as they are now, `level` is where the chains are, (N,).
-        """
+        """F of crops of the chains (N,) at levels (N,), and the forward pass for its gradient."""
         sigma = (level.square() + 1).sqrt()[:, None, None, None]
-        up = forward(self.net, crops / sigma, level.log(), prepared, learning=True)
-        return potential(self.net, up), up
+        forward_pass = forward(packed, crops / sigma, level.log(), training=True)
+        return potential(forward_pass), forward_pass
 
-    def means(self, prepared: PackedNet, images: Tensor, level: Tensor) -> Tensor:
-        """D of whole chains, which are to `advance` with it: (N, C, H, W)."""
-        if self.net.image_size is None:
-            # On a torus, as textures are made: no border, where a ladder has learned nothing.
-            prepared = replace(prepared, lattice=PaddingMode.CIRCULAR)
-        return denoise_batch(self.net, images, level, prepared)
+    def denoise_chains(self, packed: PackedNet, images: Tensor, level: Tensor) -> Tensor:
+        """D of whole chains (N, C, H, W) at levels (N,), for `PersistentChains.advance`."""
+        if not self.aligned:  # on a torus, as textures are sampled: the loss leaves borders out
+            packed = replace(packed, padding_mode=PaddingMode.CIRCULAR)
+        return denoise_batch(self.net, images, level, packed)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything to go on as if never stopped."""
-        if self.band_gaps is None:
-            return self.chains.state()
-        return {**self.chains.state(), "gap": self.band_gaps.state()}
+        """All tensors needed to resume exactly."""
+        means = {} if self.banded is None else {"difference_means": self.banded.state()}
+        return {**self.chains.state(), **means}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
+        """Restore what `state` returned."""
         self.chains.load_state(state)
-        if self.band_gaps is not None:
-            self.band_gaps.load_state(state["gap"])
+        if self.banded is not None:
+            self.banded.load_state(state["difference_means"])

@@ -1,25 +1,18 @@
-"""The likelihood gradient: observed minus synthesized (equation 8), and the published rules.
+"""The paper's training with the authors' settings: Algorithm 1 and contrastive divergence.
 
-    dL/dw = mean over observed df/dw - mean over synthesized df/dw
+The likelihood gradient (equation 8) is
 
-The rules, as in the authors' released code: the gradient of a layer is divided by the area of
-its own map, then scaled down to a largest entry of `cap` where it exceeds that.
+    dL/dw = mean over data df/dw - mean over synthesized images df/dw.
 
-Where the synthesized images come from: kept chains, or short ones from the data.
-
-Both answer `advance`, so that one learner serves maximum likelihood (Algorithm 1, persistent
-chains) and contrastive divergence (k steps from the observed images).
-
-The published learner: Algorithm 1 and contrastive divergence, stage by stage.
-
-A stage adds a layer of filters, makes the optimizer anew at a lower rate, restarts the chains
-and trains all layers together. One stage with all layers is the same code with growth off.
+Synthesized images are persistent Langevin chains that start from zero (maximum likelihood,
+Algorithm 1) or k Langevin steps from the data (contrastive divergence, CDk). As in the authors'
+released code, the gradient of a layer is divided by the area of its map, then scaled down to a
+largest entry of `gradient_cap`. Layerwise training adds a layer at each stage: the optimizer
+restarts at a lower rate, the chains restart from zero, and all layers train together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,52 +34,51 @@ from gcn_cli.training.optim import load_optimizer_state, optimizer_state, substa
 
 def likelihood_gradient(
     model: GenerativeConvNet,
-    observed: Tensor,
+    data: Tensor,
     synthesized: Tensor,
-    ranks: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, Tensor]:
-    """dL/dw for every named parameter; images (N, C, H, W), (M, C, H, W), shared by `ranks`.
+    """dL/dw by parameter name, from images (N, C, H, W) and (M, C, H, W).
 
-    Contrastive divergence is the same formula with images that started at the data.
+    Contrastive divergence has the same formula. `group` divides the images among its processes.
     """
     names, parameters = zip(*model.named_parameters(), strict=True)
-    parts = [ranks.part_of_mean(model.score, images) for images in (observed, synthesized)]
-    gap = parts[0] - parts[1]
-    gradients = [one.contiguous() for one in torch.autograd.grad(gap, parameters)]
-    ranks.sum_(gradients)
-    return dict(zip(names, gradients, strict=True))
+    mean_data, mean_synthesized = (
+        group.partial_mean(model.score, images) for images in (data, synthesized)
+    )
+    gradients = torch.autograd.grad(mean_data - mean_synthesized, parameters)
+    contiguous = [gradient.contiguous() for gradient in gradients]
+    group.all_reduce_(contiguous)
+    return dict(zip(names, contiguous, strict=True))
 
 
 def normalize_gradients(
-    gradients: dict[str, Tensor], map_areas: list[int], cap: float
+    gradients: dict[str, Tensor], map_areas: Sequence[int], cap: float
 ) -> dict[str, Tensor]:
-    """Apply the published rules; `map_areas` holds each layer's h * w. A head's area is 1."""
-    return {name: _capped(g / _area(name, map_areas), cap) for name, g in gradients.items()}
-
-
-def _area(name: str, map_areas: list[int]) -> int:
-    kind, _, layer = name.partition(".")
-    return 1 if kind == "head" else map_areas[int(layer)]
-
-
-def _capped(gradient: Tensor, cap: float) -> Tensor:
-    # One scale for the whole tensor keeps its direction; no host synchronisation.
-    return gradient * (cap / gradient.abs().max().clamp_min(cap))
+    """Divide by each layer's map area (head: 1), then scale the largest entry down to `cap`."""
+    normalized = {}
+    for name, gradient in gradients.items():
+        kind, _, layer = name.partition(".")
+        mean = gradient / (1 if kind == "head" else map_areas[int(layer)])
+        # One factor for the whole tensor keeps its direction, without waiting for the device.
+        normalized[name] = mean * (cap / mean.abs().max().clamp_min(cap))
+    return normalized
 
 
 def make_sgd(
     model: GenerativeConvNet,
     *,
     learning_rate: float,
-    bias_rate: float,
+    bias_rate_factor: float,
     weight_decay: float,
     momentum: float,
 ) -> torch.optim.SGD:
-    """SGD on the filters with weight decay, on the biases at `bias_rate` times the rate."""
+    """SGD with weight decay on filters, and `bias_rate_factor` times the rate on biases."""
     filters: list[nn.Parameter] = [*model.weights, *([] if model.head is None else [model.head])]
+    bias_rate = learning_rate * bias_rate_factor
     groups = [
         {"params": filters, "lr": learning_rate, "weight_decay": weight_decay},
-        {"params": list(model.biases), "lr": learning_rate * bias_rate, "weight_decay": 0.0},
+        {"params": list(model.biases), "lr": bias_rate, "weight_decay": 0.0},
     ]
     return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
 
@@ -94,268 +86,231 @@ def make_sgd(
 def likelihood_step(
     model: GenerativeConvNet, optimizer: torch.optim.Optimizer, gradients: dict[str, Tensor]
 ) -> None:
-    """One step up the likelihood; optimizers descend, hence the sign."""
+    """One ascent step on the likelihood; optimizers minimize, hence the sign."""
     for name, parameter in model.named_parameters():
         parameter.grad = -gradients[name]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-class SynthesizedImages(Protocol):
-    """A source of synthesized images."""
-
-    images: Tensor
-
-    def advance(self, gradient: Gradient, observed: Tensor) -> Tensor: ...
-
-    def restart(self) -> None: ...
-
-    def measures(self) -> dict[str, float]: ...
-
-    def state(self) -> dict[str, Tensor]: ...
-
-    def load_state(self, state: dict[str, Tensor]) -> None: ...
-
-
-@dataclass
-class LangevinChains:
-    """Langevin chains from the mean color (zero), kept from one iteration to the next."""
-
-    images: Tensor
-    noise: ImageNoise
-    steps: int
-    step_size: float
-    ranks: ProcessGroup = SINGLE_PROCESS
-
-    def advance(self, gradient: Gradient, observed: Tensor) -> Tensor:
-        """`steps` more steps of every chain; the observed images play no part."""
-        count = len(self.images)
-        moved = run_chain(
-            self.images[self.ranks.share(count)],
-            gradient,
-            steps=self.steps,
-            step_size=self.step_size,
-            noise=_shared(self.noise, self.ranks, count),
-        )
-        self.images = self.ranks.gathered(moved, count)
-        return self.images
-
-    def restart(self) -> None:
-        """Back to zero, as published whenever a layer is added."""
-        self.images = torch.zeros_like(self.images)
-
-    def measures(self) -> dict[str, float]:
-        """None of its own."""
-        return {}
-
-    def state(self) -> dict[str, Tensor]:
-        return {"images": self.images, "noise": self.noise.state()}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        self.images = state["images"].to(self.images.device)
-        self.noise.load_state(state["noise"])
+@torch.no_grad()
+def run_langevin(
+    images: Tensor,
+    gradient: Gradient,
+    *,
+    steps: int,
+    step_size: float,
+    noise: NoiseSource | None,
+) -> tuple[Tensor, Tensor]:
+    """Langevin steps from images (N, C, H, W); also dU/dI at the images themselves."""
+    start = gradient(images)
+    drawn = None if noise is None else noise(images.shape)
+    first = langevin_step(images, lambda _: start, step_size, drawn)
+    moved = run_chain(first, gradient, steps=steps - 1, step_size=step_size, noise=noise)
+    return moved, start
 
 
-@dataclass
-class ContrastiveChains:
-    """k Langevin steps from the observed images: contrastive divergence, CDk.
+def cd_step(
+    model: GenerativeConvNet,
+    images: Tensor,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step_size: float,
+    steps: int = 1,
+    noise: NoiseSource | None = None,
+) -> Tensor:
+    """One step of contrastive divergence CDk on `model`; returns the synthesized images.
 
-    `reconstruction_error` is |I - sigma^2 B(I)|^2 / |I|^2 over the batch, at its start.
+    Runs k = `steps` Langevin steps of size `step_size` from `images` (N, C, H, W), in the units of
+    the model, computes the likelihood gradient and steps the optimizer. For k = 1 without `noise`
+    this is learning to reconstruct: while no gate flips, the likelihood gradient of an image is
+    -(step_size^2 / 2) d/dw 1/2 |I / sigma^2 - B|^2.
     """
-
-    images: Tensor
-    noise: ImageNoise | None
-    steps: int
-    step_size: float
-    sigma: float
-    ranks: ProcessGroup = SINGLE_PROCESS
-    reconstruction_error: float = float("nan")
-
-    def advance(self, gradient: Gradient, observed: Tensor) -> Tensor:
-        """`steps` steps from `observed`, with the first slope also read as the error."""
-        count = len(observed)
-        mine = observed[self.ranks.share(count)]
-        noise = None if self.noise is None else _shared(self.noise, self.ranks, count)
-        with torch.no_grad():
-            slope = gradient(mine)
-            error, whole = (self.sigma**2 * slope).square().sum(), mine.square().sum()
-            self.ranks.sum_([error, whole])
-            self.reconstruction_error = float(error / whole)
-            drawn = None if noise is None else noise(mine.shape)
-            first = langevin_step(mine, lambda _: slope, self.step_size, drawn)
-        moved = run_chain(
-            first,
-            gradient,
-            steps=self.steps - 1,
-            step_size=self.step_size,
-            noise=noise,
-        )
-        self.images = self.ranks.gathered(moved, count)
-        return self.images
-
-    def restart(self) -> None:
-        """Nothing is kept between iterations."""
-
-    def measures(self) -> dict[str, float]:
-        """The reconstruction error of the last batch."""
-        return {"reconstruction_error": self.reconstruction_error}
-
-    def state(self) -> dict[str, Tensor]:
-        return {} if self.noise is None else {"noise": self.noise.state()}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        if self.noise is not None:
-            self.noise.load_state(state["noise"])
+    gradient = energy_gradient(model.sigma, fast_basis(model, images.dtype))
+    synthesized, _ = run_langevin(images, gradient, steps=steps, step_size=step_size, noise=noise)
+    likelihood_step(model, optimizer, likelihood_gradient(model, images, synthesized))
+    return synthesized
 
 
-def _shared(noise: ImageNoise, ranks: ProcessGroup, count: int) -> NoiseSource:
-    """This process's part of what is drawn for all chains, so that all generators go on alike."""
-    if ranks.count == 1:
-        return noise
-    return lambda shape: noise((count, *shape[1:]))[ranks.share(count)]
-
-
-RUNAWAY = 20.0  # deviation of chains over that of the data
+MAX_CONTRAST = 20.0  # deviation of synthesized pixels over the data's: above it, chains diverged
 
 
 class PublishedTrainer:
-    """Model, chains and optimizer of one training; `step` is one iteration."""
+    """Trains a `GenerativeConvNet` as published, layer by layer or all layers at once."""
 
     def __init__(
         self,
         config: PublishedConfig,
         model: GenerativeConvNet,
-        observed: TrainingData,
-        chains: SynthesizedImages,
+        data: TrainingData,
         dtype: torch.dtype = torch.float32,
-        ranks: ProcessGroup = SINGLE_PROCESS,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        """`model` is that of stage 0; stages 1, 2, ... add the layers of `config` it lacks."""
-        self.config, self.ranks = config, ranks
-        self.model = model
+        """`model` has the layers of stage 0; each later stage adds a layer of `config`.
+
+        `dtype` is that of the maps. Raises InputError if there are fewer images than processes.
+        """
+        self.config, self.model, self.data = config, model, data
+        self.dtype, self.group = dtype, group
         self.later_layers = config.layers[len(model.layers) :]
-        self.observed = observed
-        self.chains = chains
-        self.dtype = dtype
         self.stage = 0
-        self.extended = 0  # iterations after those of the stages
-        self.optimizer = self._fresh_optimizer()
-        self._recorded: GraphedFunction[Tensor] | None = None
+        self.extension = 0  # iterations after those of the stages
+        self.optimizer = self._make_optimizer()
+        self.contrastive = config.learner == "cd"
+        count = data.batch_size if self.contrastive else config.chains or 1
+        group.require_images("--batch-size" if self.contrastive else "--set chains", count)
+        self.device = model.weights[0].device
+        shape = (count, config.channel_count, *data.image_size)
+        self.chains = torch.zeros(shape, device=self.device)  # from the mean color
+        self.noise = ImageNoise(config.seed, "chain", range(count), self.device)
+        self._graphed_basis: GraphedFunction[Tensor] | None = None
 
     @property
     def iterations(self) -> int:
-        """Iterations of all stages together."""
-        return self.config.iterations * (1 + len(self.later_layers)) + self.extended
+        """The iterations of all stages."""
+        return self.config.iteration_count * (1 + len(self.later_layers)) + self.extension
 
     @property
-    def turns(self) -> list[int]:
-        """None: with all layers, all iterations are alike."""
+    def likelihood_starts(self) -> list[int]:
+        """Empty: all iterations train the likelihood."""
         return []
-
-    def step(self, iteration: int) -> dict[str, float]:
-        """Iteration number `iteration`, from 1: synthesize, compare, learn. Returns metrics."""
-        due = min((iteration - 1) // self.config.iterations, len(self.later_layers))
-        while self.stage < due:
-            self._next_stage()
-        observed = self.observed()
-        synthesized = self.chains.advance(self._gradient(observed.device), observed)
-        gradients = likelihood_gradient(self.model, observed, synthesized, self.ranks)
-        areas = [h * w for h, w in self.model.map_sizes(*observed.shape[-2:])]
-        likelihood_step(
-            self.model,
-            self.optimizer,
-            normalize_gradients(gradients, areas, self.config.gradient_cap),
-        )
-        measured = self._measure(observed, synthesized)
-        if measured["contrast"] > RUNAWAY:
-            told = f"the pixels of a chain ran away to {measured['contrast']:.3g} times the data's"
-            raise DivergedError(f"iteration {iteration}: {told}")
-        return {"stage": float(self.stage + 1), **measured}
-
-    def verdicts(self, history: Sequence[Metrics]) -> list[str]:
-        """None: f_obs - f_syn swings around 0 and tells nothing."""
-        return []
-
-    def cut_short(self, iteration: int) -> list[str]:
-        """Nothing: a model is whole at any iteration."""
-        return []
-
-    def length_for(self, iteration: int, pace: float, left: float) -> int | None:
-        """None: published stages have a length of their own, and samples are fit after each."""
-        return None
-
-    def set_length(self, iterations: int) -> None:
-        """Nothing is changed; see `length_for`."""
-        raise ValueError(f"a published course is not cut to {iterations} iterations")
 
     @property
     def was_extended(self) -> bool:
         """Whether iterations were added to those of the stages."""
-        return self.extended > 0
+        return self.extension > 0
+
+    def step(self, iteration: int) -> Metrics:
+        """One iteration, numbered from 1: synthesize, compare, update the parameters."""
+        stage = min((iteration - 1) // self.config.iteration_count, len(self.later_layers))
+        while self.stage < stage:
+            self._next_stage()
+        data = self.data.draw().images
+        reconstruction = self._synthesize(data)
+        gradients = likelihood_gradient(self.model, data, self.chains, self.group)
+        areas = [h * w for h, w in self.model.map_sizes(*data.shape[-2:])]
+        normalized = normalize_gradients(gradients, areas, self.config.gradient_cap)
+        likelihood_step(self.model, self.optimizer, normalized)
+        relative = contrast(self.chains, data)
+        if relative > MAX_CONTRAST:
+            raise DivergedError(
+                f"iteration {iteration}: the chains diverged, their pixels deviate "
+                f"{relative:.3g} times as much as the data's"
+            )
+        return {
+            "stage": float(self.stage + 1),
+            "energy_difference": self._energy_difference(data),
+            "contrast": relative,
+            **reconstruction,
+        }
+
+    def check_convergence(self, history: Sequence[Metrics]) -> list[str]:
+        """No messages: the energy difference oscillates around 0 and is no criterion."""
+        return []
+
+    def early_stop_advice(self, iteration: int) -> list[str]:
+        """No messages: the model can be sampled after any iteration."""
+        return []
+
+    def length_for(self, iteration: int, pace: float, seconds_left: float) -> int | None:
+        """None: the stages have a fixed length."""
+        return None
+
+    def set_length(self, iterations: int) -> None:
+        """Raises ValueError: the stages have a fixed length."""
+        raise ValueError(f"published stages cannot be changed to {iterations} iterations")
 
     def extend(self, iterations: int) -> None:
-        """So many more of the last stage."""
-        self.extended += iterations
+        """Add iterations of the last stage."""
+        self.extension += iterations
 
     def preview(self) -> Tensor:
-        """The synthesized images as they are, (N, C, H, W)."""
-        return self.chains.images
+        """The synthesized images (N, C, H, W)."""
+        return self.chains
 
     def state(self) -> dict[str, Tensor]:
-        """Everything to go on as if never stopped."""
-        own = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        own |= {f"optimizer.{k}": v for k, v in optimizer_state(self.optimizer).items()}
-        own |= {f"chains.{k}": v for k, v in self.chains.state().items()}
-        own["batches"] = self.observed.generator.get_state()
-        counts = {"stage": self.stage, "extended": self.extended}
-        return {**own, **{name: torch.tensor(count) for name, count in counts.items()}}
+        """All tensors needed to resume exactly."""
+        parts = {"model": self.model.state_dict(), "optimizer": optimizer_state(self.optimizer)}
+        return {
+            **{f"{part}.{k}": v for part, tensors in parts.items() for k, v in tensors.items()},
+            **({} if self.contrastive else {"chains": self.chains}),
+            "noise": self.noise.state(),
+            "batches": self.data.generator.get_state(),
+            "stage": torch.tensor(self.stage),
+            "extension": torch.tensor(self.extension),
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
+        """Restore what `state` returned."""
         while self.stage < int(state["stage"]):
             self._next_stage()
-        self.extended = int(state.get("extended", 0))
+        self.extension = int(state["extension"])
         self.model.load_state_dict(substate(state, "model."))
         load_optimizer_state(self.optimizer, substate(state, "optimizer."))
-        self.chains.load_state(substate(state, "chains."))
-        self.observed.generator.set_state(state["batches"])
+        if not self.contrastive:
+            self.chains = state["chains"].to(self.device)
+        self.noise.load_state(state["noise"])
+        self.data.generator.set_state(state["batches"])
 
-    def _gradient(self, device: torch.device) -> Gradient:
-        """dU/dI of the model as it is now; on a GPU one recording serves the whole stage."""
-        if device.type != "cuda":
+    def _synthesize(self, data: Tensor) -> Metrics:
+        """Langevin steps of the persistent chains, or for CD from the data.
+
+        Returns the reconstruction error |I - sigma^2 B(I)|^2 / |I|^2 of the data for CD.
+        """
+        count = len(self.chains)
+        shard = self.group.shard(count)
+        start = (data if self.contrastive else self.chains)[shard]
+        moved, gradient = run_langevin(
+            start,
+            self._energy_gradient(),
+            steps=self.config.langevin_steps,
+            step_size=self.config.step_size,
+            # All processes draw the noise of all chains.
+            noise=lambda shape: self.noise((count, *shape[1:]))[shard],
+        )
+        self.chains = self.group.gather(moved, count)
+        if not self.contrastive:
+            return {}
+        sums = [(self.config.sigma**2 * gradient).square().sum(), start.square().sum()]
+        self.group.all_reduce_(sums)
+        return {"reconstruction_error": float(sums[0] / sums[1])}
+
+    def _energy_gradient(self) -> Gradient:
+        """dU/dI of the current model; on a GPU one CUDA graph serves the whole stage."""
+        if self.device.type != "cuda":
             return energy_gradient(self.model.sigma, fast_basis(self.model, self.dtype))
-        if self._recorded is None:
-            self._recorded = GraphedFunction(self._basis)
-        return energy_gradient(self.model.sigma, self._recorded)
+        if self._graphed_basis is None:
 
-    def _basis(self, x: Tensor) -> Tensor:
-        """B, rearranged anew from where the parameters lie: what a recording has to do."""
-        return fast_basis(self.model, self.dtype)(x)
+            def basis(x: Tensor) -> Tensor:
+                # Copies the parameters in the graph, as they change between replays.
+                return fast_basis(self.model, self.dtype)(x)
+
+            self._graphed_basis = GraphedFunction(basis)
+        return energy_gradient(self.model.sigma, self._graphed_basis)
 
     def _next_stage(self) -> None:
+        """Add a layer; optimizer and persistent chains restart, as published."""
         self.stage += 1
-        self._recorded = None
+        self._graphed_basis = None
         generator = named_generator(self.config.seed, "layer", self.stage)
-        self.model.grow(self.later_layers[self.stage - 1], self.config.init_std, generator)
-        self.optimizer = self._fresh_optimizer()
-        self.chains.restart()
+        self.model.grow(self.later_layers[self.stage - 1], self.config.init_deviation, generator)
+        self.optimizer = self._make_optimizer()
+        self.chains = torch.zeros_like(self.chains)
 
-    def _fresh_optimizer(self) -> torch.optim.SGD:
+    def _make_optimizer(self) -> torch.optim.SGD:
+        config = self.config
         return make_sgd(
             self.model,
-            learning_rate=self.config.learning_rate / self.config.rate_divisor**self.stage,
-            bias_rate=self.config.bias_rate,
-            weight_decay=self.config.weight_decay,
-            momentum=self.config.momentum,
+            learning_rate=config.learning_rate / config.stage_rate_divisor**self.stage,
+            bias_rate_factor=config.bias_rate_factor,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
         )
 
     @torch.no_grad()
-    def _measure(self, observed: Tensor, synthesized: Tensor) -> dict[str, float]:
-        own = partial(energy, self.model)
-        means = [self.ranks.part_of_mean(own, images) for images in (synthesized, observed)]
-        self.ranks.sum_(means)
-        return {
-            "energy_gap": float(means[0] - means[1]) / observed[0].numel(),
-            "contrast": contrast(synthesized, observed),
-            **self.chains.measures(),
-        }
+    def _energy_difference(self, data: Tensor) -> float:
+        """Mean energy of the synthesized images minus that of the data, per value."""
+        energies = partial(energy, self.model)
+        means = [self.group.partial_mean(energies, images) for images in (self.chains, data)]
+        self.group.all_reduce_(means)
+        return float(means[0] - means[1]) / data[0].numel()

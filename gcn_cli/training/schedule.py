@@ -1,12 +1,8 @@
-"""The course of a ladder's training: its learning rates, and how long a course fits into a time.
+"""Learning-rate schedule, time planning and convergence checks of noise-conditional models.
 
-A course begins with denoising alone, at rates that rise, and fall to a small part of the highest;
-then the likelihood has its part, at rates that fall from there to nothing. The longer that part is,
-the lower these rates: a step of Muon is as long as ever, and F would go further than chains follow.
-
-What a course of losses says: has learning stalled, been unstable, settled, or is it going on?
-
-And when it cannot go on: what is not finite, or has run away.
+A schedule starts with denoising alone: rates warm up, then fall along a half cosine. Maximum
+likelihood joins for the last part, at lower rates that fall to nearly zero. Muon steps have a fixed
+length, so a longer likelihood part has lower rates: F must not move further than chains follow.
 """
 
 import bisect
@@ -18,144 +14,162 @@ from dataclasses import dataclass, replace
 from gcn_cli.errors import DivergedError
 
 WARM_UP = 50  # iterations in which the learning rates rise
-LAST_RATE = 0.01  # share of the rates that is left at the end
-REFINING_COST = 2.2  # of an iteration with likelihood, in those of denoising alone, measured
+FINAL_RATE = 0.01  # share of the rates left at the end
+LIKELIHOOD_COST = 2.2  # measured cost of an iteration with likelihood, in denoising iterations
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The iterations after `begun` up to `length`, which is that of the whole training."""
+    """Learning rates of the iterations `start` + 1 to `end`; rates and shares are 0 to 1."""
 
-    begun: int  # iterations of the courses before
-    length: int
-    refined: float  # share of the course, at its end, in which the likelihood counts: 0 to 1
-    refined_rate: float  # share of the learning rates at which it begins to, at most
-    refined_fully: int  # iterations for which it begins at that; of more, lower in proportion
+    start: int  # 0, or the iterations before the training was extended
+    end: int
+    likelihood_share: float  # last part of the iterations, trained with likelihood
+    likelihood_rate: float  # highest share of the learning rates where this part starts
+    full_rate_iterations: int  # a longer part starts at a rate lower in proportion
 
     @property
-    def turn(self) -> int:
+    def likelihood_start(self) -> int:
         """The last iteration of denoising alone."""
-        return self.begun + math.ceil((self.length - self.begun) * (1 - self.refined))
+        return self.start + math.ceil((self.end - self.start) * (1 - self.likelihood_share))
 
     @property
-    def turning_rate(self) -> float:
-        """Share of the learning rates at which the likelihood begins to count."""
-        return self.refined_rate * min(1.0, self.refined_fully / max(1, self.length - self.turn))
+    def likelihood_start_rate(self) -> float:
+        """Share of the learning rates where likelihood training starts."""
+        iterations = max(1, self.end - self.likelihood_start)
+        return self.likelihood_rate * min(1.0, self.full_rate_iterations / iterations)
 
     def rate(self, iteration: int) -> float:
-        """Share of the learning rates at an iteration, 0 to 1."""
-        turn = self.turn
-        if iteration > turn:
-            done = (iteration - turn) / (self.length - turn)
-            return self.turning_rate * _half_cosine(done) + LAST_RATE * self.turning_rate
-        last = self.turning_rate if self.refined else LAST_RATE
-        done = (iteration - self.begun) / (turn - self.begun)
-        falling = last + (1 - last) * _half_cosine(done)
-        return min(1, (iteration - self.begun) / WARM_UP) * falling
+        """Share of the learning rates at an iteration."""
+        middle = self.likelihood_start
+        if iteration > middle:
+            progress = (iteration - middle) / (self.end - middle)
+            return self.likelihood_start_rate * _half_cosine(progress) + (
+                FINAL_RATE * self.likelihood_start_rate
+            )
+        lowest = self.likelihood_start_rate if self.likelihood_share else FINAL_RATE
+        progress = (iteration - self.start) / (middle - self.start)
+        decay = lowest + (1 - lowest) * _half_cosine(progress)
+        return min(1, (iteration - self.start) / WARM_UP) * decay
 
-    def work(self, iteration: int) -> float:
-        """What the course takes up to an iteration, in iterations of denoising alone."""
-        turn = min(self.turn, iteration)
-        return turn - self.begun + REFINING_COST * (iteration - turn)
+    def cost(self, iteration: int) -> float:
+        """Cost of the schedule up to an iteration, in iterations of denoising alone."""
+        denoising = min(self.likelihood_start, iteration)
+        return denoising - self.start + LIKELIHOOD_COST * (iteration - denoising)
 
 
 WeightedSchedules = Sequence[tuple[float, Schedule]]
-"""Courses of ladders that learn side by side, and what a denoising iteration of each takes."""
+"""Schedules of stages that train together, each with the cost of its denoising iteration."""
 
 
-def longest_within(side_by_side: WeightedSchedules, work: float) -> int:
-    """The iterations of the longest whole course that takes no more than `work`."""
-    begun = side_by_side[0][1].begun
-
-    def taken(iterations: int) -> float:
-        length = begun + iterations
-        return sum(cost * replace(own, length=length).work(length) for cost, own in side_by_side)
-
-    most = 1
-    while taken(most) <= work:
-        most *= 2
-    return bisect.bisect_right(range(1, most), work, key=taken)
+def total_cost(schedules: WeightedSchedules, iteration: int) -> float:
+    """Cost of all schedules up to an iteration, in the unit of their weights."""
+    return sum(weight * schedule.cost(iteration) for weight, schedule in schedules)
 
 
-def work_done(side_by_side: WeightedSchedules, iteration: int) -> float:
-    """What the courses have taken up to an iteration, in the unit of their costs."""
-    return sum(cost * own.work(iteration) for cost, own in side_by_side)
+def longest_within(schedules: WeightedSchedules, cost: float) -> int:
+    """The iterations of the longest complete training that costs at most `cost`."""
+    start = schedules[0][1].start
+
+    def cost_of(iterations: int) -> float:
+        end = start + iterations
+        return total_cost([(weight, replace(old, end=end)) for weight, old in schedules], end)
+
+    bound = 1
+    while cost_of(bound) <= cost:
+        bound *= 2
+    return bisect.bisect_right(range(1, bound), cost, key=cost_of)
 
 
 def length_for(
-    side_by_side: WeightedSchedules, iteration: int, pace: float, left: float
+    schedules: WeightedSchedules, iteration: int, pace: float, seconds_left: float
 ) -> int | None:
-    """The length of a whole training that ends `left` seconds after `iteration`.
+    """The total iterations of a training that ends `seconds_left` after `iteration`.
 
-    `pace` is what an iteration of this course has taken so far, in seconds. Not so short that the
-    likelihood would have begun before; None where it has begun for all.
+    `pace` is the mean time of an iteration of this schedule so far, in seconds. The length is never
+    so short that likelihood training would already have started. None once it has in all stages.
     """
-    last = max((own for _, own in side_by_side), key=lambda own: own.turn)
-    if iteration > last.turn:
+    last = max((schedule for _, schedule in schedules), key=lambda one: one.likelihood_start)
+    if iteration > last.likelihood_start:
         return None
-    done = iteration - last.begun
-    affordable = work_done(side_by_side, iteration) * (1 + max(0.0, left) / (pace * done))
-    fewest = math.ceil(done / (1 - last.refined)) + 1
-    return last.begun + max(fewest, longest_within(side_by_side, affordable))
+    done = iteration - last.start
+    budget = total_cost(schedules, iteration) * (1 + max(0.0, seconds_left) / (pace * done))
+    shortest = math.ceil(done / (1 - last.likelihood_share)) + 1
+    return last.start + max(shortest, longest_within(schedules, budget))
 
 
-def _half_cosine(done: float) -> float:
-    """From 1 to 0 as `done` goes from 0 to 1."""
-    return 0.5 * (1 + math.cos(math.pi * done))
+def _half_cosine(progress: float) -> float:
+    """From 1 to 0 as `progress` goes from 0 to 1."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-FEWEST = 50  # losses that a verdict needs
-SPIKE = 3.0  # times the median: a step that overshot
-STALLED = 0.99  # share of the first losses that is hardly less
-SETTLED_SHARE = 0.005  # share of the loss by which a fifth of the training hardly lowers it
-APART = 0.06  # a gap between data and chains that is no chance
-RUNAWAY_LOSS = 20.0  # a loss: that of a Gaussian is 1 at most
-SPREAD = (0.02, 20.0)  # of a chain's deviation to that of noisy data: a collapsed one, a runaway
+MIN_LOSSES = 50  # for a convergence check
+SPIKE = 3.0  # times the median loss: a step overshot
+STALLED = 0.99  # of the first losses: training has not lowered the loss
+CONVERGED = 0.005  # relative fall of the loss over a fifth of the training
+LARGE_DIFFERENCE = 0.06  # energy difference per value, above chance
+DIVERGED_LOSS = 20.0  # a Gaussian model has a loss of 1 at most
+CHAIN_DEVIATIONS = (0.02, 20.0)  # of a chain over noisy data: below it collapsed, above diverged
 
 
 def convergence(losses: Sequence[float]) -> str | None:
-    """One sentence on denoising losses in order; None for too few of them."""
-    if len(losses) < FEWEST:
+    """One sentence on the denoising losses, in order; None for fewer than MIN_LOSSES."""
+    if len(losses) < MIN_LOSSES:
         return None
     fifth = len(losses) // 5
-    first, before, last = losses[:fifth], losses[-2 * fifth : -fifth], losses[-fifth:]
-    now = statistics.fmean(last)
-    spikes = sum(loss > SPIKE * statistics.median(losses) for loss in losses[fifth:])
+    first, previous, last = losses[:fifth], losses[-2 * fifth : -fifth], losses[-fifth:]
+    loss = statistics.fmean(last)
+    spikes = sum(value > SPIKE * statistics.median(losses) for value in losses[fifth:])
     if spikes:
-        return f"unstable: {spikes} losses far above the rest; lower --filter-rate"
-    if now > STALLED * statistics.fmean(first):
-        return f"stalled: the loss, {now:.3g}, is hardly below that of the first iterations"
-    fallen = 1 - now / statistics.fmean(before)
-    error = statistics.pstdev(last) / now * (2 / fifth) ** 0.5
-    if fallen < max(SETTLED_SHARE, 2 * error):
-        return f"settled: the loss, {now:.3g}, no longer falls"
-    return f"still learning: the loss, {now:.3g}, fell by {fallen:.1%} in the last fifth"
+        return f"unstable: {spikes} losses are far above the median; lower filter_rate"
+    if loss > STALLED * statistics.fmean(first):
+        return f"stalled: the loss, {loss:.3g}, is hardly below that of the first iterations"
+    fall = 1 - loss / statistics.fmean(previous)
+    error = statistics.pstdev(last) / loss * (2 / fifth) ** 0.5
+    if fall < max(CONVERGED, 2 * error):
+        return f"converged: the loss, {loss:.3g}, no longer falls"
+    return f"still learning: the loss, {loss:.3g}, fell by {fall:.1%} in the last fifth"
 
 
-def difference_warning(gaps: Sequence[float]) -> str | None:
-    """One sentence on the gaps between data and chains in order, where they end too large."""
-    last = gaps[-(len(gaps) // 5 + 1) :]
-    if not gaps or statistics.fmean(last) <= APART:
+def difference_warning(differences: Sequence[float]) -> str | None:
+    """One sentence if the energy differences, in order, are large in the last fifth."""
+    if not differences:
         return None
-    return "unstable: samples stay apart from the data; lower --likelihood or --filter-rate"
-
-
-def too_short_warning(side_by_side: WeightedSchedules, iteration: int) -> str:
-    """One sentence on a training that ends at an iteration, before its likelihood."""
-    whole = longest_within(side_by_side, work_done(side_by_side, iteration))
+    mean = statistics.fmean(differences[-(len(differences) // 5 + 1) :])
+    if mean <= LARGE_DIFFERENCE:
+        return None
     return (
-        "samples are rough until the likelihood has had its part: the same command goes on; "
-        f"a whole training in this time is --iterations {max(1, whole)} --overwrite"
+        f"unstable: the energy difference between samples and data stays at {mean:.2g}; "
+        "lower likelihood_weight or filter_rate"
     )
 
 
-def check_divergence(iteration: int, loss: float, gap: float, low: float, high: float) -> None:
-    """Raise DivergedError for what is not finite, a runaway loss, chains that collapse or run."""
-    for name, value in (("loss", loss), ("gap", gap), ("a chain's deviation", high)):
-        if not math.isfinite(value):
-            raise DivergedError(f"iteration {iteration}: {name} is {value}")
-    if loss > RUNAWAY_LOSS:
-        raise DivergedError(f"iteration {iteration}: the loss ran away to {loss:.3g}")
-    if low < SPREAD[0] or high > SPREAD[1]:
-        what, how = ("collapsed", low) if low < SPREAD[0] else ("ran away", high)
-        raise DivergedError(f"iteration {iteration}: a chain {what} to {how:.3g} of its deviation")
+def too_short_warning(schedules: WeightedSchedules, iteration: int) -> str:
+    """One sentence on a training that stops at an iteration, before its likelihood part."""
+    length = longest_within(schedules, total_cost(schedules, iteration))
+    return (
+        "samples are rough without likelihood training: run the same command again to resume; "
+        f"a complete training in this time is --iterations {max(1, length)} --overwrite"
+    )
+
+
+def check_divergence(
+    iteration: int, loss: float, difference: float, lowest: float, highest: float
+) -> None:
+    """Raise DivergedError if a metric is not finite, the loss is huge, or a chain left the data.
+
+    `lowest` and `highest` are deviations of chains relative to noisy data.
+    """
+    metrics = {"loss": loss, "energy difference": difference, "deviation of a chain": highest}
+    bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        found = bad[0]
+    elif loss > DIVERGED_LOSS:
+        found = f"the loss diverged to {loss:.3g}"
+    elif lowest < CHAIN_DEVIATIONS[0]:
+        found = f"a chain collapsed to {lowest:.3g} times the deviation of noisy data"
+    elif highest > CHAIN_DEVIATIONS[1]:
+        found = f"a chain diverged to {highest:.3g} times the deviation of noisy data"
+    else:
+        return
+    raise DivergedError(f"iteration {iteration}: {found}")

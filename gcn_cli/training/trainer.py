@@ -1,53 +1,42 @@
-"""What a training shows of its samples on the way.
+"""Training of a resolution cascade: all stages side by side, by denoising, then by likelihood too.
 
-Learning the ladder by denoising: contrastive divergence's "learn to reconstruct", with noise.
-
-The levels of a batch are log-uniform between the lowest and the highest. Muon moves the filters,
-Adam the rest; samples are drawn from the running average. The last part of the learning is by
-maximum likelihood too (`refinement`).
-
-Learning ladders at several resolutions together, side by side, each its own range of levels.
-
-Each ladder learns from the picture at its resolution, at the levels where it answers and at some
-about them. In an iteration every ladder makes a step. Chains of the likelihood start from what
-chains of the coarser ladder are at that level, as samples do.
+Each stage learns from the images at its resolution, at the noise levels it is in charge of and
+some around them; an iteration is a step of every stage. The noise levels of a batch are
+log-uniform. Muon updates the filters, Adam the rest; samples use the running average. The last part
+of the training also maximizes the likelihood (`losses.py`), with persistent chains that start from
+those of the next coarser stage, as samples do.
 """
 
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gcn_cli.config import NoiseConditionalConfig
 from gcn_cli.models.backprop import pack, potential_gradient
-from gcn_cli.models.cascade import NoiseLevelModel, make_denoiser
+from gcn_cli.models.cascade import Cascade, make_denoiser
 from gcn_cli.models.cuda_graph import GraphedFunction
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet
 from gcn_cli.pattern import Pattern
-from gcn_cli.samplers.annealed import Denoiser, anneal, noise_levels
+from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.rng import ImageNoise, named_generator
 from gcn_cli.training.data import (
-    SEEDS_APART,
-    SETTLED_FULLY,
-    SETTLING,
-    SETTLING_GAP,
+    STAGE_SEED_STEP,
     Imputation,
     TrainingData,
-    coarse_likelihood_rate,
     coarser_data,
-    half_size,
+    downsample_known,
     largest_crop,
-    level_ranges,
 )
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gcn_cli.training.loop import Metrics
 from gcn_cli.training.losses import (
-    LARGEST_DIFFERENCE,
+    MAX_DIFFERENCE,
     LikelihoodLoss,
     counted_share,
     denoising_loss,
@@ -64,497 +53,458 @@ from gcn_cli.training.schedule import (
     too_short_warning,
 )
 
+# A transition is at so many times the deviation of the details that the coarser image lacks: noise
+# that hides them. First at full resolution, then at coarser ones, whose pixels are sharper.
+TRANSITION_FACTORS = (2.5, 4.0)
+# Stages also learn levels up to this factor above, and down to it below, the transition: chains
+# over a longer range of levels show the errors of a stage.
+LEVEL_OVERLAP = 2.5
+
+LIKELIHOOD_RATE = 0.1  # share of the learning rates at which likelihood training starts
+# Iterations of likelihood training that start at that rate: as many as the presets have.
+FULL_RATE_ITERATIONS, FULL_RATE_ITERATIONS_ALIGNED = 200, 400
+
+# Coarser stages: large structures are not learned by denoising, which is content with patches of
+# the right colors, but by likelihood. So its share and its rate are higher there.
+COARSE_LIKELIHOOD_SHARE = 0.8
+COARSE_LIKELIHOOD_RATE = 0.3
+COARSE_FULL_RATE_ITERATIONS = 560  # the default number
+COARSE_RATE_IMAGES = 4  # images per iteration above which the rate falls in proportion
+MANY_STAGES, MANY_STAGES_RATE = 4, 0.1  # with so many the contrast diverges at the higher rate
+# Bound on energy differences: whole structures differ by more than grain does; under the bound of
+# full resolution joints and edges fade.
+COARSE_MAX_DIFFERENCE = 0.035
+MIN_COARSE_IMAGES = 2  # crops of full size per iteration
+
+MEMORY = 0.999  # of the running average
+LIKELIHOOD_MEMORY = 0.98  # the same during likelihood training, which changes samples quickly
 PREVIEW_STEPS = 16
 
 
-def preview_samples(
+@dataclass(frozen=True)
+class StageSettings:
+    """The settings in which the stages of a training differ."""
+
+    noise_min: float  # in deviations of the stage's data
+    noise_max: float
+    seed: int
+    margin: int  # pixels at the border of crops that do not count in the loss
+    max_difference: float  # bound on energy differences
+    transition_level: float  # where chains initialize those of the finer stage; 0 for the finest
+    schedule: Schedule  # at the beginning
+
+    @property
+    def log_range(self) -> float:
+        """Length of the range of noise levels, in log s."""
+        return math.log(self.noise_max / self.noise_min)
+
+
+def level_ranges(
+    config: NoiseConditionalConfig, gains: Sequence[float]
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """The transition to each coarser stage, and the (lowest, highest) noise level of every stage.
+
+    In deviations of a stage's data, a transition in those of the finer one's. An image of 2x2 means
+    keeps 1 / gain^2 of the variance. Raises ValueError if no levels are left for a stage.
+    """
+    transitions, ranges = [], []
+    lowest, highest = config.noise_min, config.noise_max
+    for stage, gain in enumerate(gains):
+        details = math.sqrt(max(0.0, 1 - 1 / gain**2))
+        # Without details in the image there is little for the finer stage to do, but not nothing.
+        transition = max(TRANSITION_FACTORS[min(stage, 1)] * details, 2 * lowest)
+        if transition >= highest:
+            raise ValueError(
+                f"--set stages: noise_max is below the transition to stage {stage + 2}, "
+                f"{transition:.2g}; use fewer stages"
+            )
+        transitions.append(transition)
+        ranges.append((lowest, min(LEVEL_OVERLAP * transition, highest)))
+        lowest, highest = transition * gain / 2 / LEVEL_OVERLAP, highest * gain / 2
+    return transitions, [*ranges, (lowest, highest)]
+
+
+def stage_settings(
     config: NoiseConditionalConfig,
-    net: NoiseConditionalNet,
-    denoise: Denoiser,
-    size: tuple[int, int],
-    device: torch.device,
-) -> Tensor:
-    """Two samples of a net, (2, C, H, W), down the levels of a config."""
-    noise = ImageNoise(config.seed, "preview", range(2), device)
-    levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
-    start = NoiseLevelModel(net, levels[0]).sigma * noise((2, net.channels, *size))
-    return anneal(start, denoise, levels, noise)
+    gains: Sequence[float],
+    ranges: Sequence[tuple[float, float]],
+    images: int,
+    *,
+    has_pattern: bool = False,
+) -> list[StageSettings]:
+    """The settings of every stage, the finest first; `images` per iteration.
+
+    The chains of a cascade do not follow a pattern, but samples do. Then only the coarsest stage
+    has the higher bound: the next one would learn to correct a layout that samples do not have.
+    """
+    share, end, stages = config.fine_tuning_share, config.iteration_count, len(ranges)
+    full_rate = FULL_RATE_ITERATIONS_ALIGNED if config.head else FULL_RATE_ITERATIONS
+    finest = StageSettings(
+        *ranges[0],
+        seed=config.seed,
+        margin=config.margin,
+        max_difference=MAX_DIFFERENCE,
+        transition_level=0,
+        schedule=Schedule(0, end, share, LIKELIHOOD_RATE, full_rate),
+    )
+    # The more images, the less of a Muon step, whose length is fixed, is chance.
+    rate = COARSE_LIKELIHOOD_RATE if stages < MANY_STAGES else MANY_STAGES_RATE
+    rate *= min(1.0, COARSE_RATE_IMAGES / images)
+    coarse_share = max(share, COARSE_LIKELIHOOD_SHARE) if share else 0.0
+    coarse = [
+        StageSettings(
+            *ranges[stage],
+            seed=config.seed + STAGE_SEED_STEP * stage,
+            margin=0,  # F would separate crops by pixels that do not count, and D diverge there
+            max_difference=(
+                MAX_DIFFERENCE if has_pattern and stage < stages - 1 else COARSE_MAX_DIFFERENCE
+            ),
+            transition_level=ranges[stage - 1][1] * gains[stage - 1] / 2,
+            schedule=Schedule(0, end, coarse_share, rate, COARSE_FULL_RATE_ITERATIONS),
+        )
+        for stage in range(1, stages)
+    ]
+    return [finest, *coarse]
 
 
-REFINED_RATE = 0.1  # share of the learning rates at which the likelihood begins to count
-# Iterations with it for which that holds, of textures and of aligned images: as many as the presets
-# have.
-REFINED_FULLY, REFINED_FULLY_ALIGNED = 200, 400
-LONGEST_MEMORY = 0.999  # of the running average
-REFINED_MEMORY = 0.98  # of the same while the likelihood counts, which soon changes samples
+def fit_spectrum(net: NoiseConditionalNet, data: TrainingData) -> None:
+    """Measure the power spectrum of the training images; of aligned images the mean too."""
+    if net.image_size is not None:
+        mirrored = [image.flip(-1) for image in data.images] if data.flips else []
+        net.spectrum.fit_aligned([*data.images, *mirrored])
+        return
+    # Windows of half an image at most, to average over several.
+    half = min(largest_crop(image) for image in data.images) // 2
+    net.spectrum.fit(data.images, min(half, *data.image_size))
 
 
-class StageTrainer:
-    """A ladder, its running average and its optimizer; `step` is one iteration."""
+class Stage:
+    """One net in training: its running average, data, optimizer, schedule and chains."""
 
     def __init__(
         self,
         config: NoiseConditionalConfig,
-        model: NoiseConditionalNet,
-        observed: TrainingData,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        ranks: ProcessGroup = SINGLE_PROCESS,
-        above: CoarserChains | None = None,
+        settings: StageSettings,
+        average: NoiseConditionalNet,
+        data: TrainingData,
+        dtype: torch.dtype,
+        group: ProcessGroup,
+        *,
+        coarser: CoarserChains | None = None,
         pattern: Pattern | None = None,
-        refined_rate: float = REFINED_RATE,
-        refined_fully: int = REFINED_FULLY,
-        largest_gap: float = LARGEST_DIFFERENCE,
     ) -> None:
-        """`ranks` share the images of every batch, `above` are the chains of a coarser ladder.
-
-        `pattern` is what chains follow, `refined_rate` the share of the learning rates
-        at which the likelihood begins to count, if it does for `refined_fully` iterations or less,
-        `largest_gap` the bound on what it tells apart.
-        """
-        self.config, self.observed, self.ranks = config, observed, ranks
-        self.refined_rate, self.refined_fully = refined_rate, refined_fully
-        self.device, self.dtype = device, dtype
-        self.begun = 0  # iterations before the present course of rates
-        self.net = net = copy.deepcopy(model)  # what is learned
-        self.model = model.requires_grad_(False)  # what is sampled: its running average
-        self.descent = StageOptimizer(net, config.filter_rate, config.learning_rate)
-        self.refinement = None
-        if config.refined_share:
-            self.refinement = self._make_refinement(above, pattern, largest_gap)
-        self.imputation = None
-        if observed.holes:
-            self.imputation = Imputation(config.seed, config.noise_max, config.noise_min)
-        self.noise_generator = named_generator(config.seed, "denoising", device=device)
-        self._evaluate = GraphedFunction(self._evaluated)
-
-    def _make_refinement(
-        self, above: CoarserChains | None, pattern: Pattern | None, largest_gap: float
-    ) -> LikelihoodLoss:
-        config = self.config
-        return LikelihoodLoss(
-            self.net,
-            self.observed.batch_size,
-            self.observed.image_size,
-            weight=config.likelihood,
-            noise_range=(config.noise_min, config.noise_max),
-            seed=config.seed,
-            device=self.device,
-            above=above,
-            pattern=pattern,
-            largest_gap=largest_gap,
-        )
-
-    @property
-    def iterations(self) -> int:
-        """Iterations of the whole training."""
-        return self.config.length
+        """Initializes `average`, the net that is sampled. `coarser`, `pattern`: of the chains."""
+        self.settings, self.average, self.data = settings, average, data
+        self.dtype, self.group = dtype, group
+        average.initialize(named_generator(settings.seed, "layer", 0))
+        fit_spectrum(average, data)
+        self.net = copy.deepcopy(average)  # the net that is trained
+        average.requires_grad_(False)
+        self.optimizer = StageOptimizer(self.net, config.filter_rate, config.learning_rate)
+        self.schedule = settings.schedule
+        self.likelihood: LikelihoodLoss | None = None
+        if self.schedule.likelihood_share:
+            self.likelihood = LikelihoodLoss(
+                self.net,
+                data.batch_size,
+                data.image_size,
+                weight=config.likelihood_weight,
+                noise_range=(settings.noise_min, settings.noise_max),
+                seed=settings.seed,
+                device=average.device,
+                coarser=coarser,
+                pattern=pattern,
+                max_difference=settings.max_difference,
+                transition_level=settings.transition_level,
+            )
+        self.noise = named_generator(settings.seed, "denoising", device=average.device)
+        self._evaluate = GraphedFunction(self._loss_and_gradients)
 
     @torch.no_grad()
-    def step(self, iteration: int) -> dict[str, float]:
-        """Iteration number `iteration`, from 1: noise, denoise, compare, learn.
+    def step(self, iteration: int) -> Metrics:
+        """One iteration, from 1. Returns metrics.
 
-        Returns the denoising loss, the gap in F a value between noisy data and chains, and the
-        weight that the likelihood had.
+        loss: of denoising. energy_difference: mean F per value of noisy data minus that of chains.
+        likelihood: weight of the likelihood after the clamp. Raises DivergedError.
         """
-        if self.imputation and self.imputation.due(iteration / self.iterations):
-            self.imputation.renew(self.observed, self.model, self.dtype)
-        clean, mask = self.observed.observe()
-        known = clean.new_ones(1) if mask is None else mask
-        refinement = self.refinement if iteration > self.course.turn else None
-        level = refinement.chains.levels() if refinement else self._levels(len(clean))
-        drawn = torch.randn(clean.shape, generator=self.noise_generator, device=self.device)
-        own = self.ranks.share(len(clean))
-        idle = own.start == own.stop  # as fewer images than processes leave some
-        mine = slice(0, 1) if idle else own
-        counted = counted_share(mask, len(clean), mine, self.config.margin)
-        compared: tuple[Tensor, ...] = ()
+        clean, known = self.data.draw()
+        count, device = len(clean), clean.device
+        likelihood = self.likelihood if iteration > self.schedule.likelihood_start else None
+        level = likelihood.chains.levels() if likelihood else self._draw_levels(count)
+        noise = torch.randn(clean.shape, generator=self.noise, device=device)
+        shard = self.group.shard(count)
+        idle = shard.start == shard.stop  # fewer images than processes: compute one, count none
+        shard = slice(0, 1) if idle else shard
+        share = counted_share(known, count, shard, self.settings.margin)
+        chain_inputs: tuple[Tensor, ...] = ()
         bands: list[int | None] = []
-        if refinement:
-            counts, bands = refinement.counts(level), refinement.bands()
-            crops, images = refinement.chains.crops(refinement.size), refinement.chains.images
-            shares = refinement.shares(level) / counted
-            compared = (shares[mine], crops[mine], images[mine])
-        seen = known if mask is None else known[mine]
+        if likelihood:
+            level_weights, bands = likelihood.level_weights(level), likelihood.bands()
+            crops, images = likelihood.chains.crops(likelihood.size), likelihood.chains.images
+            weights = likelihood.weights(level) / share
+            chain_inputs = (weights[shard], crops[shard], images[shard])
+        mask = clean.new_ones(1) if known is None else known[shard]
         loss, differences, gradients, means = self._evaluate(
-            clean[mine], drawn[mine], level[mine], seen, *compared
+            clean[shard], noise[shard], level[shard], mask, *chain_inputs
         )
-        loss = self._added_up(loss, gradients, 0 * counted if idle else counted)
-        spread, gap, weight = loss.new_ones(1), loss.new_zeros(()), loss.new_zeros(())
-        if refinement and means is not None:
+        loss = self._reduce_(loss, gradients, 0 * share if idle else share)
+        deviations, difference, weight = loss.new_ones(1), loss.new_zeros(()), loss.new_zeros(())
+        if likelihood and means is not None:
             if idle:
                 differences, means = differences[:0], means[:0]
-            differences = self.ranks.gathered(differences, len(clean))
-            gap = (counts * differences).sum()
-            slope = refinement.held() * refinement.slope(differences)
-            weight = refinement.weight * slope.mean()
-            refinement.chains.advance(self.ranks.gathered(means, len(clean)))
-            spread = refinement.chains.spread()
-        self._descend(gradients, iteration)
-        told = torch.stack([loss, gap, spread.min(), spread.max(), weight])
-        # At once: each look waits for the device.
-        numbers = torch.cat([told, differences.to(told)]).tolist()
-        check_divergence(iteration, *numbers[:4])
-        if refinement:
-            refinement.note(bands, numbers[5:])
-        return {"loss": numbers[0], "gap": numbers[1], "likelihood": numbers[4]}
+            differences = self.group.gather(differences, count)
+            difference = (level_weights * differences).sum()
+            slopes = likelihood.base_slopes() * likelihood.slopes(differences)
+            weight = likelihood.weight * slopes.mean()
+            likelihood.chains.advance(self.group.gather(means, count))
+            deviations = likelihood.chains.relative_deviation()
+        self._update(gradients, iteration)
+        metrics = torch.stack([loss, difference, deviations.min(), deviations.max(), weight])
+        # One transfer: each waits for the device.
+        values = torch.cat([metrics, differences.to(metrics)]).tolist()
+        check_divergence(iteration, *values[:4])
+        if likelihood:
+            likelihood.update(bands, values[5:])
+        return {"loss": values[0], "energy_difference": values[1], "likelihood": values[4]}
 
-    def _added_up(self, loss: Tensor, gradients: dict[str, Tensor], counted: Tensor) -> Tensor:
-        """The loss of all ranks; gradients are added up in place.
+    def _draw_levels(self, count: int) -> Tensor:
+        """Noise levels (count,), evenly spaced in log s from a random offset."""
+        device = self.average.device
+        offset = torch.rand(1, generator=self.noise, device=device)
+        position = (torch.arange(count, device=device) + offset) / count
+        return self.settings.noise_min * torch.exp(self.settings.log_range * position)
 
-        Loss and gradients are of this rank's images, which are so much of all that count.
-        """
-        if self.ranks.count == 1:
-            return loss
-        whole = loss * counted
-        for gradient in gradients.values():
-            gradient.mul_(counted)
-        self.ranks.sum_([whole, *gradients.values()])
-        return whole
-
-    def _evaluated(
-        self, clean: Tensor, drawn: Tensor, level: Tensor, known: Tensor, *compared: Tensor
+    def _loss_and_gradients(
+        self, clean: Tensor, noise: Tensor, level: Tensor, known: Tensor, *chain_inputs: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
-        """The loss, by how much F of each noisy image is above that of its chain (N,), gradients of
-        both, and D of the chains: all that a step reads of the net.
+        """The loss, energy differences (N,), gradients by parameter name, and D of the chains.
 
-        `known`: which pixels are, one number where all are. `compared`: what F counts in the loss
-        (N,), crops of the chains, the chains.
+        known: mask (N, 1, H, W), or one number if all pixels are. chain_inputs: weights of the
+        energy differences (N,), crops of the chains, whole chains; empty without likelihood.
         """
-        net, prepared = self.net, pack(self.net, self.dtype)
+        packed, margin = pack(self.net, self.dtype), self.settings.margin
         mask = known if known.ndim > 1 else None
-        learn = partial(denoising_loss, net, clean, drawn, level, known=mask)
-        margin = self.config.margin
-        if self.refinement is None or not compared:
-            loss, _, gradients = learn(margin=margin, prepared=prepared)
+        evaluate = partial(denoising_loss, packed, clean, noise, level, known=mask, margin=margin)
+        if self.likelihood is None or not chain_inputs:
+            loss, _, gradients = evaluate()
             return loss, loss.new_zeros(len(clean)), gradients, None
-        refinement, (shares, crops, images) = self.refinement, compared
-        scores_there, up = refinement.scores(prepared, crops, level)
-        loss, scores, gradients = learn(
-            lambda own: -shares * refinement.slope(own - scores_there),
-            margin=margin,
-            prepared=prepared,
+        likelihood, (weights, crops, images) = self.likelihood, chain_inputs
+        chain_scores, passed = likelihood.chain_scores(packed, crops, level)
+        loss, scores, gradients = evaluate(
+            lambda scores: -weights * likelihood.slopes(scores - chain_scores)
         )
         assert scores is not None
-        differences = scores - scores_there
-        counted = shares * refinement.slope(differences)
-        for name, gradient in potential_gradient(net, up, counted).items():
+        differences = scores - chain_scores
+        factors = weights * likelihood.slopes(differences)
+        for name, gradient in potential_gradient(passed, factors).items():
             gradients[name] += gradient
-        return loss, differences, gradients, refinement.means(prepared, images, level)
+        return loss, differences, gradients, likelihood.denoise_chains(packed, images, level)
 
-    @property
-    def course(self) -> Schedule:
-        """The present one."""
-        share = self.config.refined_share
-        return Schedule(self.begun, self.iterations, share, self.refined_rate, self.refined_fully)
+    def _reduce_(self, loss: Tensor, gradients: dict[str, Tensor], share: Tensor) -> Tensor:
+        """The loss of the whole batch, of which this process has a share; gradients in place."""
+        if self.group.world_size == 1:
+            return loss
+        total = loss * share
+        for gradient in gradients.values():
+            gradient.mul_(share)
+        self.group.all_reduce_([total, *gradients.values()])
+        return total
 
-    @property
-    def side_by_side(self) -> WeightedSchedules:
-        """The course, alone."""
-        return [(1.0, self.course)]
-
-    @property
-    def turns(self) -> list[int]:
-        """Where iterations begin to take longer: after the last of denoising alone."""
-        return [self.course.turn]
-
-    def length_for(self, iteration: int, pace: float, left: float) -> int | None:
-        """So many that denoising and likelihood have their shares; None once the latter began."""
-        return length_for(self.side_by_side, iteration, pace, left)
-
-    def set_length(self, iterations: int) -> None:
-        """Rates follow the new course from the next iteration on."""
-        self.config = replace(self.config, iterations=iterations)
-
-    @property
-    def was_extended(self) -> bool:
-        """Whether this is not the first course."""
-        return self.begun > 0
-
-    def extend(self, iterations: int) -> None:
-        """A course of so many more: rates rise and fall again, and the likelihood has its part."""
-        self.begun = self.iterations
-        self.set_length(self.iterations + iterations)
-
-    def verdicts(self, history: Sequence[Metrics], since: int = 0) -> list[str]:
-        """What became of the denoising, and of the likelihood after it, in the last course.
-
-        Losses count after iteration `since`. Rows count by their "iteration", wherever they are.
-        """
-        turn, first = self.course.turn, max(since, self.begun)
-        said = (
-            convergence([row["loss"] for row in history if first < row["iteration"] <= turn]),
-            difference_warning([row["gap"] for row in history if row["iteration"] > turn]),
-        )
-        return [sentence for sentence in said if sentence is not None]
-
-    def cut_short(self, iteration: int) -> list[str]:
-        """What a training that ends before its time lacks, and the remedy."""
-        return [] if self.refinement is None else [too_short_warning(self.side_by_side, iteration)]
-
-    def preview(self) -> Tensor:
-        """Two samples of the running average at the size of the crops."""
-        denoise = make_denoiser(self.model, self.dtype)
-        return preview_samples(
-            self.config, self.model, denoise, self.observed.image_size, self.device
-        )
+    def _update(self, gradients: dict[str, Tensor], iteration: int) -> None:
+        """One step of the net and of its running average."""
+        self.optimizer.step(gradients, self.schedule.rate(iteration))
+        likelihood = iteration > self.schedule.likelihood_start
+        longest = LIKELIHOOD_MEMORY if likelihood else MEMORY
+        # A short memory at first, so that the start does not dominate the average.
+        update_average(self.average, self.net, min(longest, iteration / (iteration + 9)))
 
     def state(self) -> dict[str, Tensor]:
-        """Everything to go on as if never stopped."""
-        chains = self.refinement.state() if self.refinement else {}
-        holes = self.imputation.state(self.observed) if self.imputation else {}
+        """All tensors needed to resume exactly, except the running average."""
+        chains = self.likelihood.state() if self.likelihood else {}
         return {
             **{f"net.{name}": tensor for name, tensor in self.net.state_dict().items()},
-            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
-            **self.descent.state(),
-            **{f"chains.{key}": value for key, value in chains.items()},
-            **{f"holes.{key}": value for key, value in holes.items()},
-            "begun": torch.tensor(self.begun),
-            "noise": self.noise_generator.get_state(),
-            "batches": self.observed.generator.get_state(),
+            **self.optimizer.state(),
+            **{f"chains.{name}": tensor for name, tensor in chains.items()},
+            "noise": self.noise.get_state(),
+            "batches": self.data.generator.get_state(),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
+        """Restore what `state` returned."""
         self.net.load_state_dict(substate(state, "net."))
-        self.model.load_state_dict(substate(state, "model."))
-        self.descent.load_state(state)
-        if self.refinement:
-            self.refinement.load_state(substate(state, "chains."))
-        if self.imputation:
-            self.imputation.load_state(substate(state, "holes."), self.observed)
-        self.begun = int(state.get("begun", 0))
-        self.noise_generator.set_state(state["noise"])
-        self.observed.generator.set_state(state["batches"])
-
-    def _descend(self, gradients: dict[str, Tensor], iteration: int) -> None:
-        """One step of the net and one of the running average."""
-        self.descent.step(gradients, self.course.rate(iteration))
-        # A short memory at first, so that the average is never dominated by the start.
-        longest = REFINED_MEMORY if iteration > self.course.turn else LONGEST_MEMORY
-        update_average(self.model, self.net, min(longest, iteration / (iteration + 9)))
-
-    def _levels(self, count: int) -> Tensor:
-        """One level an image, spread evenly over the ladder about one random offset."""
-        config = self.config
-        offset = torch.rand(1, generator=self.noise_generator, device=self.device)
-        place = (torch.arange(count, device=self.device) + offset) / count
-        span = math.log(config.noise_max / config.noise_min)
-        return config.noise_min * torch.exp(span * place)
-
-
-def fit_spectrum(net: NoiseConditionalNet, observed: TrainingData) -> None:
-    """Measure the spectrum of the pictures of a texture."""
-    # Half a picture at most, so that there are several windows to take the mean of.
-    half = min(largest_crop(picture) for picture in observed.pictures) // 2
-    net.spectrum.fit(observed.pictures, min(half, *observed.image_size))
-
-
-FEWEST = 2  # images of a coarser ladder in an iteration
+        self.optimizer.load_state(state)
+        if self.likelihood:
+            self.likelihood.load_state(substate(state, "chains."))
+        self.noise.set_state(state["noise"])
+        self.data.generator.set_state(state["batches"])
 
 
 class CascadeTrainer:
-    """A learner for every ladder of a net; the first is that of full resolution."""
+    """Trains all stages of a cascade; `model` is the running average, which is sampled."""
 
     def __init__(
         self,
         config: NoiseConditionalConfig,
-        net: NoiseConditionalNet,
-        observed: TrainingData,
-        device: torch.device,
+        model: Cascade,
+        data: TrainingData,
         dtype: torch.dtype = torch.float32,
-        ranks: ProcessGroup = SINGLE_PROCESS,
+        group: ProcessGroup = SINGLE_PROCESS,
         *,
-        patterned: bool = False,
+        pattern: Pattern | None = None,
     ) -> None:
-        """`net` has its coarser ladders, all at zero; `patterned`: the pictures repeat themselves.
+        """Initializes `model`, which is on its device.
 
-        Raises ValueError where pictures or levels are too few for them.
+        dtype: of the maps. group: the processes that share each batch. pattern: of the training
+        images. Raises ValueError if images or noise levels are too few for the stages.
         """
-        self.asked, self.model, self.observed = config, net, observed
-        self.device, self.dtype, self.ranks = device, dtype, ranks
-        self.patterned = patterned
-        nets, net.coarser = net.octaves(), nn.ModuleList()
-        self.settling_rate = coarse_likelihood_rate(observed.batch_size, len(nets))
-        coarser, contrasts = coarser_data(config, observed, len(nets) - 1, nets[-1].total_stride)
-        handovers, ranges = level_ranges(config, contrasts)
-        assert net.contrasts is not None
-        assert net.handovers is not None
-        net.contrasts.copy_(torch.tensor(contrasts))
-        net.handovers.copy_(torch.tensor(handovers))
+        self.model, self.data, self.dtype, self.group = model, data, dtype, group
+        self._config = config
+        nets = model.stages
+        coarser, gains = coarser_data(data, len(nets) - 1, nets[-1].total_stride, config.seed)
+        transitions, ranges = level_ranges(config, gains)
+        model.gains.copy_(torch.tensor(gains))
+        model.transitions.copy_(torch.tensor(transitions))
+        has_pattern = pattern is not None
+        settings = stage_settings(config, gains, ranges, data.batch_size, has_pattern=has_pattern)
         whole = math.log(config.noise_max / config.noise_min)
-        # Of the way down the levels; together more than one, as they overlap.
-        self.shares = [math.log(high / low) / whole for low, high in ranges]
-        self.learners: list[StageTrainer] = []
-        # The coarsest first: chains of each start from those of the one above.
-        for number in reversed(range(len(nets))):
-            learner = self._ladder(number, nets[number], [observed, *coarser][number], ranges)
-            self.learners.insert(0, learner)
-        net.coarser = nn.ModuleList(learner.model for learner in self.learners[1:])
-        self.renewed = 0  # how often holes in the pictures have been filled anew
-        for learner in self.learners:
-            learner.imputation = None
-        if observed.holes:
-            # By all ladders together; what coarser ones see follows.
-            self.first.imputation = Imputation(config.seed, config.noise_max, config.noise_min)
-
-    def _ladder(
-        self,
-        number: int,
-        net: NoiseConditionalNet,
-        batches: TrainingData,
-        ranges: Sequence[tuple[float, float]],
-    ) -> StageTrainer:
-        """The learner of one ladder, below those that there are; its filters drawn."""
-        lowest, highest = ranges[number]
-        if number:
-            # Narrower crops, more of them.
-            narrower = self.observed.image_size[0] / batches.image_size[0]
-            own = max(FEWEST, round(batches.batch_size * self.shares[number]))
-            batches.batch_size = round(own * narrower)
-        config = replace(
-            self.asked,
-            octaves=1,
-            iterations=self.asked.length,
-            refined=max(self.asked.refined, SETTLING if number else 0.0),
-            batch_size=batches.batch_size,
-            margin=0 if number else self.asked.margin,
-            noise_min=lowest,
-            noise_max=highest,
-            seed=self.asked.seed + SEEDS_APART * number,
-        )
-        net.initialize(named_generator(config.seed, "layer", 0))
-        fit_spectrum(net, batches)
-        above = None
-        if self.learners and self.learners[0].refinement is not None:
-            _, contrast = self.model.handed_over()[number]
-            chains = self.learners[0].refinement.chains
-            chains.handed_at = highest * contrast / 2
-            above = CoarserChains(chains, net.spectrum, contrast)
-        return StageTrainer(
-            config,
-            net,
-            batches,
-            self.device,
-            self.dtype,
-            self.ranks,
-            above,
-            refined_rate=self.settling_rate if number else REFINED_RATE,
-            refined_fully=SETTLED_FULLY if number else REFINED_FULLY,
-            largest_gap=self._largest_gap(number),
-        )
-
-    def _largest_gap(self, number: int) -> float:
-        """The bound on the gap of a ladder, the higher one of coarser ladders.
-
-        Where samples are told a pattern, which these chains are not, it is for the coarsest alone:
-        the next one would make up for a layout that samples have, and blacken joints.
-        """
-        wide = number == len(self.shares) - 1 if self.patterned else number > 0
-        return SETTLING_GAP if wide else LARGEST_DIFFERENCE
-
-    @property
-    def first(self) -> StageTrainer:
-        """That of full resolution; all have the same course."""
-        return self.learners[0]
+        # Shares of the range of noise levels; their sum is more than 1, as ranges overlap.
+        self.shares = [own.log_range / whole for own in settings]
+        for stage_data, share in zip(coarser, self.shares[1:], strict=True):
+            images = max(MIN_COARSE_IMAGES, round(data.batch_size * share))
+            # Smaller crops, but more of them.
+            stage_data.batch_size = round(images * data.image_size[0] / stage_data.image_size[0])
+        self.stages: list[Stage] = []
+        for index in reversed(range(len(nets))):  # chains start from those of the coarser stage
+            chains = None
+            if self.stages and self.stages[0].likelihood:
+                _, gain = model.links()[index]
+                coarser_chains = self.stages[0].likelihood.chains
+                chains = CoarserChains(coarser_chains, nets[index].spectrum, gain)
+            stage = Stage(
+                config,
+                settings[index],
+                nets[index],
+                [data, *coarser][index],
+                dtype,
+                group,
+                coarser=chains,
+                pattern=pattern if len(nets) == 1 else None,
+            )
+            self.stages.insert(0, stage)
+        self.imputation = Imputation(data, config) if data.holes else None
 
     @property
     def config(self) -> NoiseConditionalConfig:
-        """Of all ladders together."""
-        return replace(self.asked, iterations=self.iterations)
+        """The training settings, with the present number of iterations."""
+        return replace(self._config, iterations=self.iterations)
 
     @property
     def iterations(self) -> int:
-        """Iterations of the whole training."""
-        return self.first.iterations
+        """Of the whole training."""
+        return self.stages[0].schedule.end
 
     def step(self, iteration: int) -> Metrics:
-        """A step of every ladder; measures are means over the levels."""
-        told = [learner.step(iteration) for learner in reversed(self.learners)][::-1]
-        imputation = self.first.imputation
-        if imputation is not None and imputation.renewed != self.renewed:
-            self._refresh(imputation.renewed)
-        pairs = list(zip(told, self.shares, strict=True))
+        """A step of every stage; metrics are means over the noise levels."""
+        metrics = [stage.step(iteration) for stage in reversed(self.stages[1:])]
+        if self.imputation and self.imputation.due(iteration / self.iterations):
+            self.imputation.impute(self.model, self.dtype)
+            self._update_coarser_images()
+        metrics = [self.stages[0].step(iteration), *reversed(metrics)]
         return {
-            name: sum(share * own[name] for own, share in pairs) / sum(self.shares)
-            for name in told[0]
+            name: sum(share * own[name] for own, share in zip(metrics, self.shares, strict=True))
+            / sum(self.shares)
+            for name in metrics[0]
         }
 
-    def _refresh(self, renewed: int) -> None:
-        """Make coarser pictures anew of what holes have been filled with."""
-        pictures, self.renewed = self.observed.pictures, renewed
-        for (_, contrast), learner in zip(self.model.handed_over(), self.learners[1:], strict=True):
-            pictures = [contrast * half_size(picture) for picture in pictures]
-            for number in learner.observed.holes:
-                learner.observed.pictures[number] = pictures[number]
+    def _update_coarser_images(self) -> None:
+        """Downsample the imputed images for the coarser stages."""
+        images = self.data.images
+        for (_, gain), stage in zip(self.model.links(), self.stages[1:], strict=True):
+            images = [gain * downsample_known(image) for image in images]
+            for index in stage.data.holes:
+                stage.data.images[index] = images[index]
 
     @property
-    def side_by_side(self) -> WeightedSchedules:
-        """The course of every ladder; an iteration costs the pixels of its batch."""
+    def schedules(self) -> WeightedSchedules:
+        """The pixels of a batch, as the cost of an iteration, and the schedule of every stage."""
         return [
-            (own.observed.batch_size * math.prod(own.observed.image_size), own.course)
-            for own in self.learners
+            (stage.data.batch_size * math.prod(stage.data.image_size), stage.schedule)
+            for stage in self.stages
         ]
 
     @property
-    def turns(self) -> list[int]:
-        """After which the likelihood of some ladders begins."""
-        return sorted({learner.course.turn for learner in self.learners})
+    def likelihood_starts(self) -> list[int]:
+        """The iterations after which likelihood training of a stage starts, sorted."""
+        return sorted({schedule.likelihood_start for _, schedule in self.schedules})
 
-    def length_for(self, iteration: int, pace: float, left: float) -> int | None:
-        """So many that all ladders have their shares; None once all have begun with likelihood."""
-        return length_for(self.side_by_side, iteration, pace, left)
+    def length_for(self, iteration: int, pace: float, seconds_left: float) -> int | None:
+        """The total iterations of a training that ends `seconds_left` after `iteration`.
+
+        None if likelihood training of all stages has started.
+        """
+        return length_for(self.schedules, iteration, pace, seconds_left)
 
     def set_length(self, iterations: int) -> None:
-        """Rates follow the new course from the next iteration on."""
-        for learner in self.learners:
-            learner.set_length(iterations)
+        """Change the total number of iterations; the schedules follow."""
+        self._set_schedules(self.stages[0].schedule.start, iterations)
 
     @property
     def was_extended(self) -> bool:
-        """Whether this is not the first course."""
-        return self.first.was_extended
+        """Whether iterations were added to a finished training."""
+        return self.stages[0].schedule.start > 0
 
     def extend(self, iterations: int) -> None:
-        """A course of so many more: rates rise and fall again, and the likelihood has its part."""
-        for learner in self.learners:
-            learner.extend(iterations)
+        """Add iterations to a finished training: rates rise and fall again, likelihood included."""
+        self._set_schedules(self.iterations, self.iterations + iterations)
 
-    def verdicts(self, history: Sequence[Metrics]) -> list[str]:
-        """What became of the denoising, and of the likelihood after it, in the last course."""
-        # The likelihood of coarser ladders makes their loss rise anew.
-        return self.first.verdicts(history, since=self.turns[0])
+    def _set_schedules(self, start: int, end: int) -> None:
+        for stage in self.stages:
+            stage.schedule = replace(stage.schedule, start=start, end=end)
 
-    def cut_short(self, iteration: int) -> list[str]:
-        """What a training that ends before its time lacks, and the remedy."""
-        return (
-            []
-            if self.first.refinement is None
-            else [too_short_warning(self.side_by_side, iteration)]
-        )
+    def check_convergence(self, history: Sequence[Metrics]) -> list[str]:
+        """Messages on the denoising loss and on the energy difference of the present schedule."""
+        schedule = self.stages[0].schedule
+        start, end = schedule.start, schedule.likelihood_start
+        if len(self.stages) > 1 and schedule.likelihood_share:
+            start = self.likelihood_starts[0]  # likelihood of coarser stages raises their loss
+        losses = [row["loss"] for row in history if start < row["iteration"] <= end]
+        differences = [row["energy_difference"] for row in history if row["iteration"] > end]
+        messages = (convergence(losses), difference_warning(differences))
+        return [message for message in messages if message is not None]
+
+    def early_stop_advice(self, iteration: int) -> list[str]:
+        """What a training that stops after `iteration` lacks, and what to do."""
+        if self.stages[0].likelihood is None:
+            return []
+        return [too_short_warning(self.schedules, iteration)]
 
     def preview(self) -> Tensor:
-        """Two samples of the running averages at the size of the crops."""
-        denoise = make_denoiser(self.model, self.dtype, PaddingMode.CIRCULAR)  # any size, so pooled
-        return preview_samples(
-            self.asked, self.model, denoise, self.observed.image_size, self.device
-        )
+        """Two samples (2, C, H, W) of the running average, of the size of the crops."""
+        # A crop may be no multiple of the cascade's stride, which circular padding allows.
+        mode = PaddingMode.CIRCULAR if len(self.stages) > 1 else None
+        denoise, config = make_denoiser(self.model, self.dtype, mode), self._config
+        noise = ImageNoise(config.seed, "preview", range(2), self.model.device)
+        levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
+        shape = (2, self.model.finest.channels, *self.data.image_size)
+        start = math.sqrt(levels[0] ** 2 + 1) * noise(shape)
+        return anneal(start, denoise, levels, noise)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything to go on as if never stopped."""
-        kept = self.first.state()
-        for number, learner in enumerate(self.learners[1:]):
-            # Its model is a part of the first's.
-            own = {n: t for n, t in learner.state().items() if not n.startswith("model.")}
-            kept |= {f"octave{number + 1}.{name}": tensor for name, tensor in own.items()}
-        return kept
+        """All tensors needed to resume exactly."""
+        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, stage in enumerate(self.stages):
+            state |= {f"stage{index}.{name}": tensor for name, tensor in stage.state().items()}
+        if self.imputation:
+            state |= {f"holes.{key}": tensor for key, tensor in self.imputation.state().items()}
+        return {**state, "start": torch.tensor(self.stages[0].schedule.start)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` returned."""
-        self.first.load_state(state)
-        if self.first.imputation is not None and self.first.imputation.renewed:
-            self._refresh(self.first.imputation.renewed)
-        for number, learner in enumerate(self.learners[1:]):
-            own = substate(state, f"octave{number + 1}.")
-            averages = substate(state, f"model.coarser.{number}.")
-            learner.load_state(own | {f"model.{name}": one for name, one in averages.items()})
+        """Restore what `state` returned."""
+        self.model.load_state_dict(substate(state, "model."))
+        for index, stage in enumerate(self.stages):
+            stage.load_state(substate(state, f"stage{index}."))
+        if self.imputation:
+            self.imputation.load_state(substate(state, "holes."))
+            if self.imputation.count:
+                self._update_coarser_images()
+        self._set_schedules(int(state["start"]), self.iterations)

@@ -1,8 +1,7 @@
-"""The command as a function: what it is given, what it printed, its exit code.
+"""The command as a function: arguments in, output and exit code out.
 
-It runs in this process, all the way through `main`: a process takes seconds to import torch. What
-only a process shows (signals, pipes, locks, starting up) is tested by processes, and so are the
-README's commands.
+It runs `main` in this process, since a new process takes seconds to import torch. Tests of signals,
+pipes, locks and imports start processes.
 """
 
 import contextlib
@@ -17,43 +16,43 @@ from unittest import mock
 from gcn_cli.cli.app import main
 
 TEXTURE = [
-    "--layers", "8@5,8@3/2", "--crop", "32", "--margin", "4", "--iterations", "20",
+    "--set", "layers=8@5,8@3/2", "--set", "crop=32", "--set", "margin=4", "--iterations", "20",
     "--preview-every", "0", "--device", "cpu",
 ]  # fmt: skip
-"""Options of a ladder that learns a texture, a little, in a second; later ones win."""
+"""Options of a training on a texture that takes a second; options after these override them."""
 
 Done = subprocess.CompletedProcess[bytes]
 
 
-def gcn(*words: str, cwd: Path, stdin: bytes | None = None) -> Done:
-    """Run `gcn WORDS` in a folder."""
-    given, out, err = (
+def gcn(*arguments: str, cwd: Path, stdin: bytes | None = None) -> Done:
+    """Run `gcn ARGUMENTS` in a folder."""
+    input_, out, err = (
         io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", write_through=True)
         for data in (stdin or b"", b"", b"")
     )
     with (
         contextlib.chdir(cwd),
-        _messages_as_they_were(),
-        mock.patch.multiple(sys, argv=["gcn", *words], stdin=given, stdout=out, stderr=err),
+        _restored_logging(),
+        mock.patch.multiple(sys, argv=["gcn", *arguments], stdin=input_, stdout=out, stderr=err),
     ):
         try:
             main()
-        except SystemExit as ended:
-            code = ended.code
+        except SystemExit as end:
+            code = end.code
     assert isinstance(code, int)
     printed = [stream.buffer.getvalue() for stream in (out, err)]
-    return Done(["gcn", *words], code, printed[0], printed[1])
+    return Done(["gcn", *arguments], code, printed[0], printed[1])
 
 
-def gcn_process(*words: str, cwd: Path) -> Done:
+def gcn_process(*arguments: str, cwd: Path) -> Done:
     """The same in a process of its own."""
-    command = [sys.executable, "-W", "error", "-m", "gcn_cli", *words]
+    command = [sys.executable, "-W", "error", "-m", "gcn_cli", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, check=False)
 
 
 @contextlib.contextmanager
-def _messages_as_they_were() -> Iterator[None]:
-    """A command has the library's messages go to stderr for good; other tests read them."""
+def _restored_logging() -> Iterator[None]:
+    """Undo `show_messages` after a command: other tests capture the messages."""
     logger = logging.getLogger("gcn_cli")
     before = list(logger.handlers), logger.propagate, logger.level
     try:

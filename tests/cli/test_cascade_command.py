@@ -1,4 +1,4 @@
-"""Ladders at several resolutions through the commands: everything a texture's model does."""
+"""Resolution cascades through the commands: everything that a texture model does."""
 
 import json
 from pathlib import Path
@@ -11,22 +11,22 @@ from tests.cli.running import gcn
 from tests.reading import read
 
 SMALL = [
-    "--layers", "6@3,6@3/2", "--crop", "16", "--margin", "2", "--iterations", "20",
-    "--octaves", "3", "--threads", "1", "--device", "cpu", "--precision", "float32",
+    "--set", "layers=6@3,6@3/2", "--set", "crop=16", "--set", "margin=2", "--iterations", "20",
+    "--set", "stages=3", "--threads", "1", "--device", "cpu", "--precision", "float32",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one finished model of three ladders; read only."""
-    folder = tmp_path_factory.mktemp("octaves")
+    """A folder with a trained cascade of three stages; read only."""
+    folder = tmp_path_factory.mktemp("cascade")
     Image.effect_noise((70, 64), 60).convert("RGB").resize((96, 88)).save(folder / "texture.png")
     done = gcn("train", "texture.png", *SMALL, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     return folder
 
 
-def test_resuming_equals_going_through(trained: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(trained: Path) -> None:
     words = ["train", "texture.png", *SMALL, "-o", "stopped"]
     stopped = gcn(*words, "--max-time", "0.001s", cwd=trained)
     assert stopped.returncode == 0, stopped.stderr.decode()
@@ -45,9 +45,9 @@ def test_resuming_equals_going_through(trained: Path) -> None:
         (["--size", "71x53"], (71, 53)),
         (["--size", "71x53", "--tile", "16"], (71, 53)),
         (["--size", "72x50", "--seamless", "x"], (72, 50)),
-        (["--lattice", "reflect"], (96, 88)),
+        (["--set", "padding_mode=reflect"], (96, 88)),
         (["--guide", "texture.png"], (96, 88)),
-        (["--start", "texture.png", "--level", "3", "--steps", "4"], (96, 88)),
+        (["--start", "texture.png", "--noise-level", "3", "--steps", "4"], (96, 88)),
     ],
 )
 def test_samples_of_every_kind(trained: Path, words: list[str], size: tuple[int, int]) -> None:
@@ -58,7 +58,7 @@ def test_samples_of_every_kind(trained: Path, words: list[str], size: tuple[int,
         assert picture.size == size
 
 
-def test_blocks_make_the_same_picture(trained: Path) -> None:
+def test_tiles_make_the_same_image(trained: Path) -> None:
     made = []
     for tile in ("off", "32"):
         words = ["synthesize", "--size", "96x71", "--tile", tile, "-o", f"tile-{tile}.png"]
@@ -74,13 +74,13 @@ def test_blocks_make_the_same_picture(trained: Path) -> None:
         ["reconstruct", "texture.png", "--extend", "0,0,20,0"],
         ["reconstruct", "texture.png", "--make-seamless", "8"],
         ["reconstruct", "texture.png", "--denoise", "20"],
-        ["reconstruct", "texture.png", "--level", "6"],
-        ["inspect", "--picture", "texture.png", "--level", "6", "--map", "map.png"],
+        ["reconstruct", "texture.png", "--noise-level", "6"],
+        ["inspect", "image", "texture.png", "--noise-level", "6", "--map", "map.png"],
         [
             "inspect",
-            "--picture",
+            "image",
             "texture.png",
-            "--level",
+            "--noise-level",
             "6",
             "--at",
             "9,9",
@@ -95,22 +95,22 @@ def test_the_other_commands(trained: Path, words: list[str]) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_inspect_says_how_many(trained: Path) -> None:
+def test_inspect_lists_the_stages(trained: Path) -> None:
     done = gcn("inspect", "--model", "runs/texture", "--json", cwd=trained)
     described = json.loads(done.stdout)
-    assert [row["resolution"] for row in described["octaves"]] == ["1", "1/2", "1/4"]
+    assert [row["resolution"] for row in described["stages"]] == ["1", "1/2", "1/4"]
     assert described["parameters"] == 3 * sum(row["parameters"] for row in described["layers"])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--octaves", "6"], "--octaves"),
-        (["--octaves", "2", "--crop", "0"], "--octaves 2: pictures learned whole have one"),
-        (["--octaves", "3", "--noise-max", "0.4"], "--octaves: no levels are above"),
+        (["--set", "stages=6"], "--set stages: an image at 1/16 of the resolution is too small"),
+        (["--set", "stages=2", "--set", "crop=0"], "--set stages=2: whole images have one; use 1"),
+        (["--set", "stages=3", "--set", "noise_max=0.4"], "--set stages: noise_max is below the transition"),
     ],
 )
-def test_what_cannot_be_is_one_line(trained: Path, words: list[str], message: str) -> None:
+def test_impossible_stages_are_refused_in_one_line(trained: Path, words: list[str], message: str) -> None:
     done = gcn("train", "texture.png", *SMALL, *words, "-o", "refused", cwd=trained)
     assert done.returncode == 2
     assert message in done.stderr.decode().splitlines()[-1]

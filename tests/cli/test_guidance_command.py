@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask.save(place / "mask.png")
     for name in ("dark", "light", "gray"):
         assert gcn("train", f"{name}.png", *SMALL, cwd=place).returncode == 0
-    paper = ["--learner", "cd", "--layers", "2@3", "--size", "16", "--iterations", "1"]
+    paper = ["--set", "learner=cd", "--set", "layers=2@3", "--size", "16", "--iterations", "1"]
     assert gcn("train", "dark.png", *paper, "-o", "paper", cwd=place).returncode == 0
     return place
 

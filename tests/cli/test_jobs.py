@@ -1,4 +1,4 @@
-"""Runs in batch jobs: one job a run, signals of schedulers, what to do with a run that is there."""
+"""Trainings as batch jobs: one job for a run, signals of schedulers, --resume."""
 
 import signal
 import subprocess
@@ -14,7 +14,7 @@ from PIL import Image
 from tests.cli.running import gcn
 
 SMALL = [
-    "--layers", "4@5,4@3/2", "--crop", "16", "--margin", "2", "--preview-every", "0",
+    "--set", "layers=4@5,4@3/2", "--set", "crop=16", "--set", "margin=2", "--preview-every", "0",
     "--threads", "1", "--device", "cpu", "--precision", "float32",
 ]  # fmt: skip
 
@@ -27,7 +27,7 @@ def here(tmp_path: Path) -> Path:
 
 @contextmanager
 def training(here: Path, run: str = "run") -> Iterator["subprocess.Popen[bytes]"]:
-    """A long training, begun; killed in the end where it still runs."""
+    """A long training that has saved once; killed at the end if it still runs."""
     command = [sys.executable, "-m", "gcn_cli", "train", "texture.png", *SMALL]
     command += ["--iterations", "1000000", "-o", run, "--save-every", "0.1s"]
     process = subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE)
@@ -55,7 +55,7 @@ def test_a_second_job_on_a_run_is_refused_and_a_killed_one_leaves_no_lock(here: 
         first.wait()
     third = gcn(*words, "--max-time", "0.01s", cwd=here)
     assert third.returncode == 0, third.stderr.decode()
-    assert b"going on after iteration" in third.stderr
+    assert b"resumed after iteration" in third.stderr
 
 
 def test_sigusr1_saves_and_asks_to_come_again(here: Path) -> None:
@@ -79,16 +79,16 @@ def test_a_second_signal_leaves_at_once(here: Path) -> None:
     assert again.returncode == 0, again.stderr.decode()
 
 
-def test_runs_are_gone_on_with_as_asked(here: Path) -> None:
+def test_resume_may_be_forbidden_or_required(here: Path) -> None:
     words = ["train", "texture.png", *SMALL, "--iterations", "3"]
-    none_there = gcn(*words, "--resume", "must", cwd=here)
-    assert none_there.returncode == 2
-    assert b"runs/texture: holds no model to go on with (--resume must)" in none_there.stderr
+    absent = gcn(*words, "--resume", "must", cwd=here)
+    assert absent.returncode == 2
+    assert b"runs/texture: holds no model to resume (--resume must)" in absent.stderr
     assert not (here / "runs").exists()
     assert gcn(*words, "--resume", "never", cwd=here).returncode == 0
-    there = gcn(*words, "--resume", "never", cwd=here)
-    assert there.returncode == 2
-    assert b"runs/texture: holds a model (--resume never)" in there.stderr
+    existing = gcn(*words, "--resume", "never", cwd=here)
+    assert existing.returncode == 2
+    assert b"runs/texture: holds a model (--resume never)" in existing.stderr
     assert gcn(*words, "--resume", "must", cwd=here).returncode == 0
     both = gcn(*words, "--resume", "must", "--overwrite", cwd=here)
     assert both.returncode == 2

@@ -46,11 +46,11 @@ def test_linked_maps_are_written_side_by_side(folder: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     records = json.loads(done.stdout)["files"]
     assert [one["map"] for one in records] == ["albedo", "normal", "height"]
-    made = [images.open_picture(str(folder / one["path"])) for one in records]
-    assert [one.bands for one in made] == ["RGB", "RGB", "L"]
-    normals = made[1].values / 127.5 - 1
+    made = [images.read_image(str(folder / one["path"])) for one in records]
+    assert [one.mode for one in made] == ["RGB", "RGB", "L"]
+    normals = made[1].pixels / 127.5 - 1
     assert float((normals.norm(dim=0) - 1).abs().max()) < 0.02
-    assert images.open_picture(str(folder / "sheet.png")).size == (26, 3 * 37)
+    assert images.read_image(str(folder / "sheet.png")).size == (26, 3 * 37)
     again = gcn("synthesize", "--model", "maps", "-o", "tile.png", *FEW, cwd=folder)
     assert again.returncode == 2
     assert b"tile-albedo.png: exists" in again.stderr
@@ -64,22 +64,22 @@ def test_linked_maps_are_repaired_together(folder: Path) -> None:
     linked = ["--with", "normal.png", "--with", "height.png"]
     done = gcn("reconstruct", "albedo.png", *linked, *words, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
-    kept = images.open_picture(str(folder / "mask.png")).values[0] < 128
+    kept = images.read_image(str(folder / "mask.png")).pixels[0] < 128
     for name in ("albedo", "normal", "height"):
         ours, theirs = (
-            images.open_picture(str(folder / path)).values
+            images.read_image(str(folder / path)).pixels
             for path in (f"fixed/albedo-{name}.png", f"{name}.png")
         )
         assert torch.equal(ours[:, kept], theirs[:, kept])
         assert not torch.equal(ours, theirs)
     alone = gcn("reconstruct", "albedo.png", *words, "--overwrite", cwd=folder)
     assert alone.returncode == 2
-    assert b"1 picture(s) for a model of albedo, normal, height; give each (--with)" in alone.stderr
+    assert b"1 image(s) for a model of albedo, normal, height; give each (--with)" in alone.stderr
 
 
 @pytest.mark.parametrize("kind", ["gray", "wide", "wide gray", "clear"])
 def test_bands_and_depth_go_through(kind: str, folder: Path, tmp_path: Path) -> None:
-    albedo = images.open_picture(str(folder / "albedo.png")).values.permute(1, 2, 0).numpy()
+    albedo = images.read_image(str(folder / "albedo.png")).pixels.permute(1, 2, 0).numpy()
     deep = albedo.astype(np.uint16) * 256 + 7
     path = str(tmp_path / "own.png")
     if kind == "wide":
@@ -87,27 +87,27 @@ def test_bands_and_depth_go_through(kind: str, folder: Path, tmp_path: Path) -> 
     elif kind == "wide gray":
         Image.fromarray(deep[:, :, 0]).save(path)
     elif kind == "gray":
-        images.write(images.open_picture(str(folder / "height.png")).values, path)
+        images.write(images.read_image(str(folder / "height.png")).pixels, path)
     else:
-        clear = images.open_picture(str(folder / "height.png")).values
+        clear = images.read_image(str(folder / "height.png")).pixels
         images.write(torch.cat([clear.expand(3, -1, -1), clear]), path)
-    given = images.open_picture(path)
+    given = images.read_image(path)
     assert gcn("train", path, *SMALL, "-o", "run", cwd=tmp_path).returncode == 0
     assert gcn("synthesize", "--model", "run", "-o", "new.png", *FEW, cwd=tmp_path).returncode == 0
-    made = images.open_picture(str(tmp_path / "new.png"))
-    assert (made.bands, made.depth) == (given.bands, given.depth)
+    made = images.read_image(str(tmp_path / "new.png"))
+    assert (made.mode, made.bit_depth) == (given.mode, given.bit_depth)
     mask = str(folder / "mask.png")
     done = gcn("reconstruct", path, "--model", "run", "--mask", mask, "-o", "f", *FEW, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
-    fixed = images.open_picture(str(tmp_path / "f" / "own.png"))
-    assert (fixed.bands, fixed.depth) == (given.bands, given.depth)
-    kept = images.open_picture(mask).values[0] < 128
-    assert torch.equal(fixed.values[:, kept], given.values[:, kept])
+    fixed = images.read_image(str(tmp_path / "f" / "own.png"))
+    assert (fixed.mode, fixed.bit_depth) == (given.mode, given.bit_depth)
+    kept = images.read_image(mask).pixels[0] < 128
+    assert torch.equal(fixed.pixels[:, kept], given.pixels[:, kept])
 
 
 def test_a_picture_is_repaired_by_what_is_left_of_it(folder: Path, tmp_path: Path) -> None:
     picture, mask = str(folder / "albedo.png"), str(folder / "mask.png")
-    small = [*SMALL[:2], "--crop", "12", *SMALL[4:]]
+    small = [*SMALL[:2], "--set", "crop=12", *SMALL[4:]]
     done = gcn("train", picture, "--mask", mask, *small, "-o", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     words = ["--model", "run", "--mask", mask, *FEW]
@@ -115,7 +115,9 @@ def test_a_picture_is_repaired_by_what_is_left_of_it(folder: Path, tmp_path: Pat
     other = gcn("train", picture, *small, "-o", "run", cwd=tmp_path)
     assert other.returncode == 2
     assert b"trained on other pictures" in other.stderr
-    whole = gcn("train", picture, "--mask", mask, *SMALL, "--crop", "0", "-o", "w", cwd=tmp_path)
+    whole = gcn(
+        "train", picture, "--mask", mask, *SMALL, "--set", "crop=0", "-o", "w", cwd=tmp_path
+    )
     assert whole.returncode == 2
     assert b"a part is hidden" in whole.stderr
     gray = gcn("train", str(folder / "height.png"), *SMALL, "-o", "gray", cwd=tmp_path)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gcn_cli.images import open_picture
+from gcn_cli.images import read_image
 from tests.cli.running import gcn
 
 SMALL = [
-    "--layers", "8@5,8@3/2", "--crop", "16", "--margin", "2", "--iterations", "10",
+    "--set", "layers=8@5,8@3/2", "--set", "crop=16", "--set", "margin=2", "--iterations", "10",
     "--threads", "1", "--device", "cpu", "--precision", "float32",
 ]  # fmt: skip
 
@@ -35,8 +35,7 @@ def test_a_picture_is_repaired_by_its_own_texture_in_two_lines(scratched: Path) 
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().split() == ["fixed.png"]
     before, after, white = (
-        open_picture(str(scratched / name)).values
-        for name in ("photo.png", "fixed.png", "mask.png")
+        read_image(str(scratched / name)).pixels for name in ("photo.png", "fixed.png", "mask.png")
     )
     kept = (white[0] == 0).expand_as(before)
     assert torch.equal(before[kept], after[kept])
@@ -57,7 +56,7 @@ def test_noise_is_taken_off_and_said(scratched: Path) -> None:
     done = gcn("reconstruct", "photo.png", "--denoise", "auto", "-o", "clean.png", cwd=scratched)
     assert done.returncode == 0, done.stderr.decode()
     assert b"gray levels (--denoise)" in done.stderr
-    before, after = (open_picture(str(scratched / n)).values for n in ("photo.png", "clean.png"))
+    before, after = (read_image(str(scratched / n)).pixels for n in ("photo.png", "clean.png"))
     assert before.shape == after.shape
     assert 0 < float((before - after).std()) < float(before.std())
 
@@ -87,7 +86,7 @@ def test_blocks_make_the_same_file(scratched: Path) -> None:
         words = ["--size", "45x37", "--seed", "3", "--steps", "4", "--tile", tile, "-o", name]
         done = gcn("synthesize", *words, "--precision", "float32", cwd=scratched)
         assert done.returncode == 0, done.stderr.decode()
-        made.append(open_picture(str(scratched / name)).values)
+        made.append(read_image(str(scratched / name)).pixels)
     assert b"block(s) of 20" not in done.stderr  # a multiple of the stride, 4, as it is
     for other in made[1:]:
         torch.testing.assert_close(other, made[0], rtol=0, atol=1)
@@ -97,7 +96,7 @@ def test_blocks_make_the_same_file(scratched: Path) -> None:
     ("words", "message"),
     [
         (["--tile", "0"], "'0' is not auto, off or a number of pixels"),
-        (["--tile", "16", "--lattice", "reflect"], "--tile 16: this model, or its border"),
+        (["--tile", "16", "--set", "padding_mode=reflect"], "--tile 16: this model, or its border"),
         (["--size", "70000x4", "-o", "wide.jpg"], "wide.jpg: 70000x4 pixels, the format holds"),
         (["--size", "9000000"], "GiB"),
     ],

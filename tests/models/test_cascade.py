@@ -1,9 +1,10 @@
-"""Coarser ladders: one density with the finer one, exact in float64, on any torus."""
+"""The resolution cascade: one density with the finest stage, exact in float64, on any torus."""
 
 import pytest
 import torch
 
 from gcn_cli.models.cascade import (
+    Cascade,
     CoarseStageModel,
     NoiseLevelModel,
     add_upsampled_,
@@ -16,27 +17,30 @@ from gcn_cli.models.energy import GenerativeModel, autograd_gradient, energy
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 
-LEVELS = (1.0, 2.0, 6.0)  # answered by the ladder itself, the next coarser one, the one after that
+LEVELS = (1.0, 2.0, 6.0)  # in charge of: the finest stage, the next coarser one, the coarsest
 
 
-def ladder(
-    lattice: PaddingMode = PaddingMode.CIRCULAR, octaves: int = 3, coarser_layers: int | None = None
-) -> NoiseConditionalNet:
-    net = NoiseConditionalNet(
-        parse_layers("6@3,6@3/2"),
-        lattice=lattice,
-        rectifier=SmoothReLU(0.5),
-        octaves=octaves,
-        coarser_layers=coarser_layers,
-    )
-    for number, one in enumerate(net.octaves()):
-        generator = torch.Generator().manual_seed(number)
-        one.initialize(generator)
-        one.spectrum.power.copy_(0.1 + torch.rand(one.spectrum.power.shape, generator=generator))
-    if net.contrasts is not None and net.handovers is not None:
-        net.contrasts.copy_(torch.tensor([1.3, 1.1][: octaves - 1]))
-        net.handovers.fill_(1.5)
-    return net.double().requires_grad_(False)
+def make_cascade(
+    padding_mode: PaddingMode = PaddingMode.CIRCULAR,
+    stages: int = 3,
+    coarser_layers: str = "6@3,6@3/2",
+) -> Cascade:
+    nets = [
+        NoiseConditionalNet(
+            parse_layers(coarser_layers if stage else "6@3,6@3/2"),
+            padding_mode=padding_mode,
+            rectifier=SmoothReLU(0.5),
+        )
+        for stage in range(stages)
+    ]
+    for stage, net in enumerate(nets):
+        generator = torch.Generator().manual_seed(stage)
+        net.initialize(generator)
+        net.spectrum.power.copy_(0.1 + torch.rand(net.spectrum.power.shape, generator=generator))
+    cascade = Cascade(nets)
+    cascade.gains.copy_(torch.tensor([1.3, 1.1][: stages - 1]))
+    cascade.transitions.fill_(1.5)
+    return cascade.double().requires_grad_(False)
 
 
 def images(height: int, width: int) -> torch.Tensor:
@@ -44,44 +48,46 @@ def images(height: int, width: int) -> torch.Tensor:
     return 3 * torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64)
 
 
-def at(net: NoiseConditionalNet, noise: float) -> GenerativeModel:
-    return model_at(net, noise, torch.float64)
+def at(cascade: Cascade, noise: float) -> GenerativeModel:
+    return model_at(cascade, noise, torch.float64)
 
 
-def test_which_ladder_answers() -> None:
-    net = ladder()
-    assert isinstance(at(net, 1.5), NoiseLevelModel)
-    second = at(net, 2.0)
+def test_the_stage_in_charge_of_a_noise_level() -> None:
+    cascade = make_cascade()
+    assert [cascade.stage_at(noise) for noise in (1.5, *LEVELS)] == [0, 0, 1, 2]
+    assert isinstance(at(cascade, 1.5), NoiseLevelModel)
+    second = at(cascade, 2.0)
     assert isinstance(second, CoarseStageModel)
-    assert isinstance(second.above, NoiseLevelModel)
-    assert second.above.noise == pytest.approx(2.0 * 1.3 / 2)
-    third = at(net, 6.0)
+    assert isinstance(second.coarser, NoiseLevelModel)
+    assert second.coarser.noise == pytest.approx(2.0 * 1.3 / 2)
+    third = at(cascade, 6.0)
     assert isinstance(third, CoarseStageModel)
-    assert isinstance(third.above, CoarseStageModel)
+    assert isinstance(third.coarser, CoarseStageModel)
 
 
-@pytest.mark.parametrize("layers", [None, 1])
-@pytest.mark.parametrize("lattice", [PaddingMode.CIRCULAR, PaddingMode.REFLECT])
+@pytest.mark.parametrize("coarser_layers", ["6@3,6@3/2", "6@3"])
+@pytest.mark.parametrize("padding_mode", [PaddingMode.CIRCULAR, PaddingMode.REFLECT])
 @pytest.mark.parametrize("noise", LEVELS)
-def test_b_is_the_gradient_of_f_and_the_map_is_the_energy(
-    noise: float, lattice: PaddingMode, layers: int | None
+def test_basis_is_the_gradient_of_the_score_and_the_map_sums_to_the_energy(
+    noise: float, padding_mode: PaddingMode, coarser_layers: str
 ) -> None:
-    density, x = at(ladder(lattice, coarser_layers=layers), noise), images(32, 48)
-    assert torch.allclose(density.basis(x), autograd_gradient(density.score)(x), atol=1e-12)
-    assert torch.allclose(density.energy_map(x).sum(dim=(1, 2)), energy(density, x))
+    model = at(make_cascade(padding_mode, coarser_layers=coarser_layers), noise)
+    x = images(32, 48)
+    assert torch.allclose(model.basis(x), autograd_gradient(model.score)(x), atol=1e-12)
+    assert torch.allclose(model.energy_map(x).sum(dim=(1, 2)), energy(model, x))
 
 
 @pytest.mark.parametrize("noise", LEVELS)
-def test_d_is_tweedies(noise: float) -> None:
+def test_the_denoiser_follows_tweedies_formula(noise: float) -> None:
     """D(I) = I + s^2 grad log p_s(I), with grad log p_s = B - I / sigma^2."""
-    net, x = ladder(), images(32, 48)
-    density = at(net, noise)
-    expected = x + noise**2 * (density.basis(x) - x / density.sigma**2)
-    assert torch.allclose(make_denoiser(net, torch.float64)(x, noise), expected, atol=1e-12)
+    cascade, x = make_cascade(), images(32, 48)
+    model = at(cascade, noise)
+    expected = x + noise**2 * (model.basis(x) - x / model.sigma**2)
+    assert torch.allclose(make_denoiser(cascade, torch.float64)(x, noise), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(32, 48), (31, 48), (32, 47), (31, 47)])
-def test_details_and_block_means_are_all_there_is(size: tuple[int, int]) -> None:
+def test_an_image_is_the_sum_of_its_details_and_block_means(size: tuple[int, int]) -> None:
     x = images(*size)
     details = remove_lowpass_(x.clone())
     assert torch.allclose(add_upsampled_(details.clone(), downsample(x)), x)
@@ -90,9 +96,9 @@ def test_details_and_block_means_are_all_there_is(size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("noise", LEVELS)
-def test_a_pattern_moved_on_the_torus_by_whole_blocks_gives_d_moved(noise: float) -> None:
-    net, x = ladder(), images(32, 48)
-    denoise = make_denoiser(net, torch.float64)
+def test_the_denoiser_commutes_with_circular_shifts_by_the_stride(noise: float) -> None:
+    cascade, x = make_cascade(), images(32, 48)
+    denoise = make_denoiser(cascade, torch.float64)
     assert torch.allclose(
         denoise(x.roll((16, -16), (2, 3)), noise),
         denoise(x, noise).roll((16, -16), (2, 3)),
@@ -103,24 +109,25 @@ def test_a_pattern_moved_on_the_torus_by_whole_blocks_gives_d_moved(noise: float
 @pytest.mark.parametrize("size", [(64, 96), (61, 75)])
 @pytest.mark.parametrize("noise", LEVELS)
 def test_blocks_make_no_difference_and_are_counted(noise: float, size: tuple[int, int]) -> None:
-    net, x, ticks = ladder(), images(*size), []
-    whole = make_denoiser(net, torch.float64)(x, noise)
-    block = net.total_stride * 4
-    denoise = make_denoiser(net, torch.float64, None, block, on_block=lambda: ticks.append(1))
+    cascade, x, calls = make_cascade(), images(*size), []
+    whole = make_denoiser(cascade, torch.float64)(x, noise)
+    block = cascade.stage_stride() * 4
+    denoise = make_denoiser(cascade, torch.float64, None, block, on_block=lambda: calls.append(1))
     assert torch.allclose(denoise(x, noise), whole, atol=1e-12)
-    assert len(ticks) == -(-size[0] // block) * -(-size[1] // block)
+    assert len(calls) == -(-size[0] // block) * -(-size[1] // block)
 
 
-def test_coarser_ladders_may_have_fewer_layers_and_then_ask_for_less_of_a_size() -> None:
-    assert [len(net.layers) for net in ladder().octaves()] == [2, 2, 2]
-    fewer = ladder(coarser_layers=1)
-    assert [len(net.layers) for net in fewer.octaves()] == [2, 1, 1]
-    assert (ladder().whole_stride, fewer.whole_stride) == (4 << 2, 2 << 2)
-    assert [len(net.layers) for net in ladder(coarser_layers=9).octaves()] == [2, 2, 2]
+def test_the_strides_of_stages_are_those_of_full_resolution() -> None:
+    cascade, fewer_layers = make_cascade(), make_cascade(coarser_layers="6@3")
+    assert [cascade.stage_stride(stage) for stage in range(3)] == [4, 8, 16]
+    assert (cascade.total_stride, fewer_layers.total_stride) == (4 << 2, 2 << 2)
+    assert (cascade.fitting(30, 47), cascade.fitting(30, 47, 2)) == ((28, 44), (16, 32))
+    finest, coarsest = cascade.receptive_fields(), cascade.receptive_fields(2)
+    assert coarsest == [field << 2 for field in finest]
 
 
-def test_without_coarser_ladders_there_is_one() -> None:
-    net = ladder(octaves=1)
-    assert net.handed_over() == []
-    assert isinstance(at(net, 50.0), NoiseLevelModel)
-    assert not any(name.startswith(("coarser", "contrasts")) for name in net.state_dict())
+def test_a_cascade_of_one_net_has_no_links() -> None:
+    cascade = make_cascade(stages=1)
+    assert cascade.links() == []
+    assert isinstance(at(cascade, 50.0), NoiseLevelModel)
+    assert set(cascade.state_dict()) > {"gains", "transitions", "nets.0.weights.0"}

@@ -1,4 +1,4 @@
-"""Recording steps: with a tape in place of a CUDA graph, which replays what a graph would."""
+"""CUDA graphs, with a tape in their place that replays operations as a graph would."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,11 +21,12 @@ from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.training.losses import denoising_loss
 from gcn_cli.training.optim import orthogonalize_each
 
+Images = Callable[..., Tensor]
 Function = Callable[..., Any]
 
 
 class Tape(TorchDispatchMode):
-    """All operations on tensors, with their arguments; what Python did in between is lost."""
+    """Records tensor operations and their arguments, but nothing that Python does in between."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -40,7 +41,7 @@ class Tape(TorchDispatchMode):
         return out
 
     def replay(self) -> None:
-        """All of it again, into the same memory."""
+        """Run the operations again, into the same memory."""
         for func, args, kwargs, out in self.operations:
             again = func(*args, **kwargs)
             if not any(returned.alias_info for returned in func._schema.returns):
@@ -49,7 +50,7 @@ class Tape(TorchDispatchMode):
                         old.copy_(new)
 
 
-class OneDevice(TorchDispatchMode):
+class MetaDeviceOnly(TorchDispatchMode):
     """Refuses tensors that are not on the meta device."""
 
     def __init__(self) -> None:
@@ -64,132 +65,127 @@ class OneDevice(TorchDispatchMode):
         return out
 
 
-def tape(function: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
-    recorded = Tape()
-    with recorded:
-        result = function()
-    return recorded.replay, result
+def capture_tape(function: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
+    tape = Tape()
+    with tape:
+        output = function()
+    return tape.replay, output
 
 
-def ladder(head: bool) -> NoiseConditionalNet:
+def noise_conditional_net(head: bool) -> NoiseConditionalNet:
     net = NoiseConditionalNet(
         parse_layers("4@5,4@3/2,3@3"),
         rectifier=SmoothReLU(0.5),
-        lattice=PaddingMode.REFLECT,
-        head_for=(16, 24) if head else None,
+        padding_mode=PaddingMode.REFLECT,
+        image_size=(16, 24) if head else None,
     )
     net.initialize(torch.Generator().manual_seed(0))
     return net
 
 
-def paper(head: bool) -> GenerativeConvNet:
-    head_for = (16, 24) if head else None
-    model = GenerativeConvNet(parse_layers("6@7/3+2,5@5+2"), head_for=head_for)
+def paper_net(head: bool) -> GenerativeConvNet:
+    image_size = (16, 24) if head else None
+    model = GenerativeConvNet(parse_layers("6@7/3+2,5@5+2"), image_size=image_size)
     model.initialize(0.1, torch.Generator().manual_seed(0))
     return model
 
 
-def rearranged(model: GenerativeConvNet, x: Tensor) -> Tensor:
-    return fast_basis(model)(x)
+def potentials(net: NoiseConditionalNet, z: Tensor, level: Tensor, weights: Tensor) -> object:
+    fwd = forward(pack(net, torch.float32), z, level.log(), training=True)
+    return potential(fwd), potential_gradient(fwd, weights)
 
 
-def scored(net: NoiseConditionalNet, z: Tensor, level: Tensor, shares: Tensor) -> object:
-    up = forward(net, z, level.log(), pack(net, torch.float32), learning=True)
-    return potential(net, up), potential_gradient(net, up, shares)
+def learn(net: NoiseConditionalNet, x: Tensor, level: Tensor, weights: Tensor) -> object:
+    packed = pack(net, torch.float32)
+    return denoising_loss(net, x, 0.5 * x, level, lambda _: weights, margin=2, packed=packed)
 
 
-def learned(net: NoiseConditionalNet, x: Tensor, level: Tensor, times: Tensor) -> object:
-    prepared = pack(net, torch.float32)
-    return denoising_loss(net, x, 0.5 * x, level, lambda _: times, margin=2, prepared=prepared)
+def denoise(
+    net: NoiseConditionalNet, padding_mode: PaddingMode, x: Tensor, level: Tensor
+) -> Tensor:
+    """On a torus, of a size that is no multiple of the stride."""
+    x = x[..., :-1, :-3] if padding_mode is PaddingMode.CIRCULAR else x
+    return denoise_batch(
+        net, x, level, replace(pack(net, torch.float32), padding_mode=padding_mode)
+    )
 
 
-def denoised(net: NoiseConditionalNet, lattice: PaddingMode, x: Tensor, level: Tensor) -> Tensor:
-    """On a torus of a size that the maps do not close on."""
-    x = x[..., :-1, :-3] if lattice is PaddingMode.CIRCULAR else x
-    return denoise_batch(net, x, level, replace(pack(net, torch.float32), lattice=lattice))
-
-
-def work(name: str) -> tuple[torch.nn.Module, Function, int]:
-    """A model, a function that steps are made of, and how many (N,) it takes after its images."""
+def task(name: str) -> tuple[torch.nn.Module, Function, int]:
+    """A model, a function of images, and how many further arguments (N,) the function takes."""
     head = name.endswith("head")
     if name.startswith("basis"):
-        model = paper(head)
-        return model, partial(rearranged, model), 0
-    net = ladder(head)
+        model = paper_net(head)
+        return model, lambda x: fast_basis(model)(x), 0
+    net = noise_conditional_net(head)
     if name == "orthogonalize":
         return net, lambda x: orthogonalize_each(x.flatten(1), x.flatten(2)[0]), 0
     if name.startswith("denoise"):
-        lattice = PaddingMode.CIRCULAR if name.endswith("torus") else net.lattice
-        return net, partial(denoised, net, lattice), 1
-    if name.startswith("learn"):
-        return net, partial(learned, net), 2
-    return net, partial(scored, net), 2
+        padding_mode = PaddingMode.CIRCULAR if name.endswith("torus") else net.padding_mode
+        return net, partial(denoise, net, padding_mode), 1
+    return net, partial(learn if name.startswith("learn") else potentials, net), 2
 
 
-WORKS = [
+TASKS = [
     *("basis", "basis head", "denoise", "denoise head", "denoise torus"),
-    *("learn", "learn head", "score", "orthogonalize"),
+    *("learn", "learn head", "potentials", "orthogonalize"),
 ]
 
 
-def arguments(images: Callable[..., Tensor], extra: int, seed: int) -> list[Tensor]:
+def arguments(images: Images, extra: int, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     levels = [0.1 + torch.rand(2, generator=generator) for _ in range(extra)]
     return [images(2, 3, 16, 24, seed=seed).float(), *levels]
 
 
-@pytest.mark.parametrize("name", WORKS)
-def test_a_replay_is_the_step_with_new_images_and_new_parameters(
-    name: str, images: Callable[..., Tensor]
-) -> None:
-    model, function, extra = work(name)
-    recorded = GraphedFunction(function, record=tape)
+@pytest.mark.parametrize("name", TASKS)
+def test_a_replay_uses_new_images_and_new_parameters(name: str, images: Images) -> None:
+    model, function, extra = task(name)
+    graphed = GraphedFunction(function, capture=capture_tape)
     for seed in range(3):
-        given = arguments(images, extra, seed)
-        found, expected = recorded(*given), function(*given)
-        for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        inputs = arguments(images, extra, seed)
+        outputs, expected = tree_leaves(graphed(*inputs)), tree_leaves(function(*inputs))
+        for output, other in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(output, other, rtol=1e-5, atol=1e-6)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(0.9)
 
 
-def test_other_shapes_are_recorded_anew(images: Callable[..., Tensor]) -> None:
-    counted: list[int] = []
+def test_other_shapes_are_captured_again(images: Images) -> None:
+    captures: list[int] = []
 
-    def count(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
-        counted.append(1)
-        return tape(function)
+    def capture(function: Callable[[], Tensor]) -> tuple[Callable[[], object], Tensor]:
+        captures.append(1)
+        return capture_tape(function)
 
-    recorded = GraphedFunction(lambda x: x.square() + 1, record=count)
+    graphed = GraphedFunction(lambda x: x.square() + 1, capture=capture)
     for shape in ((2, 3), (2, 3), (4, 3), (4, 3), (2, 3)):
         x = images(1, 1, *shape)
-        torch.testing.assert_close(recorded(x), x.square() + 1)
-    assert len(counted) == 3
+        torch.testing.assert_close(graphed(x), x.square() + 1)
+    assert len(captures) == 3
 
 
-def test_one_by_one_an_image_knows_nothing_of_its_batch(images: Callable[..., Tensor]) -> None:
-    """Of a recording, too, which overwrites what it gave last."""
-    recorded = GraphedFunction(lambda x, level: x / len(x) + level, record=tape)
-    each = image_by_image(recorded, torch.device("cuda"))
+def test_image_by_image_an_output_does_not_depend_on_the_batch(images: Images) -> None:
+    """Also with a graph, which overwrites its last output."""
+    graphed = GraphedFunction(lambda x, level: x / len(x) + level, capture=capture_tape)
+    each = image_by_image(graphed, torch.device("cuda"))
     x, level = images(3, 1, 2, 3).float(), torch.ones(1)
     assert torch.equal(each(x, level), x + 1)
     assert torch.equal(each(x[1:2], level), x[1:2] + 1)
-    assert image_by_image(recorded, torch.device("cpu")) is recorded
+    assert image_by_image(graphed, torch.device("cpu")) is graphed
 
 
-def test_on_a_processor_nothing_is_recorded() -> None:
+def test_on_a_cpu_the_function_is_called_directly() -> None:
     x = torch.ones(2)
-    assert GraphedFunction(lambda given: given)(x) is x
+    assert GraphedFunction(lambda y: y)(x) is x
 
 
-@pytest.mark.parametrize("name", WORKS)
-def test_a_step_touches_nothing_on_the_host(name: str) -> None:
-    """On the meta device any copy from or to the host shows."""
-
-    model, function, extra = work(name)
+@pytest.mark.parametrize("name", TASKS)
+def test_functions_copy_nothing_from_or_to_the_host(name: str) -> None:
+    """On the meta device such a copy is an error."""
+    model, function, extra = task(name)
     model.to("meta")
-    given = [torch.zeros(2, 3, 16, 24, device="meta")]
-    given += [torch.ones(2, device="meta") for _ in range(extra)]
-    with OneDevice():
-        function(*given)
+    inputs = [torch.zeros(2, 3, 16, 24, device="meta")]
+    inputs += [torch.ones(2, device="meta") for _ in range(extra)]
+    with MetaDeviceOnly():
+        function(*inputs)

@@ -1,13 +1,23 @@
-"""Where runs and samples are found."""
+"""Where runs and samples are found, and the lock of a run."""
 
 import logging
 import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gcn_cli.errors import InputError
+import gcn_cli as gcn
+from gcn_cli.errors import BusyError, InputError
 from gcn_cli.runs import folder
+from gcn_cli.runs.folder import refuse_inside, run_lock, sample_outputs
+from gcn_cli.runs.session import Session
+from tests.small import SMALL_TEXTURE, small_image
 
 
 def test_the_newest_run_is_the_default_and_is_named(
@@ -18,20 +28,87 @@ def test_the_newest_run_is_the_default_and_is_named(
     with pytest.raises(InputError, match="no runs"):
         folder.model_path(None)
     for age, name in ((50, "old"), (10, "new"), (30, "middle")):
-        path = tmp_path / "runs" / name / folder.MODEL
+        path = tmp_path / "runs" / name / folder.MODEL_FILE
         path.parent.mkdir(parents=True)
         path.touch()
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert folder.model_path(None) == Path("runs/new") / folder.MODEL
+    assert folder.model_path(None) == Path("runs/new") / folder.MODEL_FILE
     assert "model: runs/new" in caplog.text
-    assert folder.model_path("runs/old") == Path("runs/old") / folder.MODEL
+    assert folder.model_path("runs/old") == Path("runs/old") / folder.MODEL_FILE
     assert folder.model_path("other.safetensors") == Path("other.safetensors")
-    assert folder.run_for(["-"]) == Path("runs/stdin")
-    assert folder.run_for([f"{tmp_path}/brick.wall.png"]) == Path("runs/brick.wall")
+    assert folder.default_run(["-"]) == Path("runs/stdin")
+    assert folder.default_run([f"{tmp_path}/brick.wall.png"]) == Path("runs/brick.wall")
 
 
-def test_sample_numbers_go_on_where_they_stopped(tmp_path: Path) -> None:
+def test_sample_numbers_continue_after_the_largest(tmp_path: Path) -> None:
     assert folder.next_free(tmp_path, "sample") == 1
     for name in ("sample-0002.png", "sample-0007.png", "sample-mine.png", "other-0009.png"):
         (tmp_path / name).touch()
     assert folder.next_free(tmp_path, "sample") == 8
+
+
+def test_samples_go_to_folders_and_images_only(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is neither a folder nor named like an image"):
+        sample_outputs(str(tmp_path / "file"), tmp_path, [0], 1, (8, 8))
+
+
+def test_sources_lie_outside_of_the_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lies in .*, where the run goes"):
+        refuse_inside([str(tmp_path / "run" / "a" / "b.png")], str(tmp_path / "run"))
+    refuse_inside(["-", str(tmp_path / "texture.png")], str(tmp_path / "run"))
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from gcn_cli.runs.folder import run_lock\n"
+        "with run_lock(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(BusyError, match="another job is training here"), run_lock(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+    with run_lock(tmp_path):
+        pass
+
+
+@pytest.fixture
+def other_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack]:
+    """A job that creates the folder and takes its lock while the tested one begins."""
+    run, begin = tmp_path / "run", Session.begin
+    with ExitStack() as stack:
+
+        def overtaken(*arguments: Any) -> Session:
+            session = begin(*arguments)
+            run.mkdir()
+            stack.enter_context(run_lock(run))
+            (run / folder.MODEL_FILE).write_bytes(b"the other's")
+            return session
+
+        monkeypatch.setattr(Session, "begin", overtaken)
+        yield stack
+
+
+def test_the_later_of_two_jobs_is_refused(other_job: ExitStack, tmp_path: Path) -> None:
+    with pytest.raises(BusyError, match="another job is training here"):
+        gcn.train(small_image(), output=tmp_path / "run", iterations=2, **SMALL_TEXTURE)
+    assert (tmp_path / "run" / folder.MODEL_FILE).read_bytes() == b"the other's"
+
+
+def test_the_later_job_does_not_overwrite_the_model_of_the_other(
+    other_job: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_folder = folder.make_folder
+
+    def later(run: Path) -> None:  # the lock is taken after it
+        make_folder(run)
+        other_job.close()
+
+    monkeypatch.setattr(folder, "make_folder", later)
+    with pytest.raises(BusyError, match="another job has trained here since"):
+        gcn.train(small_image(), output=tmp_path / "run", iterations=2, **SMALL_TEXTURE)
+    assert (tmp_path / "run" / folder.MODEL_FILE).read_bytes() == b"the other's"

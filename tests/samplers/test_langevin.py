@@ -1,4 +1,4 @@
-"""Langevin dynamics against a Gaussian, and the noise that drives it."""
+"""Langevin dynamics with a Gaussian, and the noise that drives it."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def gaussian_energy(x: torch.Tensor) -> torch.Tensor:
     return ((x - MEAN).square() / (2 * DEVIATION**2)).sum(dim=(1, 2, 3))
 
 
-def test_langevin_recovers_mean_and_variance_of_a_gaussian() -> None:
+def test_a_chain_has_mean_and_variance_of_the_gaussian() -> None:
     """The Euler scheme on a Gaussian has the closed-form variance s^2 / (1 - eps^2 / (4 s^2))."""
     step_size = 0.2
     x = run_chain(
@@ -36,29 +36,29 @@ def test_one_step_is_the_published_formula() -> None:
 
 
 def test_without_noise_the_chain_descends_to_the_mode() -> None:
-    seen: list[int] = []
+    steps: list[int] = []
     x = run_chain(
         torch.zeros(1, 1, 3, 3, dtype=torch.float64),
         autograd_gradient(gaussian_energy),
         steps=300,
         step_size=0.3,
         noise=None,
-        callback=lambda number, _: seen.append(number),
+        callback=lambda step, _: steps.append(step),
     )
     torch.testing.assert_close(x, torch.full_like(x, MEAN))
-    assert seen == list(range(1, 301))
+    assert steps == list(range(1, 301))
 
 
 def test_an_image_has_the_same_noise_in_every_batch() -> None:
     alone = ImageNoise(5, "chain", [2])((1, 3, 4, 4))
-    among = ImageNoise(5, "chain", range(4))((4, 3, 4, 4))
-    assert torch.equal(alone[0], among[2])
-    assert not torch.equal(among[0], among[1])
+    batch = ImageNoise(5, "chain", range(4))((4, 3, 4, 4))
+    assert torch.equal(alone[0], batch[2])
+    assert not torch.equal(batch[0], batch[1])
     assert not torch.equal(alone, ImageNoise(5, "start", [2])((1, 3, 4, 4)))
     assert not torch.equal(alone, ImageNoise(6, "chain", [2])((1, 3, 4, 4)))
 
 
-def test_noise_goes_on_from_a_saved_state() -> None:
+def test_noise_continues_from_a_saved_state() -> None:
     noise = ImageNoise(0, "chain", range(2))
     noise((2, 1, 8, 8))
     state = noise.state()

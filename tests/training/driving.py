@@ -1,13 +1,13 @@
-"""A learner driven by the training loop for some iterations."""
+"""Runs a trainer for some iterations."""
 
 from gcn_cli.training.loop import Metrics, Trainer, run_iterations
 
 
-def run(which: Trainer, done: int, until: int) -> list[Metrics]:
+def run(trainer: Trainer, done: int, until: int) -> list[Metrics]:
     """Iterations `done` + 1 to `until`; their metrics."""
     rows: list[Metrics] = []
     run_iterations(
-        which,
+        trainer,
         done=done,
         should_stop=lambda: done + len(rows) >= until,
         on_step=lambda _, metrics: rows.append(metrics),

@@ -1,4 +1,4 @@
-"""Processes that share a job, started as users start them: by torchrun, over gloo."""
+"""Processes that share a training or a job, started by torchrun as users do, over gloo."""
 
 import os
 import signal
@@ -14,146 +14,160 @@ from PIL import Image
 from gcn_cli.checkpoint import Checkpoint, load
 from gcn_cli.errors import InputError
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
-from tests.cli.running import gcn
+from tests.cli.running import Done, gcn
 
-LADDER = ["--layers", "4@5,4@3/2", "--crop", "16", "--margin", "2", "--iterations", "10"]
-OCTAVES = [*LADDER, "--octaves", "2", "--batch-size", "2"]  # one image for two processes
-CONTRAST = [
-    "--learner", "cd", "--size", "16", "--layers", "4@5/2+2", "--iterations", "4",
+TEXTURE = [
+    "--set", "layers=4@5,4@3/2", "--set", "crop=16", "--set", "margin=2", "--iterations", "10",
+]  # fmt: skip
+CASCADE = [*TEXTURE, "--set", "stages=2", "--batch-size", "2"]  # one image for two processes
+CONTRASTIVE = [
+    "--set", "learner=cd", "--size", "16", "--set", "layers=4@5/2+2", "--iterations", "4",
     "--batch-size", "3",
 ]  # fmt: skip
-CHAINS = [
-    "--learner", "mle", "--size", "16", "--layers", "4@5/2+2,4@3+1", "--iterations", "3",
-    "--chains", "3",
+PERSISTENT = [
+    "--set", "learner=mle", "--size", "16", "--set", "layers=4@5/2+2,4@3+1", "--iterations", "3",
+    "--set", "chains=3",
 ]  # fmt: skip
 MACHINE = ["--preview-every", "0", "--threads", "1", "--device", "cpu", "--precision", "float32"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
+    """A folder with texture.png and images/ of five images."""
     noise = Image.effect_noise((40, 32), 60).convert("RGB")
     noise.save(tmp_path / "texture.png")
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "images").mkdir()
     for number in range(5):
-        noise.crop((number, 0, number + 16, 16)).save(tmp_path / "folder" / f"{number}.png")
+        noise.crop((number, 0, number + 16, 16)).save(tmp_path / "images" / f"{number}.png")
     return tmp_path
 
 
-def launcher(processes: int, *more: str) -> list[str]:
-    words = ["--nproc-per-node", str(processes), "--standalone", *more]
-    return [sys.executable, "-m", "torch.distributed.run", *words, "-m", "gcn_cli"]
+def launcher(processes: int, *options: str) -> list[str]:
+    torchrun = ["torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+    return [sys.executable, "-m", *torchrun, *options, "-m", "gcn_cli"]
 
 
-def together(processes: int, *words: str, cwd: Path) -> "subprocess.CompletedProcess[bytes]":
-    command = [*launcher(processes), *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, env=ENVIRONMENT, timeout=120)  # noqa: PLW1510
+def torchrun(processes: int, *arguments: str, cwd: Path) -> Done:
+    command = [*launcher(processes), *arguments]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, env=ENVIRONMENT, timeout=120, check=False
+    )
 
 
-def assert_close(one: Checkpoint, other: Checkpoint, tolerance: float) -> None:
+def run_one(*arguments: str, cwd: Path) -> Done:
+    """Run gcn in a single process, without error."""
+    done = gcn(*arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr.decode()
+    return done
+
+
+def checkpoint(run: Path) -> Checkpoint:
+    return load(run / "model.safetensors")
+
+
+def assert_close(one: Checkpoint, other: Checkpoint, tolerance: float = 1e-3) -> None:
     assert one.iteration == other.iteration
-    for name, tensor in one.learner_state.items():
-        found = other.learner_state[name]
-        if tensor.is_floating_point():
+    for name, tensor in one.trainer_state.items():
+        twin = other.trainer_state[name]
+        if tensor.is_floating_point() and tensor.numel():
             largest = float(tensor.abs().max())
-            torch.testing.assert_close(found, tensor, rtol=0, atol=tolerance * max(largest, 1e-3))
+            torch.testing.assert_close(twin, tensor, rtol=0, atol=tolerance * max(largest, 1e-3))
         else:  # random states, counts
-            assert torch.equal(found, tensor), name
+            assert torch.equal(twin, tensor), name
 
 
 @pytest.mark.parametrize(
     ("source", "settings"),
     [
-        ("texture.png", LADDER),
-        ("texture.png", OCTAVES),
-        ("folder", CONTRAST),
-        ("texture.png", CHAINS),
+        ("texture.png", TEXTURE),
+        ("texture.png", CASCADE),
+        ("images", CONTRASTIVE),
+        ("texture.png", PERSISTENT),
     ],
+    ids=["texture", "cascade", "cd", "mle"],
 )
-def test_two_processes_learn_what_one_does(source: str, settings: list[str], here: Path) -> None:
-    alone = gcn("train", source, *settings, *MACHINE, "-o", "one", cwd=here)
-    assert alone.returncode == 0, alone.stderr.decode()
-    done = together(2, "train", source, *settings, *MACHINE, "-o", "two", cwd=here)
+def test_two_processes_train_the_model_of_one(
+    source: str, settings: list[str], folder: Path
+) -> None:
+    run_one("train", source, *settings, *MACHINE, "-o", "one", cwd=folder)
+    done = torchrun(2, "train", source, *settings, *MACHINE, "-o", "two", cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout == b"two\n"  # of both, the first speaks
-    one, two = (load(here / run / "model.safetensors") for run in ("one", "two"))
-    assert_close(one, two, 1e-3)
+    assert done.stdout == b"two\n"  # only the main process prints
+    assert_close(checkpoint(folder / "one"), checkpoint(folder / "two"))
 
 
-def test_another_number_of_processes_goes_on(here: Path) -> None:
-    words = ["train", "texture.png", *LADDER, *MACHINE]
-    alone = gcn(*words, "-o", "whole", cwd=here)
-    assert alone.returncode == 0, alone.stderr.decode()
-    cut = together(3, *words, "-o", "cut", "--max-time", "0.01s", cwd=here)
-    assert cut.returncode == 0, cut.stderr.decode()
-    assert load(here / "cut" / "model.safetensors").iteration == 1
-    rest = gcn(*words, "-o", "cut", cwd=here)
-    assert rest.returncode == 0, rest.stderr.decode()
-    one, two = (load(here / run / "model.safetensors") for run in ("whole", "cut"))
-    assert_close(one, two, 1e-3)
+def test_resuming_with_another_number_of_processes(folder: Path) -> None:
+    train = ["train", "texture.png", *TEXTURE, *MACHINE]
+    run_one(*train, "-o", "whole", cwd=folder)
+    stopped = torchrun(3, *train, "-o", "stopped", "--max-time", "0.01s", cwd=folder)
+    assert stopped.returncode == 0, stopped.stderr.decode()
+    assert checkpoint(folder / "stopped").iteration == 1
+    run_one(*train, "-o", "stopped", cwd=folder)
+    assert_close(checkpoint(folder / "whole"), checkpoint(folder / "stopped"))
 
 
-def test_processes_share_seeds_and_an_interrupted_job_makes_what_is_missing(here: Path) -> None:
-    assert gcn("train", "texture.png", *LADDER, *MACHINE, "-o", "run", cwd=here).returncode == 0
-    words = ["synthesize", "--model", "run", "--seeds", "0-4", "--size", "32", "--threads", "1"]
-    assert gcn(*words, "-o", "one", cwd=here).returncode == 0
-    done = together(2, *words, "-o", "two", cwd=here)
+def test_processes_share_the_seeds_and_skip_existing_files(folder: Path) -> None:
+    run_one("train", "texture.png", *TEXTURE, *MACHINE, "-o", "run", cwd=folder)
+    synthesize = ["synthesize", "--model", "run", "--seed", "0-4", "--size", "32", "--threads", "1"]
+    run_one(*synthesize, "-o", "one", cwd=folder)
+    done = torchrun(2, *synthesize, "-o", "two", cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     names = [f"sample-{number:04d}.png" for number in range(1, 6)]
-    assert sorted(path.name for path in (here / "two").iterdir()) == names
-    assert all((here / "one" / n).read_bytes() == (here / "two" / n).read_bytes() for n in names)
-    (here / "two" / names[2]).unlink()
-    again = gcn(*words, "-o", "two", "--skip-existing", cwd=here)
-    assert again.stdout.decode() == f"two/{names[2]}\n"
-    assert (here / "one" / names[2]).read_bytes() == (here / "two" / names[2]).read_bytes()
-    unnamed = together(2, *words, cwd=here)
+    one, two = folder / "one", folder / "two"
+    assert sorted(path.name for path in two.iterdir()) == names
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
+    (two / names[2]).unlink()
+    resumed = run_one(*synthesize, "-o", "two", "--skip-existing", cwd=folder)
+    assert resumed.stdout.decode() == f"two/{names[2]}\n"
+    assert (one / names[2]).read_bytes() == (two / names[2]).read_bytes()
+    unnamed = torchrun(2, *synthesize, cwd=folder)
     assert unnamed.returncode == 1
-    assert b"several processes share the pictures; name a folder" in unnamed.stderr
+    assert b"several processes share the images; name a folder" in unnamed.stderr
 
 
-def test_torchrun_starts_anew_when_a_process_is_lost(here: Path) -> None:
-    words = ["train", "texture.png", *LADDER[:-1], "400", *MACHINE, "-o", "run"]
-    command = [*launcher(2, "--max-restarts", "1"), *words]
-    with subprocess.Popen(command, cwd=here, env=ENVIRONMENT, stderr=subprocess.PIPE) as job:
-        metrics = here / "run" / "metrics.jsonl"
+def test_torchrun_restarts_when_a_process_is_lost(folder: Path) -> None:
+    train = ["train", "texture.png", *TEXTURE[:-1], "400", *MACHINE, "-o", "run"]
+    command = [*launcher(2, "--max-restarts", "1"), *train]
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE) as job:
+        metrics = folder / "run" / "metrics.jsonl"
         while job.poll() is None and not (
             metrics.exists() and len(metrics.read_bytes().splitlines()) > 60
         ):
             time.sleep(0.02)
-        os.kill(last_of(job.pid), signal.SIGKILL)
+        os.kill(youngest_child(job.pid), signal.SIGKILL)
         _, errors = job.communicate(timeout=120)
     assert job.returncode == 0, errors.decode()
     assert b"another process of this job was lost" in errors
-    assert b"going on after iteration" in errors
-    assert load(here / "run" / "model.safetensors").iteration == 400
+    assert b"resumed after iteration" in errors
+    assert checkpoint(folder / "run").iteration == 400
 
 
-def last_of(parent: int) -> int:
-    """The youngest child of a process."""
-    found = []
+def youngest_child(parent: int) -> int:
+    children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[1]) == parent:
-            found.append(int(stat.parent.name))
-    return max(found)
+            children.append(int(stat.parent.name))
+    return max(children)
 
 
-def test_shares_are_all_of_it_and_no_image_twice() -> None:
-    for count in (1, 2, 3, 4):
-        shares = [ProcessGroup(rank, count).share(7) for rank in range(count)]
-        assert [k for one in shares for k in range(7)[one]] == list(range(7))
+def test_shards_cover_all_images_once() -> None:
+    for world_size in (1, 2, 3, 4):
+        shards = [ProcessGroup(rank, world_size).shard(7) for rank in range(world_size)]
+        assert [k for shard in shards for k in range(7)[shard]] == list(range(7))
     with pytest.raises(InputError, match="--batch-size 2: fewer than the 3 processes"):
-        ProcessGroup(0, 3).refuse_fewer("--batch-size", 2)
+        ProcessGroup(0, 3).require_images("--batch-size", 2)
 
 
-def test_alone_nothing_is_exchanged() -> None:
+def test_single_process_exchanges_nothing() -> None:
     values = torch.arange(3.0)
-    SINGLE_PROCESS.sum_([values])
+    SINGLE_PROCESS.all_reduce_([values])
     assert values.tolist() == [0, 1, 2]
-    assert SINGLE_PROCESS.gathered(values, 3) is values
-    assert SINGLE_PROCESS.any(True)
-    with SINGLE_PROCESS.together():
+    assert SINGLE_PROCESS.gather(values, 3) is values
+    assert SINGLE_PROCESS.any_process(True)
+    with SINGLE_PROCESS.synchronized():
         pass

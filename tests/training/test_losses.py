@@ -1,4 +1,4 @@
-"""Maximum likelihood on the ladder: its gradient, and that chains become like the data."""
+"""The likelihood loss: its gradient, and the clamp on the energy difference."""
 
 from functools import partial
 
@@ -6,30 +6,40 @@ import pytest
 import torch
 
 from gcn_cli.models.backprop import pack, potential_gradient
-from gcn_cli.models.cascade import make_denoiser
+from gcn_cli.models.cascade import denoise_batch
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.pattern import Pattern, pattern_basis
 from gcn_cli.training.losses import (
-    BOUNDED,
-    LARGEST_DIFFERENCE,
-    SETTLED_LEVEL,
+    BOUNDED_CHAINS,
+    MAX_DIFFERENCE,
+    RESOLVED_LEVEL,
+    BandedDifferences,
     LikelihoodLoss,
     denoising_loss,
 )
 
 SIZE = (12, 16)
+BOUND = 0.08
 
 
-def ladder() -> NoiseConditionalNet:
-    layers = parse_layers("4@5,4@3/2")
-    net = NoiseConditionalNet(layers, rectifier=SmoothReLU(0.5), lattice=PaddingMode.REFLECT)
+def make_net(
+    padding_mode: PaddingMode = PaddingMode.REFLECT, image_size: tuple[int, int] | None = None
+) -> NoiseConditionalNet:
+    net = NoiseConditionalNet(
+        parse_layers("4@5,4@3/2"),
+        rectifier=SmoothReLU(0.5),
+        padding_mode=padding_mode,
+        image_size=image_size,
+    )
     net.initialize(torch.Generator().manual_seed(0))
     return net.double()
 
 
-def refinement(net: NoiseConditionalNet, weight: float, count: int = 2) -> LikelihoodLoss:
-    made = LikelihoodLoss(
+def make_loss(
+    net: NoiseConditionalNet, weight: float = 1.0, count: int = 2, pattern: Pattern | None = None
+) -> LikelihoodLoss:
+    loss = LikelihoodLoss(
         net,
         count,
         SIZE,
@@ -37,182 +47,202 @@ def refinement(net: NoiseConditionalNet, weight: float, count: int = 2) -> Likel
         noise_range=(0.05, 20.0),
         seed=1,
         device=torch.device("cpu"),
+        pattern=pattern,
     )
-    made.chains.images = made.chains.images.double()
-    made.chains.means = made.chains.means.double()
-    return made
+    loss.chains.images = loss.chains.images.double()
+    loss.chains.previous_means = loss.chains.previous_means.double()
+    return loss
 
 
-def advance(ours: LikelihoodLoss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """What a training step asks of the chains, and does with them."""
-    chains, level = ours.chains, ours.chains.levels()
-    prepared = pack(ours.net, torch.float64)
-    scores, up = ours.scores(prepared, chains.crops(SIZE), level)
-    gradients = potential_gradient(ours.net, up, ours.shares(level))
-    chains.advance(ours.means(prepared, chains.images, level))
+def make_aligned_loss() -> LikelihoodLoss:
+    return make_loss(make_net(image_size=SIZE))
+
+
+def advance(loss: LikelihoodLoss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Scores of the chains and their gradients, then one step of the chains."""
+    chains, level = loss.chains, loss.chains.levels()
+    packed = pack(loss.net, torch.float64)
+    scores, forward_pass = loss.chain_scores(packed, chains.crops(SIZE), level)
+    gradients = potential_gradient(forward_pass, loss.weights(level))
+    chains.advance(loss.denoise_chains(packed, chains.images, level))
     return scores, gradients
 
 
-def test_the_gradient_is_observed_minus_synthesised_in_float64() -> None:
-    """Against autograd of  - weight (mean F of noisy data - mean F of chains) / values."""
-    net = ladder()
-    ours = refinement(net, 3.0)
+def test_gradient_is_data_minus_chains_in_float64() -> None:
+    """Against autograd of -weight (mean F of noisy data - mean F of chains) / values."""
+    net = make_net()
+    likelihood = make_loss(net, 3.0)
     for _ in range(12):
-        advance(ours)  # until both chains walk
-    assert ours.chains.walking().tolist() == [1, 1]
+        advance(likelihood)  # until both chains are active
+    assert likelihood.chains.active().tolist() == [1, 1]
     generator = torch.Generator().manual_seed(2)
-    clean, drawn = (
+    clean, noise = (
         torch.randn(2, 3, *SIZE, generator=generator, dtype=torch.float64) for _ in range(2)
     )
-    level = ours.chains.levels()
-    learn = partial(denoising_loss, net, clean, drawn, level)
-    prepared = pack(net, torch.float64)
-    plain = learn(margin=0, prepared=prepared)
-    shares = -ours.shares(level)
-    both = learn(lambda scores: shares, margin=0, prepared=prepared)
-    places = ours.chains.places.get_state()
-    pieces = ours.chains.crops(SIZE)
-    ours.chains.places.set_state(places)
-    counts = ours.counts(level)
-    there, gradients = advance(ours)
+    level = likelihood.chains.levels()
+    compute = partial(denoising_loss, pack(net, torch.float64), clean, noise, level, margin=0)
+    denoising = compute()
+    weights = -likelihood.weights(level)
+    both = compute(lambda scores: weights)
+    positions = likelihood.chains.positions.get_state()
+    crops = likelihood.chains.crops(SIZE)
+    likelihood.chains.positions.set_state(positions)
+    level_weights = likelihood.level_weights(level)
+    chain_scores, chain_gradients = advance(likelihood)
 
     sigma = (level.square() + 1).sqrt()[:, None, None, None]
-    noisy = clean + level[:, None, None, None] * drawn
-
-    counted = level.square() / (level.square() + SETTLED_LEVEL**2)
+    noisy = clean + level[:, None, None, None] * noise
+    resolved = level.square() / (level.square() + RESOLVED_LEVEL**2)
 
     def mean_score(images: torch.Tensor) -> torch.Tensor:
-        total = net.total(images / sigma, level.log())
-        return (counted * total).mean()
+        return (resolved * net.potential(images / sigma, level.log())).mean()
 
-    gap = mean_score(noisy) - mean_score(pieces)
-    loss = -3.0 * gap / clean[0].numel()
+    loss = -3.0 * (mean_score(noisy) - mean_score(crops)) / clean[0].numel()
     assert both.scores is not None
-    found_gap = (counts * (both.scores - there)).sum()
-    torch.testing.assert_close(-3.0 * found_gap, loss.detach(), rtol=1e-6, atol=1e-9)
+    difference = (level_weights * (both.scores - chain_scores)).sum()
+    torch.testing.assert_close(-3.0 * difference, loss.detach(), rtol=1e-6, atol=1e-9)
     names, parameters = zip(*net.named_parameters(), strict=True)
     for name, exact in zip(names, torch.autograd.grad(loss, parameters), strict=True):
-        found = both.gradients[name] - plain.gradients[name] + gradients[name]
-        torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-9, msg=name)
+        gradient = both.gradients[name] - denoising.gradients[name] + chain_gradients[name]
+        torch.testing.assert_close(gradient, exact, rtol=1e-5, atol=1e-9, msg=name)
 
 
-def test_chains_wander_on_a_torus_and_the_ladder_keeps_its_border() -> None:
-    net = ladder()
-    ours = refinement(net, 1.0)
-    assert ours.chains.images.shape == (2, 3, 44, 48)
-    images, level = ours.chains.images.clone(), ours.chains.levels()
-    advance(ours)
-    assert net.lattice is PaddingMode.REFLECT
-    denoise = make_denoiser(net, torch.float64, PaddingMode.CIRCULAR)
-    expected = denoise(images[:1], float(level[0]))
-    torch.testing.assert_close(ours.chains.means[:1], expected)
+def test_chains_live_on_a_torus_and_the_net_keeps_its_padding() -> None:
+    net = make_net()
+    loss = make_loss(net)
+    assert loss.chains.images.shape == (2, 3, 44, 48)
+    images, level = loss.chains.images.clone(), loss.chains.levels()
+    advance(loss)
+    assert net.padding_mode is PaddingMode.REFLECT
+    torus = make_net(PaddingMode.CIRCULAR)
+    expected = denoise_batch(torus, images[:1], level[:1], pack(torus, torch.float64))
+    torch.testing.assert_close(loss.chains.previous_means[:1], expected)
 
 
-def test_a_chain_that_waits_counts_on_neither_side() -> None:
-    net = ladder()
-    ours = refinement(net, 1.0)
-    shares = ours.shares(ours.chains.levels())
-    assert float(shares[0]) > 0
-    assert float(shares[1]) == 0
-    scores, gradients = advance(ours)
+def test_waiting_chains_have_no_weight() -> None:
+    loss = make_loss(make_net())
+    weights = loss.weights(loss.chains.levels())
+    assert float(weights[0]) > 0
+    assert float(weights[1]) == 0
+    scores, gradients = advance(loss)
     assert bool(torch.isfinite(scores).all())
     assert any(bool(g.any()) for g in gradients.values())
 
 
-def test_the_gap_of_each_image_is_kept_from_growing() -> None:
-    """The slope is that of gap - gap^3 / (3 bound^2), level from the bound on, of gap below 0."""
-    ours = refinement(ladder(), 1.0)
-    bound = LARGEST_DIFFERENCE
-    shares = torch.tensor([-50.0, -0.3, 0.0, 0.5, 0.9, 1.0, 1.1, 2.0], dtype=torch.float64)
-    gaps = (shares * bound).requires_grad_()
-    bounded = gaps.clamp(max=bound)
-    objective = torch.where(gaps > 0, bounded - bounded**3 / (3 * bound**2), gaps)
-    (expected,) = torch.autograd.grad(objective.sum(), gaps)
-    found = ours.slope(gaps.detach() * ours.values)
-    torch.testing.assert_close(found, expected)
-    assert found.tolist() == pytest.approx([1, 1, 1, 0.75, 0.19, 0, 0, 0])
+def test_clamp_is_the_slope_of_its_objective() -> None:
+    """d - d^3 / (3 bound^2) up to the bound, constant beyond it, d below 0."""
+    loss = make_loss(make_net())
+    relative = torch.tensor([-50.0, -0.3, 0.0, 0.5, 0.9, 1.0, 1.1, 2.0], dtype=torch.float64)
+    differences = (relative * MAX_DIFFERENCE).requires_grad_()
+    clipped = differences.clamp(max=MAX_DIFFERENCE)
+    bounded = clipped - clipped**3 / (3 * MAX_DIFFERENCE**2)
+    objective = torch.where(differences > 0, bounded, differences)
+    (expected,) = torch.autograd.grad(objective.sum(), differences)
+    slopes = loss.slopes(differences.detach() * loss.values)
+    torch.testing.assert_close(slopes, expected)
+    assert slopes.tolist() == pytest.approx([1, 1, 1, 0.75, 0.19, 0, 0, 0])
 
 
-def test_chains_that_went_too_far_are_brought_nearer_by_as_much_as_others_at_most() -> None:
-    ours = refinement(ladder(), 1.0)
-    gaps = torch.tensor([2.5, 3.0, 1e9]) * ours.largest_gap
-    assert ours.slope(gaps * ours.values).tolist() == pytest.approx([-0.5, -1, -1], abs=1e-5)
+def test_clamp_reverses_for_overshooting_chains() -> None:
+    loss = make_loss(make_net())
+    differences = torch.tensor([2.5, 3.0, 1e9]) * loss.max_difference
+    assert loss.slopes(differences * loss.values).tolist() == pytest.approx(
+        [-0.5, -1, -1], abs=1e-5
+    )
 
 
-def test_more_chains_do_not_loosen_the_bound() -> None:
-    """Up to so many each may be as far from its data as all may; beyond, no further."""
-    for count in (1, 2, BOUNDED, 2 * BOUNDED, 5 * BOUNDED):
-        ours = refinement(ladder(), 1.0, count)
+def test_bound_does_not_grow_with_more_chains() -> None:
+    for count in (1, 2, BOUNDED_CHAINS, 2 * BOUNDED_CHAINS, 5 * BOUNDED_CHAINS):
+        loss = make_loss(make_net(), count=count)
         values = 3 * SIZE[0] * SIZE[1]
-        furthest = torch.tensor([min(count, BOUNDED) * LARGEST_DIFFERENCE * values])
-        assert ours.slope(furthest).tolist() == pytest.approx([0.0], abs=1e-6)
-        assert float(ours.slope(0.9 * furthest)) > 0
+        largest = torch.tensor([min(count, BOUNDED_CHAINS) * MAX_DIFFERENCE * values])
+        assert loss.slopes(largest).tolist() == pytest.approx([0.0], abs=1e-6)
+        assert float(loss.slopes(0.9 * largest)) > 0
 
 
-def aligned() -> LikelihoodLoss:
-    """Two chains of images that are learned whole."""
-    net = NoiseConditionalNet(parse_layers("4@5,4@3/2"), rectifier=SmoothReLU(0.5), head_for=SIZE)
-    net.initialize(torch.Generator().manual_seed(0))
-    return refinement(net.double(), 1.0)
-
-
-def test_of_aligned_images_the_bound_is_on_means_over_chains() -> None:
-    ours = aligned()
-    assert ours.slope(torch.tensor([1e9])).tolist() == [1.0]
+def test_clamp_of_aligned_images_is_on_running_means() -> None:
+    loss = make_aligned_loss()
+    assert loss.slopes(torch.tensor([1e9])).tolist() == [1.0]
     for _ in range(12):
-        advance(ours)
-    bands, level = ours.bands(), ours.chains.levels()
+        advance(loss)
+    bands, level = loss.bands(), loss.chains.levels()
     assert len({*bands} - {None}) == 2
-    full = ours.shares(level)
-    torch.testing.assert_close(full, ours.counts(level))
+    weights = loss.weights(level)
+    torch.testing.assert_close(weights, loss.level_weights(level))
     for _ in range(100):
-        ours.note(bands, [ours.largest_gap * ours.values, 0.0])
-    held = full * torch.tensor([0.0, 1.0])
-    torch.testing.assert_close(ours.shares(level), held, atol=1e-6, rtol=0)
-    other = aligned()
-    other.load_state(ours.state())
-    torch.testing.assert_close(other.shares(level), ours.shares(level))
+        loss.update(bands, [loss.max_difference * loss.values, 0.0])
+    clamped = weights * torch.tensor([0.0, 1.0])
+    torch.testing.assert_close(loss.weights(level), clamped, atol=1e-6, rtol=0)
+    resumed = make_aligned_loss()
+    resumed.load_state(loss.state())
+    torch.testing.assert_close(resumed.weights(level), loss.weights(level))
 
 
-def test_the_way_down_is_in_bands_and_waiting_chains_are_in_none() -> None:
-    ours = aligned()
-    assert ours.band_gaps is not None
-    assert ours.bands()[1] is None
-    assert float(ours.held()[1]) == 0
-    seen = []
-    for _ in range(ours.chains.steps):
-        seen.append(ours.bands()[0])
-        advance(ours)
-    assert seen == sorted(seen, key=lambda band: -1 if band is None else band)
-    assert {0, len(ours.band_gaps.means) - 1} <= set(seen)
+def test_chains_visit_all_bands_in_order_and_waiting_chains_none() -> None:
+    loss = make_aligned_loss()
+    assert loss.banded is not None
+    assert loss.bands()[1] is None
+    assert float(loss.base_slopes()[1]) == 0
+    visited = []
+    for _ in range(loss.chains.steps):
+        visited.append(loss.bands()[0])
+        advance(loss)
+    assert visited == sorted(visited, key=lambda band: -1 if band is None else band)
+    assert {0, len(loss.banded.means) - 1} <= set(visited)
 
 
-def test_of_textures_nothing_is_taken_down() -> None:
-    ours = refinement(ladder(), 1.0)
-    assert ours.bands() == []
-    assert "gap" not in ours.state()
-    ours.note([], [1e9, 1e9])
-    assert ours.held().tolist() == [1, 0]
+def test_textures_have_no_running_means() -> None:
+    loss = make_loss(make_net())
+    assert loss.bands() == []
+    assert "difference_means" not in loss.state()
+    loss.update([], [1e9, 1e9])
+    assert loss.base_slopes().tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
     ("periods", "followed"),
     [((None, 12.0), True), ((11.2, 12.0), True), ((11.8, 12.0), False), ((30.0, 12.0), False)],
 )
-def test_a_pattern_is_followed_where_chains_hardly_bend_it(
+def test_pattern_is_ignored_if_chains_would_stretch_it(
     periods: tuple[float | None, float | None], followed: bool
 ) -> None:
-    """Canvases of 44x48: 4 periods of 11, which is 2 % off 11.2 and 7 % off 11.8."""
-    cell = torch.zeros(3, *(len(pattern_basis(periods, axis, torch.zeros(1))) for axis in (0, 1)))
-    made = LikelihoodLoss(
-        ladder(),
-        2,
-        SIZE,
-        weight=1.0,
-        noise_range=(0.05, 20.0),
-        seed=1,
-        device=torch.device("cpu"),
-        pattern=Pattern(periods, cell, cell + 1),
-    )
-    assert made.chains.images.shape[2:] == (44, 48)
-    assert (made.chains.pattern is not None) == followed
+    """Chains of 44x48: 4 periods of 11, which is 2 % off 11.2 and 7 % off 11.8."""
+    cell = torch.zeros(3, *(len(pattern_basis(periods[axis], torch.zeros(1))) for axis in (0, 1)))
+    loss = make_loss(make_net(), pattern=Pattern(periods, cell, cell + 1))
+    assert loss.chains.images.shape[2:] == (44, 48)
+    assert (loss.chains.pattern is not None) == followed
+
+
+def test_banded_slope_is_full_without_a_difference_and_reversed_beyond_the_bound() -> None:
+    banded = BandedDifferences(1.0, BOUND)
+    for difference, slope in (
+        (BOUND / 2, 0.75),
+        (BOUND, 0.0),
+        (50.0, -1.0),
+        (0.0, 1.0),
+        (-3.0, 1.0),
+    ):
+        for _ in range(100):
+            banded.update([2, 5], [difference, difference])
+        assert banded.slopes([2, 5]) == pytest.approx([slope] * 2, abs=1e-4)
+
+
+def test_bands_are_clamped_separately() -> None:
+    banded = BandedDifferences(1.0, BOUND)
+    for _ in range(100):
+        banded.update([0, 7], [BOUND, 0.0])
+    assert banded.slopes([0, 7]) == pytest.approx([0.0, 1.0], abs=1e-4)
+
+
+def test_waiting_chains_are_in_no_band() -> None:
+    banded = BandedDifferences(1.0, BOUND)
+    banded.update([None, None], [1e9, 1e9])
+    assert banded.means == [0.0] * 8
+    assert banded.slopes([None, 0]) == [0.0, 1.0]
+
+
+def test_banded_state_is_restored() -> None:
+    banded, restored = BandedDifferences(0.5, BOUND), BandedDifferences(0.5, BOUND)
+    banded.update([1], [0.01])
+    restored.load_state(banded.state())
+    assert restored.means == banded.means

@@ -1,58 +1,136 @@
-"""The plan of a training against the sums that it stands for."""
+"""Schedules against the sums they stand for, and convergence checks on synthetic losses."""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
 
-from gcn_cli.training.schedule import REFINING_COST, Schedule, length_for, longest_within, work_done
+from gcn_cli.errors import DivergedError
+from gcn_cli.training.schedule import (
+    LIKELIHOOD_COST,
+    Schedule,
+    check_divergence,
+    convergence,
+    difference_warning,
+    length_for,
+    longest_within,
+    too_short_warning,
+    total_cost,
+)
 
-ALONE = Schedule(begun=0, length=1000, refined=0.2, refined_rate=0.1, refined_fully=200)
-SETTLING = replace(ALONE, refined=0.8, refined_rate=0.3, refined_fully=800)
-
-
-def test_a_whole_course_takes_both_its_parts() -> None:
-    assert ALONE.turn == 800
-    assert ALONE.work(1000) == pytest.approx(800 + 200 * REFINING_COST)
-    assert ALONE.work(500) == 500
-    again = replace(ALONE, begun=1000, length=1100)
-    assert again.turn == 1080
-    assert again.work(1100) == pytest.approx(80 + 20 * REFINING_COST)
-
-
-@pytest.mark.parametrize("begun", [0, 700])
-def test_no_longer_whole_course_would_fit(begun: int) -> None:
-    two = [(3.0, replace(ALONE, begun=begun)), (1.0, replace(SETTLING, begun=begun))]
-    for work in (10.0, 777.0, 5000.0):
-        found = longest_within(two, work)
-
-        def taken(iterations: int) -> float:
-            end = begun + iterations
-            return work_done([(cost, replace(own, length=end)) for cost, own in two], end)
-
-        assert taken(found) <= work < taken(found + 1)
+FINE = Schedule(
+    start=0, end=1000, likelihood_share=0.2, likelihood_rate=0.1, full_rate_iterations=200
+)
+COARSE = replace(FINE, likelihood_share=0.8, likelihood_rate=0.3, full_rate_iterations=800)
 
 
-def test_a_plan_is_the_closed_form_of_one_ladder_and_never_too_short() -> None:
-    """After 100 of 0.1 s and with 100 s left: (100 + 1000) / (0.8 + 0.2 * 2.2) iterations."""
-    alone = [(1.0, ALONE)]
-    expected = 1100 / (0.8 + 0.2 * REFINING_COST)
-    assert length_for(alone, 100, 0.1, 100.0) == pytest.approx(expected, abs=2)
-    assert length_for(alone, 100, 0.1, 0.0) == math.ceil(100 / 0.8) + 1
-    assert length_for(alone, 801, 0.1, 100.0) is None
+def test_cost_counts_both_parts() -> None:
+    assert FINE.likelihood_start == 800
+    assert FINE.cost(1000) == pytest.approx(800 + 200 * LIKELIHOOD_COST)
+    assert FINE.cost(500) == 500
+    extended = replace(FINE, start=1000, end=1100)
+    assert extended.likelihood_start == 1080
+    assert extended.cost(1100) == pytest.approx(80 + 20 * LIKELIHOOD_COST)
 
 
-def test_the_likelihood_goes_as_far_however_long_it_has() -> None:
-    """Rates summed over it are the same from `refined_fully` on, and less for less."""
+@pytest.mark.parametrize("start", [0, 700])
+def test_longest_within_cannot_be_longer(start: int) -> None:
+    schedules = [(3.0, replace(FINE, start=start)), (1.0, replace(COARSE, start=start))]
 
-    def way(length: int) -> float:
-        own = replace(ALONE, length=length)
-        return sum(own.rate(iteration) for iteration in range(own.turn + 1, length + 1))
+    def cost_of(iterations: int) -> float:
+        end = start + iterations
+        return total_cost([(cost, replace(old, end=end)) for cost, old in schedules], end)
 
-    assert way(2000) == pytest.approx(way(1000), rel=0.01)
-    assert way(5000) == pytest.approx(way(1000), rel=0.01)
-    assert way(500) == pytest.approx(way(1000) / 2, rel=0.02)
-    for length in (500, 3000):
-        own = replace(ALONE, length=length)
-        assert own.rate(own.turn) == pytest.approx(own.turning_rate)  # no step where it begins
-        assert own.rate(own.turn + 1) == pytest.approx(own.turning_rate, rel=0.02)
+    for cost in (10.0, 777.0, 5000.0):
+        longest = longest_within(schedules, cost)
+        assert cost_of(longest) <= cost < cost_of(longest + 1)
+
+
+def test_length_for_is_the_closed_form_of_one_stage_and_never_too_short() -> None:
+    """After 100 iterations of 0.1 s, with 100 s left: (100 + 1000) / (0.8 + 0.2 * 2.2)."""
+    schedules = [(1.0, FINE)]
+    expected = 1100 / (0.8 + 0.2 * LIKELIHOOD_COST)
+    assert length_for(schedules, 100, 0.1, 100.0) == pytest.approx(expected, abs=2)
+    assert length_for(schedules, 100, 0.1, 0.0) == math.ceil(100 / 0.8) + 1
+    assert length_for(schedules, 801, 0.1, 100.0) is None
+
+
+def test_summed_likelihood_rates_do_not_grow_with_the_length() -> None:
+    """They are the same from `full_rate_iterations` on, and smaller for fewer."""
+
+    def summed(end: int) -> float:
+        schedule = replace(FINE, end=end)
+        start = schedule.likelihood_start
+        return sum(schedule.rate(iteration) for iteration in range(start + 1, end + 1))
+
+    assert summed(2000) == pytest.approx(summed(1000), rel=0.01)
+    assert summed(5000) == pytest.approx(summed(1000), rel=0.01)
+    assert summed(500) == pytest.approx(summed(1000) / 2, rel=0.02)
+    for end in (500, 3000):
+        schedule = replace(FINE, end=end)
+        start, rate = schedule.likelihood_start, schedule.likelihood_start_rate
+        assert schedule.rate(start) == pytest.approx(rate)  # no jump where it starts
+        assert schedule.rate(start + 1) == pytest.approx(rate, rel=0.02)
+
+
+def make_losses(
+    start: float, end: float, *, flat_from: float = 1.0, count: int = 500
+) -> list[float]:
+    """Linear from start to end at `flat_from` of the way, then constant, with 2 % of noise."""
+    noise = random.Random(0)
+    positions = [min(1.0, k / count / flat_from) for k in range(count)]
+    return [(start + (end - start) * p) * (1 + 0.02 * noise.gauss(0, 1)) for p in positions]
+
+
+@pytest.mark.parametrize(
+    ("losses", "word"),
+    [
+        (make_losses(1.0, 0.5), "still learning"),
+        (make_losses(1.0, 0.5, flat_from=0.5), "converged"),
+        (make_losses(0.8, 0.8), "stalled"),
+        ([*make_losses(1.0, 0.5), 40.0], "unstable"),
+    ],
+)
+def test_convergence_names_the_state(losses: list[float], word: str) -> None:
+    message = convergence(losses)
+    assert message is not None
+    assert message.startswith(word)
+
+
+def test_convergence_needs_enough_losses() -> None:
+    assert convergence([1.0] * 49) is None
+
+
+def test_large_final_energy_difference_is_a_warning() -> None:
+    assert difference_warning([]) is None
+    assert difference_warning([0.2] * 20 + [0.01] * 20) is None
+    message = difference_warning([0.01] * 20 + [0.08] * 20)
+    assert message is not None
+    assert message.startswith("unstable")
+    assert "0.08" in message
+
+
+def test_warning_of_a_short_training_names_a_complete_length() -> None:
+    length = longest_within([(1.0, FINE)], 500)
+    assert f"--iterations {length} --overwrite" in too_short_warning([(1.0, FINE)], 500)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((math.nan, 0.0, 1.0, 1.0), "iteration 7: loss is nan"),
+        ((0.5, math.inf, 1.0, 1.0), "energy difference is inf"),
+        ((0.5, 0.0, 1.0, math.nan), "deviation of a chain is nan"),
+        ((30.0, 0.0, 1.0, 1.0), "the loss diverged to 30"),
+        ((0.5, 0.0, 0.01, 1.0), "a chain collapsed to 0.01 times"),
+        ((0.5, 0.0, 1.0, 25.0), "a chain diverged to 25 times"),
+    ],
+)
+def test_divergence_says_what_diverged(values: tuple[float, ...], message: str) -> None:
+    with pytest.raises(DivergedError, match=message):
+        check_divergence(7, *values)
+
+
+def test_healthy_training_does_not_diverge() -> None:
+    check_divergence(7, 0.5, 0.01, 0.9, 1.1)

@@ -1,180 +1,431 @@
-"""Learning the ladder: its gradient, its resuming, and that it learns."""
+"""Training of one stage and of cascades: gradients, schedules, exact resuming, and samples."""
 
-import dataclasses
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from gcn_cli.config import NoiseConditionalConfig
 from gcn_cli.kinds import make_trainer
 from gcn_cli.models.backprop import pack
-from gcn_cli.models.cascade import make_denoiser
+from gcn_cli.models.cascade import make_denoiser, remove_lowpass_
+from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
+from gcn_cli.pattern import Pattern, find_pattern
 from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.rng import ImageNoise
-from gcn_cli.training.data import TrainingData
-from gcn_cli.training.losses import Denoised, denoising_loss
-from gcn_cli.training.schedule import LAST_RATE
-from gcn_cli.training.trainer import REFINED_RATE, StageTrainer
+from gcn_cli.training.data import downsample_known
+from gcn_cli.training.losses import DenoisingLoss, denoising_loss
+from gcn_cli.training.persistent_chains import CoarserChains, PersistentChains
+from gcn_cli.training.schedule import FINAL_RATE
+from gcn_cli.training.trainer import (
+    COARSE_FULL_RATE_ITERATIONS,
+    COARSE_LIKELIHOOD_RATE,
+    COARSE_LIKELIHOOD_SHARE,
+    FULL_RATE_ITERATIONS,
+    LEVEL_OVERLAP,
+    LIKELIHOOD_RATE,
+    MANY_STAGES_RATE,
+    MIN_COARSE_IMAGES,
+    TRANSITION_FACTORS,
+    CascadeTrainer,
+    level_ranges,
+)
+from tests.small import smooth_image
 from tests.training.driving import run
 
-SMALL = NoiseConditionalConfig(
-    layers=parse_layers("8@5,8@3/2"), crop=16, margin=2, batch_size=2, iterations=12, refined=0.4
+ONE = NoiseConditionalConfig(
+    layers=parse_layers("8@5,8@3/2"),
+    crop=16,
+    margin=2,
+    batch_size=2,
+    iterations=12,
+    likelihood_share=0.4,
+)
+THREE = NoiseConditionalConfig(
+    layers=parse_layers("6@3,6@3/2"),
+    crop=16,
+    margin=2,
+    batch_size=4,
+    iterations=24,
+    likelihood_share=0.6,
+    stages=3,
 )
 
 
-def checks(count: int = 1, side: int = 24) -> list[torch.Tensor]:
-    """Unit-variance checkerboards of 4 pixels."""
-    place = torch.arange(side) // 4
-    board = ((place[:, None] + place) % 2) * 2.0 - 1
-    return [board.expand(3, side, side).clone() for _ in range(count)]
+def checkerboard(side: int = 24) -> Tensor:
+    """Squares of 4 pixels, of variance 1."""
+    position = torch.arange(side) // 4
+    board = ((position[:, None] + position) % 2) * 2.0 - 1
+    return board.expand(3, side, side).clone()
 
 
-def learner(config: NoiseConditionalConfig, count: int = 1, side: int = 24) -> StageTrainer:
-    _, made = make_trainer(config, checks(count, side), torch.device("cpu"), torch.float32)
-    assert isinstance(made, StageTrainer)
-    return made
+def scratched(image: Tensor, step: int = 8, width: int = 1) -> Tensor:
+    """With missing squares or lines all over the image."""
+    image = image.clone()
+    for row in range(4, image.shape[1], step):
+        for column in range(4, image.shape[2], step):
+            image[:, row : row + width, column : column + width] = torch.nan
+    return image
+
+
+def trainer_of(
+    config: NoiseConditionalConfig, *images: Tensor, pattern: Pattern | None = None
+) -> CascadeTrainer:
+    images = images or ((checkerboard() if config.stages is None else smooth_image()),)
+    _, trainer = make_trainer(config, images, torch.device("cpu"), torch.float32, pattern=pattern)
+    assert isinstance(trainer, CascadeTrainer)
+    return trainer
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def assert_same(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert state.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(state[name], tensor), name
 
 
 def test_the_gradient_is_that_of_the_loss_by_finite_differences() -> None:
     net = NoiseConditionalNet(
-        parse_layers("4@5,4@3/2"), rectifier=SmoothReLU(0.5), lattice=PaddingMode.REFLECT
+        parse_layers("4@5,4@3/2"), rectifier=SmoothReLU(0.5), padding_mode=PaddingMode.REFLECT
     )
     net.initialize(torch.Generator().manual_seed(0))
     net.double()
     generator = torch.Generator().manual_seed(1)
-    clean, drawn = (
+    clean, noise = (
         torch.randn(2, 3, 12, 12, generator=generator, dtype=torch.float64) for _ in range(2)
     )
     level = torch.tensor([0.2, 2.0], dtype=torch.float64)
 
-    def loss() -> float:
-        return float(learn().loss)
-
-    def learn() -> Denoised:
-        prepared = pack(net, torch.float64)
-        return denoising_loss(net, clean, drawn, level, margin=2, prepared=prepared)
+    def evaluate() -> DenoisingLoss:
+        packed = pack(net, torch.float64)
+        return denoising_loss(packed, clean, noise, level, margin=2)
 
     with torch.no_grad():
-        gradients = learn().gradients
+        gradients = evaluate().gradients
         for name, parameter in net.named_parameters():
             direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            before = parameter.clone()
-            sides = []
+            before, losses = parameter.clone(), []
             for sign in (1, -1):
                 parameter.copy_(before + sign * 1e-5 * direction)
-                sides.append(loss())
+                losses.append(float(evaluate().loss))
             parameter.copy_(before)
-            slope = (sides[0] - sides[1]) / 2e-5
+            slope = (losses[0] - losses[1]) / 2e-5
             expected = float((gradients[name] * direction).sum())
             assert slope == pytest.approx(expected, rel=2e-3, abs=1e-6), name
 
 
-def test_an_untrained_ladder_has_a_loss_of_about_one() -> None:
-    """With F = 0 the mean is I / (s^2 + 1), whose weighted error is that of the data: 1."""
+def test_an_untrained_net_has_a_loss_of_about_one() -> None:
+    """With F = 0, D is I / (s^2 + 1), whose weighted error is that of the data: 1."""
     net = NoiseConditionalNet(parse_layers("4@3"), rectifier=SmoothReLU(0.5))
-    clean = checks(4)
-    drawn = ImageNoise(0, "test", range(4))((4, 3, 24, 24))
+    clean = torch.stack([checkerboard()] * 4)
+    noise = ImageNoise(0, "test", range(4))((4, 3, 24, 24))
     level = torch.tensor([0.05, 0.5, 3.0, 20.0])
     with torch.no_grad():
-        prepared = pack(net, torch.float32)
-        found = denoising_loss(net, torch.stack(clean), drawn, level, margin=0, prepared=prepared)
-    assert float(found.loss) == pytest.approx(1, abs=0.05)
+        packed = pack(net, torch.float32)
+        loss = denoising_loss(packed, clean, noise, level, margin=0).loss
+    assert float(loss) == pytest.approx(1, abs=0.05)
+
+
+def test_missing_pixels_do_not_count_in_the_loss(images: Callable[..., Tensor]) -> None:
+    """The mean of the losses with either half of the pixels is the loss with all."""
+    net = trainer_of(ONE, torch.randn(3, 32, 32)).stages[0].net.double()
+    clean, noise = images(2, 3, 16, 16), images(2, 3, 16, 16, seed=1)
+    level = torch.tensor([0.5, 1.0], dtype=torch.float64)
+    known = torch.ones(2, 1, 16, 16, dtype=torch.float64)
+    known[..., :8] = 0
+
+    def loss(mask: Tensor | None) -> float:
+        packed = pack(net, torch.float64)
+        found = denoising_loss(packed, clean, noise, level, known=mask, margin=0)
+        return float(found.loss)
+
+    assert (loss(known) + loss(1 - known)) / 2 == pytest.approx(loss(None), rel=1e-9)
+    assert loss(known) != pytest.approx(loss(None), rel=1e-6)
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 11])
-@pytest.mark.parametrize("variant", ["crops", "turned", "head"])
-def test_a_stopped_run_goes_on_as_if_never_stopped(stop_at: int, variant: str) -> None:
+@pytest.mark.parametrize("variant", ["crops", "rotated", "head"])
+def test_a_resumed_training_of_one_stage_is_exact(stop_at: int, variant: str) -> None:
     config = {
-        "crops": SMALL,
-        "turned": dataclasses.replace(SMALL, flips=True, rotations=True),
-        "head": dataclasses.replace(
-            SMALL, head=True, crop=None, margin=0, lattice=PaddingMode.ZERO, flips=True, shifts=1
+        "crops": ONE,
+        "rotated": replace(ONE, flips=True, rotations=True),
+        "head": replace(
+            ONE,
+            head=True,
+            crop=None,
+            margin=0,
+            padding_mode=PaddingMode.ZEROS,
+            flips=True,
+            shifts=1,
         ),
     }[variant]
-    expected_learner = learner(config, 3)
-    expected = run(expected_learner, 0, 12)
-    first = learner(config, 3)
+    images = [checkerboard()] * 3
+    whole, first, second = (trainer_of(config, *images) for _ in range(3))
+    expected = run(whole, 0, 12)
     run(first, 0, stop_at)
-    second = learner(config, 3)
-    second.load_state(first.state())
+    second.load_state(copied(first.state()))
     assert run(second, stop_at, 12) == expected[stop_at:]
-    theirs = expected_learner.model.state_dict()
-    for name, tensor in second.model.state_dict().items():
-        assert torch.equal(tensor, theirs[name]), name
+    assert_same(second.state(), whole.state())
 
 
-def test_it_learns_and_samples_look_like_the_data() -> None:
-    """Checkerboard samples: unit contrast, and the colors of neighbors 4 apart opposed."""
-    config = dataclasses.replace(SMALL, iterations=250, batch_size=4)
-    ours = learner(config, side=32)
-    rows = run(ours, 0, 250)
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_resumed_training_of_a_cascade_is_exact(holes: bool) -> None:
+    image = scratched(smooth_image(), 12, 3) if holes else smooth_image()
+    config = replace(THREE, stages=2 if holes else 3)
+    whole, first, second = (trainer_of(config, image) for _ in range(3))
+    run(whole, 0, 24)
+    run(first, 0, 17)
+    second.load_state(copied(first.state()))
+    run(second, 17, 24)
+    assert_same(second.state(), whole.state())
+    assert f"stage{config.stages - 1}.chains.images" in whole.state()  # type: ignore[operator]
+
+
+def test_samples_replace_missing_pixels_and_resuming_is_exact() -> None:
+    config = replace(ONE, layers=parse_layers("4@5,4@3/2"), iterations=40)
+    image = scratched(torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(0)), 4)
+    whole, first, second = (trainer_of(config, image) for _ in range(3))
+    filled = whole.data.images[0].clone()
+    run(whole, 0, 30)
+    imputed, known = whole.data.images[0], image.isfinite()
+    assert torch.equal(imputed[known], filled[known])
+    assert not torch.equal(imputed[~known], filled[~known])
+    assert whole.imputation is not None
+    assert whole.imputation.count == 2
+    run(first, 0, 15)
+    second.load_state(copied(first.state()))
+    run(second, 15, 30)
+    assert_same(second.state(), whole.state())
+
+
+def test_coarser_images_follow_the_imputed_ones() -> None:
+    image = scratched(smooth_image(), 12, 3)
+    trainer = trainer_of(replace(THREE, stages=2), image)
+    before, coarse = trainer.data.images[0].clone(), trainer.stages[1].data
+    assert coarse.holes
+    run(trainer, 0, 20)
+    assert trainer.imputation is not None
+    assert trainer.imputation.count == 3
+    missing, imputed = image.isnan(), trainer.data.images[0]
+    assert not torch.equal(imputed[missing], before[missing])
+    assert torch.equal(imputed[~missing], before[~missing])
+    ((_, gain),) = trainer.model.links()
+    assert torch.equal(coarse.images[0], gain * downsample_known(imputed))
+
+
+def test_samples_look_like_the_data() -> None:
+    """Checkerboard samples: unit variance, and opposite colors 4 pixels apart."""
+    config = replace(ONE, iterations=250, batch_size=4)
+    trainer = trainer_of(config, checkerboard(32))
+    rows = run(trainer, 0, 250)
     first, last = (sum(row["loss"] for row in part) / 25 for part in (rows[:25], rows[-25:]))
-    assert first < 0.6  # white noise for a model would have 1: the spectrum is there from the start
+    assert first < 0.6  # of white noise it is 1: the spectrum is there from the start
     assert last < 0.98 * first
-    net = ours.model
-    net.lattice = PaddingMode.CIRCULAR
+    denoise = make_denoiser(trainer.model, padding_mode=PaddingMode.CIRCULAR)
     noise = ImageNoise(0, "chain", range(2))
     levels = noise_levels(25, config.noise_max, config.noise_min)
     start = math.sqrt(levels[0] ** 2 + 1) * noise((2, 3, 32, 32))
-    x = anneal(start, make_denoiser(net), levels, noise)
-    assert 0.7 < float(x.std()) < 1.5
-    assert float((x * x.roll(4, -1)).mean()) < -0.2
-    assert float((x * x.roll(8, -1)).mean()) > 0.1
+    samples = anneal(start, denoise, levels, noise)
+    assert 0.7 < float(samples.std()) < 1.5
+    assert float((samples * samples.roll(4, -1)).mean()) < -0.2
+    assert float((samples * samples.roll(8, -1)).mean()) > 0.1
 
 
-def test_rates_rise_fall_and_begin_low_where_the_likelihood_counts() -> None:
-    """Of the filters: up to the full rate, down to a part of it, from there to nearly 0."""
-    config = dataclasses.replace(SMALL, iterations=200, refined=0.25)
-    ours = learner(config)
-    rates = []
+def test_learning_rates_rise_fall_and_are_low_during_likelihood_training() -> None:
+    config = replace(ONE, iterations=200, likelihood_share=0.25)
+    trainer, rates = trainer_of(config), []
     for iteration in range(1, 201):
-        ours.step(iteration)
-        rates.append(ours.descent.optimizers["filters"].param_groups[0]["lr"] / config.filter_rate)
+        trainer.step(iteration)
+        groups = trainer.stages[0].optimizer.optimizers["filters"].param_groups
+        rates.append(groups[0]["lr"] / config.filter_rate)
     assert rates[0] == pytest.approx(1 / 50, rel=0.01)
     assert 0.7 < max(rates) <= 1
-    assert rates[149] == pytest.approx(REFINED_RATE)
-    assert rates[150] == pytest.approx(REFINED_RATE, rel=0.02)
+    assert rates[149] == pytest.approx(LIKELIHOOD_RATE)
+    assert rates[150] == pytest.approx(LIKELIHOOD_RATE, rel=0.02)
     assert rates[150:] == sorted(rates[150:], reverse=True)
-    assert rates[-1] == pytest.approx(LAST_RATE * REFINED_RATE)
+    assert rates[-1] == pytest.approx(FINAL_RATE * LIKELIHOOD_RATE)
 
 
-def test_only_the_last_part_learns_by_likelihood_and_only_if_asked() -> None:
-    for chosen, counts in (("denoise,mle", [False] * 8 + [True] * 4), ("denoise", [False] * 12)):
-        config = dataclasses.replace(SMALL, learner=chosen, refined=1 / 3)
-        rows = run(learner(config), 0, 12)
-        assert [0 < row["likelihood"] <= config.likelihood for row in rows] == counts
-        assert [row["gap"] != 0 for row in rows] == counts
+def test_only_the_last_part_trains_by_likelihood_and_only_if_set() -> None:
+    for learner, expected in (("denoise,mle", [False] * 8 + [True] * 4), ("denoise", [False] * 12)):
+        config = replace(ONE, learner=learner, likelihood_share=1 / 3)
+        rows = run(trainer_of(config), 0, 12)
+        assert [0 < row["likelihood"] <= config.likelihood_weight for row in rows] == expected
+        assert [row["energy_difference"] != 0 for row in rows] == expected
 
 
-def test_preview_shows_two_samples() -> None:
-    assert learner(SMALL).preview().shape == (2, 3, 16, 16)
+@pytest.mark.parametrize("config", [ONE, THREE])
+def test_a_preview_has_two_samples(config: NoiseConditionalConfig) -> None:
+    assert trainer_of(config).preview().shape == (2, 3, 16, 16)
 
 
-def test_crops_are_turned_only_when_asked() -> None:
-    picture = torch.arange(16.0).reshape(1, 4, 4)
+def test_ranges_of_levels_overlap_around_the_transitions() -> None:
+    gains = [1.2, 1.1]
+    transitions, ranges = level_ranges(THREE, gains)
+    assert transitions == [
+        factor * math.sqrt(1 - 1 / gain**2)
+        for factor, gain in zip(TRANSITION_FACTORS, gains, strict=True)
+    ]
+    assert ranges[0][0] == THREE.noise_min
+    assert ranges[-1][1] == pytest.approx(THREE.noise_max * 1.2 * 1.1 / 4)
+    for transition, gain, finer, coarser in zip(
+        transitions, gains, ranges, ranges[1:], strict=False
+    ):
+        assert coarser[0] == pytest.approx(transition * gain / 2 / LEVEL_OVERLAP)
+        assert finer[1] == pytest.approx(LEVEL_OVERLAP * transition)
 
-    def draw(flips: bool, rotations: bool) -> set[float]:
-        generator = torch.Generator().manual_seed(0)
-        batches = TrainingData(
-            [picture], crop=4, batch_size=64, generator=generator, flips=flips, rotations=rotations
-        )
-        return {float(image[0, 0, 0]) for image in batches()}
 
-    assert draw(False, False) == {0.0}
-    assert draw(True, False) == {0.0, 3.0}
-    assert draw(True, True) == {0.0, 3.0, 12.0, 15.0}
+@pytest.mark.parametrize("gains", [[1.0, 1.0], [3.0, 1.0], [1.0001, 1.5]])
+def test_images_without_details_have_ranges_too(gains: list[float]) -> None:
+    _, ranges = level_ranges(THREE, gains)
+    assert all(2 * lowest < highest for lowest, highest in ranges)
 
 
-def test_whole_pictures_move_by_no_more_than_asked() -> None:
-    """A column of 1 at place 3, on a ramp of rows, seen where it went."""
-    picture = torch.arange(8.0).reshape(1, 8, 1).expand(1, 8, 8).clone()
-    picture[:, :, 3] += 100
+def test_every_stage_learns_and_initializes_the_chains_of_the_finer_one() -> None:
+    trainer = trainer_of(THREE)
+    before = [net.weights[0].clone() for net in trainer.model.stages]
+    rows = run(trainer, 0, 24)
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    for old, net in zip(before, trainer.model.stages, strict=True):
+        assert not torch.equal(old, net.weights[0])
+    chains = [stage.likelihood.chains for stage in trainer.stages if stage.likelihood is not None]
+    assert len(chains) == 3
+    assert all(float(own.active().sum()) > 0 for own in chains)
+
+
+def test_coarser_stages_have_more_likelihood_training_at_a_higher_rate() -> None:
+    trainer = trainer_of(replace(THREE, likelihood_share=0.2, iterations=100))
+    coarse_start = math.ceil(100 * (1 - COARSE_LIKELIHOOD_SHARE))
+    schedules = [stage.schedule for stage in trainer.stages]
+    assert trainer.likelihood_starts == [coarse_start, 80]
+    assert [own.likelihood_start for own in schedules] == [80, coarse_start, coarse_start]
+    rates = [LIKELIHOOD_RATE, *[COARSE_LIKELIHOOD_RATE] * 2]
+    assert [own.likelihood_rate for own in schedules] == rates
+    full_rate = [FULL_RATE_ITERATIONS, *[COARSE_FULL_RATE_ITERATIONS] * 2]
+    assert [own.full_rate_iterations for own in schedules] == full_rate
+    assert trainer_of(replace(THREE, learner="denoise")).likelihood_starts == [24]
+
+
+def test_the_finest_stage_has_the_whole_batch_and_coarser_stages_their_share() -> None:
+    trainer = trainer_of(replace(THREE, batch_size=12))
+    sizes = [stage.data.batch_size for stage in trainer.stages]
+    widths = [16 / stage.data.image_size[0] for stage in trainer.stages]
+    images = [round(12 * share) for share in trainer.shares]
+    assert sizes == [12, *(round(images[k] * widths[k]) for k in (1, 2))]
+    assert min(stage.data.batch_size for stage in trainer_of(THREE).stages) == MIN_COARSE_IMAGES
+
+
+def test_at_coarser_stages_the_whole_crop_counts() -> None:
+    """Where errors do not count, likelihood training separates crops, and D diverges."""
+    assert [stage.settings.margin for stage in trainer_of(THREE).stages] == [THREE.margin, 0, 0]
+
+
+def a_pattern() -> Pattern:
+    dark = torch.arange(96) % 16 < 3
+    lines = torch.where(dark[:, None] | dark, -1.5, 0.5)
+    noise = torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(0))
+    pattern = find_pattern([lines + noise / 4])
+    assert pattern is not None
+    return pattern
+
+
+def test_with_a_pattern_only_the_coarsest_stage_has_the_higher_bound() -> None:
+    for pattern, bounds in ((None, [0.02, 0.035, 0.035]), (a_pattern(), [0.02, 0.02, 0.035])):
+        stages = trainer_of(THREE, pattern=pattern).stages
+        assert [stage.settings.max_difference for stage in stages] == bounds
+        assert [own.likelihood.max_difference for own in stages if own.likelihood] == bounds
+
+
+def test_the_chains_of_one_stage_follow_the_pattern_and_those_of_a_cascade_do_not() -> None:
+    image, pattern = torch.randn(3, 96, 96), a_pattern()
+    for stages, expected in ((1, pattern), (2, None)):
+        config = replace(ONE, layers=parse_layers("4@3"), stages=stages)
+        likelihood = trainer_of(config, image, pattern=pattern).stages[0].likelihood
+        assert likelihood is not None
+        assert likelihood.chains.pattern is expected
+
+
+@pytest.mark.parametrize(("images", "share"), [(2, 1.0), (8, 0.5), (16, 0.25)])
+def test_with_more_images_coarser_stages_start_at_a_lower_rate(images: int, share: float) -> None:
+    stages = trainer_of(replace(THREE, batch_size=images)).stages
+    rates = [stage.schedule.likelihood_rate for stage in stages]
+    assert rates == pytest.approx([LIKELIHOOD_RATE, *[share * COARSE_LIKELIHOOD_RATE] * 2])
+
+
+def test_with_four_stages_the_coarser_ones_start_at_a_low_rate() -> None:
+    config = replace(THREE, layers=parse_layers("6@3"), stages=4)
+    stages = trainer_of(config, smooth_image(128)).stages
+    rates = [stage.schedule.likelihood_rate for stage in stages]
+    assert rates == pytest.approx([LIKELIHOOD_RATE, *[MANY_STAGES_RATE] * 3])
+
+
+def test_a_time_limit_is_planned_with_the_cost_of_every_stage() -> None:
+    trainer = trainer_of(replace(THREE, likelihood_share=0.2, iterations=100))
+    done, pace, left = 10, 0.1, 9.0
+    planned = trainer.length_for(done, pace, left)
+    assert planned is not None
+    pixels = [cost for cost, _ in trainer.schedules]
+
+    def seconds(length: int) -> float:
+        """10 iterations of denoising took 1 s; of a whole training each takes more."""
+        costs = [replace(stage.schedule, end=length).cost(length) for stage in trainer.stages]
+        total = sum(cost * share for cost, share in zip(costs, pixels, strict=True))
+        return pace * total / sum(pixels)
+
+    assert seconds(planned) <= done * pace + left < seconds(planned + 1)
+    assert trainer.length_for(81, pace, left) is None
+    trainer.set_length(planned)
+    assert trainer.iterations == planned == trainer.config.iterations
+    (advice,) = trainer.early_stop_advice(planned)
+    assert f"--iterations {planned} " in advice  # a complete training takes its own time
+
+
+def test_chains_started_from_a_coarser_stage_have_the_variance_of_noisy_data() -> None:
+    """White data: noise stays white, and the gain of 2 doubles its level."""
+    coarser = PersistentChains(
+        1,
+        (3, 64, 64),
+        steps=4,
+        highest=8.0,
+        lowest=2.0,
+        seed=0,
+        device=torch.device("cpu"),
+        transition_level=2.0,
+    )
     generator = torch.Generator().manual_seed(0)
-    batches = TrainingData([picture] * 64, crop=None, batch_size=64, generator=generator, shifts=2)
-    moved = batches()
-    assert moved.shape == (64, 1, 8, 8)
-    assert {int(image[0, 0].argmax()) for image in moved} == {1, 2, 3, 4, 5}
-    assert {float(image[0, 4].min()) for image in moved} == {2.0, 3.0, 4.0, 5.0, 6.0}
+    white = torch.randn(3, 96, 96, generator=generator)
+    chains = CoarserChains(coarser, SpectralGaussian(3), 2.0)
+    assert not chains.initialize_(white.clone(), 2.0, generator)
+    for _ in range(8):
+        coarser.advance(coarser.images / (1 + coarser.levels().square())[:, None, None, None])
+    level, start = 1.8, white.clone()
+    assert chains.initialize_(start, level, generator)
+    assert float(start.var()) == pytest.approx(1 + level**2, rel=0.05)
+    details = remove_lowpass_(start[None].clone())
+    assert float(details.square().mean()) == pytest.approx(0.75 * (1 + level**2), rel=0.05)
+
+
+@pytest.mark.parametrize("config", [ONE, THREE])
+def test_convergence_is_checked_on_rows_by_their_iteration(config: NoiseConditionalConfig) -> None:
+    """A history without its first rows has the same part of likelihood training."""
+    trainer = trainer_of(replace(config, iterations=500, likelihood_share=0.2))
+    end = trainer.likelihood_starts[-1]
+    start = trainer.likelihood_starts[0] if config is THREE else 0
+    history = [
+        {"iteration": float(n), "loss": 1 / n, "energy_difference": 1.0 if n > end else 0.0}
+        for n in range(1, 501)
+    ]
+    messages = trainer.check_convergence(history)
+    assert len(messages) == 2
+    assert "energy difference" in messages[1]
+    assert trainer.check_convergence(history[:end]) == messages[:1]
+    assert trainer.check_convergence(history[start:]) == messages
+    assert trainer.check_convergence(history[end - 49 :]) == messages[1:]  # too few losses

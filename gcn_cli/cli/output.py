@@ -1,0 +1,164 @@
+"""Samples and repairs on their way to files: names, quality, the best of several, sheets."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+from gcn_cli import images, metrics
+from gcn_cli.errors import InputError, TakenError
+from gcn_cli.images import Image, TextureMap
+from gcn_cli.images.image import side_by_side
+from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
+from gcn_cli.model import Model
+from gcn_cli.runs.folder import OutputFile, map_path
+from gcn_cli.runs.grades import median, rounded
+
+Quality = dict[str, float] | None
+"""Texture metrics of a sample; None if it is too small to measure."""
+
+
+def write_all(
+    outputs: Iterable[OutputFile],
+    samples: Iterable[Tensor],
+    maps: Iterable[Sequence[TextureMap]],
+    *,
+    as_json: bool,
+    overwrite: bool,
+    qualities: Sequence[Quality] | None = None,
+) -> list[dict[str, Any]]:
+    """Write each sample (C, H, W), and print its path unless --json or the file is stdout.
+
+    `maps` are those of each sample; each linked map is a file. `qualities` grows with the samples.
+    Without `overwrite` a file that another job has written meanwhile is kept: a default name
+    changes to the next free one, for other names TakenError is raised. Returns a record of each
+    file.
+    """
+    records: list[dict[str, Any]] = []
+    triples = zip(outputs, samples, maps, strict=False)
+    for place, (output, sample, texture_maps) in enumerate(triples):
+        seam_x, seam_y = metrics.seams(sample)
+        parts = images.split_maps(sample, texture_maps)
+        paths = _write_maps(output, parts, texture_maps, overwrite=overwrite)
+        for texture_map, path in zip(texture_maps, paths, strict=True):
+            if path == "-":
+                continue
+            height, width = sample.shape[1:]
+            record: dict[str, Any] = {"path": path, "seed": output.seed, "index": output.index}
+            record |= {"map": texture_map.name} if texture_map.name else {}
+            record |= {"width": width, "height": height, "seam_x": seam_x, "seam_y": seam_y}
+            if qualities is not None:
+                record["quality"] = qualities[place]
+            records.append(record)
+            if not as_json:
+                click.echo(path)
+    return records
+
+
+def _write_maps(
+    output: OutputFile, parts: Sequence[Tensor], maps: Sequence[TextureMap], *, overwrite: bool
+) -> list[str]:
+    """Write all linked maps of a sample under one name, or none; returns their paths."""
+    new = output.default or not overwrite
+    paths: list[str] = []
+    try:
+        for texture_map, part in zip(maps, parts, strict=True):
+            path = "-" if output.path == "-" else str(map_path(output.path, texture_map.name))
+            images.write(part, path, texture_map.bit_depth, texture_map.icc_profile, new=new)
+            paths.append(path)
+    except TakenError:
+        for path in paths:  # new files of this sample
+            Path(path).unlink(missing_ok=True)
+        if not output.default:
+            raise
+        return _write_maps(output.with_free_name(), parts, maps, overwrite=overwrite)
+    return paths
+
+
+def maps_like_sources(
+    maps: Sequence[TextureMap], sources: Sequence[Image], *, drop_alpha: bool
+) -> list[TextureMap]:
+    """Maps with the mode, bit depth and profile of the images that are repaired.
+
+    `drop_alpha`: the result has no transparency unless the model has.
+    """
+    result = []
+    for texture_map, source in zip(maps, sources, strict=True):
+        keeps_alpha = source.mode.endswith("A") and not drop_alpha
+        alpha = "A" if texture_map.mode.endswith("A") or keeps_alpha else ""
+        depth = 16 if source.bit_depth == 16 else 8
+        mode = source.mode.rstrip("A") + alpha
+        result.append(TextureMap(texture_map.name, mode, depth, icc_profile=source.icc_profile))
+    return result
+
+
+def write_sheet(samples: Sequence[Tensor], model: Model, path: str, *, overwrite: bool) -> None:
+    """Write samples side by side; a single one two by two, to show its seams."""
+    if len(samples) == 1:
+        sheet = side_by_side(samples[0].repeat(1, 2, 2), model.maps)
+    else:
+        sheet = images.grid(torch.stack([side_by_side(sample, model.maps) for sample in samples]))
+    images.write(sheet, path, new=not overwrite)
+
+
+def texture_metrics(model: Model, exemplar: str | None, *, required: bool) -> TextureMetrics | None:
+    """Metrics against an exemplar's file, or against the exemplar that the run keeps.
+
+    Without an exemplar returns None, or raises InputError if `required`.
+    """
+    try:
+        return model.texture_metrics(None if exemplar is None else images.read_image(exemplar))
+    except InputError:
+        if required:
+            raise
+        return None
+
+
+def require_measurable(best_of: int, size: tuple[int, int]) -> None:
+    """Raise InputError if samples of `size` (width, height) are too small to compare."""
+    if min(size) < SMALLEST_SIDE:
+        raise InputError(
+            f"--best-of {best_of}: samples of {size[0]}x{size[1]} pixels are too small to grade; "
+            f"give a --size of {SMALLEST_SIDE} a side or more, or leave --best-of out"
+        )
+
+
+def best_samples(
+    count: int,
+    samples: Iterator[Tensor],
+    model: Model,
+    measures: TextureMetrics,
+    qualities: list[Quality],
+) -> Iterator[Tensor]:
+    """The best of every `count` samples (C, H, W); its quality is appended to `qualities`.
+
+    Small samples are not measured. Raises InputError if there is a choice among small samples.
+    """
+    while group := list(islice(samples, 1)):
+        height, width = group[0].shape[1:]
+        if min(height, width) < SMALLEST_SIDE:
+            if count > 1:  # the size of a start image is known only here
+                require_measurable(count, (width, height))
+            qualities.append(None)
+            yield group[0]
+            continue
+        group += islice(samples, count - 1)
+        measured = [measures.measure(sample[: model.maps[0].channels]) for sample in group]
+        best = min(range(len(group)), key=lambda place: measured[place]["quality"])
+        qualities.append(measured[best])
+        yield group[best]
+
+
+def summarize_quality(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median quality of the records that have one; their own values are rounded in place."""
+    measured = [record for record in records if "quality" in record]
+    if not measured:
+        return {}
+    values = [record["quality"] for record in measured if record["quality"] is not None]
+    for record in measured:
+        record["quality"] = None if record["quality"] is None else rounded(record["quality"])
+    return {"quality": rounded(median(values)) if values else None}

@@ -1,0 +1,116 @@
+"""Files hold the pixels, bit depth, alpha and profile; a failed write changes nothing."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import ImageCms
+
+from gcn_cli import images
+from gcn_cli.errors import InputError
+from tests.reading import read
+
+
+def write_16_bit(path: Path, channels: int) -> NDArray[np.uint16]:
+    """Write random 16-bit values with libvips or, in gray, Pillow; returns them (H, W, C)."""
+    drawn = np.random.default_rng(0).integers(0, 65536, (9, 7, channels)).astype(np.uint16)
+    if channels == 1:
+        PillowImage.fromarray(drawn[:, :, 0]).save(path)
+    else:
+        pyvips.Image.new_from_array(drawn).copy(interpretation="rgb16").write_to_file(str(path))
+    return drawn
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_png_holds_the_pixels(bit_depth: int, mode: str, tmp_path: Path) -> None:
+    largest = 2**bit_depth - 1
+    generator = torch.Generator().manual_seed(0)
+    integers = torch.randint(largest + 1, (len(mode), 13, 7), generator=generator)
+    path = str(tmp_path / "image.png")
+    images.write(integers * (255 / largest), path, bit_depth)
+    image = images.read_image(path)
+    assert (image.mode, image.bit_depth) == (mode, bit_depth)
+    assert torch.equal((image.pixels * (largest / 255)).round().long(), integers)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_16_bit_files_of_other_programs_round_trip(mode: str, suffix: str, tmp_path: Path) -> None:
+    path, copy = tmp_path / f"image.{suffix}", str(tmp_path / f"copy.{suffix}")
+    array = write_16_bit(path, len(mode))
+    image = images.read_image(str(path))
+    assert (image.mode, image.bit_depth) == (mode, 16)
+    images.write(image.pixels, copy, 16)
+    assert torch.equal(images.read_image(copy).pixels, image.pixels)
+    assert np.array_equal(pyvips.Image.new_from_file(copy).numpy().reshape(array.shape), array)
+
+
+def test_values_are_rounded_and_clipped(tmp_path: Path) -> None:
+    images.write(torch.tensor([[[-3.0, 0.6, 254.4, 300.0]]]), str(tmp_path / "image.png"))
+    assert read(tmp_path / "image.png", mode="L").flatten().tolist() == [0, 1, 254, 255]
+
+
+def test_formats_without_16_bits_get_8(tmp_path: Path) -> None:
+    images.write(torch.rand(3, 4, 5) * 255, str(tmp_path / "image.jpg"), 16)
+    assert images.read_image(str(tmp_path / "image.jpg")).bit_depth == 8
+
+
+def test_alpha_is_written_or_composited_on_white(tmp_path: Path) -> None:
+    images.write(torch.zeros(4, 6, 6), str(tmp_path / "image.webp"))
+    images.write(torch.zeros(4, 6, 6), str(tmp_path / "image.jpg"))
+    assert images.read_image(str(tmp_path / "image.webp")).mode == "RGBA"
+    white = images.read_image(str(tmp_path / "image.jpg"))
+    assert white.mode == "RGB"
+    assert float(white.pixels.min()) == 255
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_icc_profiles_are_kept(bit_depth: int, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = str(tmp_path / "image.png")
+    images.write(torch.rand(3, 4, 4), path, bit_depth, profile)
+    assert images.read_image(path).icc_profile == profile
+
+
+def test_without_libvips_the_error_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    with pytest.raises(InputError, match=r"pip install 'gcn-cli\[deep\]'"):
+        images.write(torch.zeros(3, 4, 4), str(tmp_path / "image.png"), 16)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    images.write_bytes(path, b"old")
+
+    def fail(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        images.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_file"),
+    [("a.png", True), ("a/b.JPG", True), ("a.jp2", True), ("a", False), ("run.16", False)],
+)
+def test_image_suffixes_name_files(name: str, is_file: bool) -> None:
+    assert images.is_image_file(name) == is_file
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a.txt"])
+def test_other_suffixes_of_letters_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="unknown image format"):
+        images.is_image_file(name)

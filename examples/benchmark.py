@@ -164,7 +164,7 @@ def training_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     def ours(dtype: torch.dtype) -> Work:
         @torch.no_grad()
         def work() -> None:
-            denoising_loss(net, clean, noise, level, margin=12, packed=pack(net, dtype))
+            denoising_loss(pack(net, dtype), clean, noise, level, margin=12)
 
         return work
 
@@ -296,7 +296,7 @@ def per_iteration(trainer: Trainer, first: int, timed: int, device: torch.device
 
 
 def show(figures: dict[str, Any], indent: str = "") -> None:
-    """Print nested figures, one on a line."""
+    """Print nested figures, one per line."""
     for name, value in figures.items():
         if isinstance(value, dict) and set(value) == {"median", "min", "max"}:
             print(

@@ -66,7 +66,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "config": to_json(checkpoint.config),
         "requested": to_json(checkpoint.requested or checkpoint.config),
         "normalization": dataclasses.asdict(checkpoint.normalization),
-        "maps": [_map_to_json(own) for own in checkpoint.maps],
+        "maps": list(map(_map_to_json, checkpoint.maps)),
         "layers": ",".join(map(str, net.layers)),
         "image_size": checkpoint.image_size,
         "periods": checkpoint.periods,
@@ -141,7 +141,7 @@ def _checkpoint(
     names, normalization = description["metrics"], description["normalization"]
     model_state = {f"model.{name}": tensor for name, tensor in weights.items()}
     maps = tuple(map(_map_from_json, description["maps"]))
-    if sum(own.channels for own in maps) != config.channel_count:
+    if sum(texture_map.channels for texture_map in maps) != config.channel_count:
         raise ValueError(f"maps have other than {config.channel_count} channels in all")
     return Checkpoint(
         kind=kind,

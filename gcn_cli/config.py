@@ -41,8 +41,12 @@ def option_text(name: str, value: Any) -> str:
     """A setting with its value as on the command line: "--batch-size 4" or "--set crop=128"."""
     if isinstance(value, bool) and name in OWN_OPTIONS:
         return option_name(name) if value else option_name(name).replace("--", "--no-", 1)
-    text = SETTINGS[name].metadata["none"] if value is None else _text(value)
-    return f"{option_name(name)}{' ' if name in OWN_OPTIONS else '='}{text}"
+    return f"{option_name(name)}{' ' if name in OWN_OPTIONS else '='}{setting_text(name, value)}"
+
+
+def setting_text(name: str, value: Any) -> str:
+    """The written form of a value, as "0" for no resizing."""
+    return _text(SETTINGS[name].metadata["none"] if value is None else value)
 
 
 def _text(value: Any) -> str:
@@ -81,7 +85,7 @@ class BaseConfig:
     size: int | None = whole_or_none(None, "Resize images to N x N pixels; 0 keeps their size.")
     crop: int | None = whole_or_none(128, "Side of random training crops; 0 takes whole images.")
     batch_size: int | None = whole_or_none(4, "Training images per iteration; 0 takes all.")
-    channels: int | None = whole_or_none(None, "3 for color, 1 for gray; 0 as the images have.")
+    channels: int | None = whole_or_none(None, "3 for color, 1 for gray; 0 as in the images.")
     mean_color: tuple[float, ...] | None = setting(
         None, "Color subtracted from images, as R,G,B in 0..255; own: their mean.", none="own"
     )
@@ -91,26 +95,30 @@ class BaseConfig:
     )
     head: bool = setting(False, "Add a fully connected last layer, for aligned objects.")
     padding_mode: PaddingMode = setting(
-        PaddingMode.REFLECT, "Padding of images and feature maps.", choices=tuple(PaddingMode)
+        PaddingMode.REFLECT,
+        "Padding of images and feature maps: zeros, reflect, circular (published: valid too).",
+        choices=tuple(PaddingMode),
     )
     iterations: int | None = setting(
         None, "Training iterations; 1000 by default, 700 of a cascade.", low=1
     )
-    learning_rate: float = positive(6e-3, "Learning rate (of the default model: all but filters).")
+    learning_rate: float = positive(6e-3, "Learning rate; the filters may have filter_rate.")
     seed: int = setting(0, "Seed of all random numbers of the training.", low=0)
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
             check_rules(option_text(spec.name, value), value, spec.metadata)
-        color, channels = self.mean_color, self.channels
-        if color is None:
-            return
-        shown, remedy = option_text("mean_color", color), "give one a channel, or 'own'"
+        color, remedy = self.mean_color or (), "give one a channel, or 'own'"
         if not all(0 <= value <= 255 for value in color):  # refuses NaN too
-            raise InputError(f"{shown}: each value must be in 0..255; {remedy}")
-        if channels is not None and len(color) != channels:
-            raise InputError(f"{shown}: {len(color)} values for {channels} channels; {remedy}")
+            raise self._error("mean_color", f"each value must be in 0..255; {remedy}")
+        if color and self.channels not in (None, len(color)):
+            raise self._error(
+                "mean_color", f"{len(color)} values for {self.channels} channels; {remedy}"
+            )
+
+    def _error(self, name: str, text: str) -> InputError:
+        return InputError(f"{option_text(name, getattr(self, name))}: {text}")
 
     @property
     def channel_count(self) -> int:
@@ -143,8 +151,8 @@ DEFAULT_LAYERS = BaseConfig.layers
 DEFAULT_BATCH_SIZE = 4
 DEFAULT_ITERATIONS, DEFAULT_CASCADE_ITERATIONS = 1000, 700
 DENOISE_MLE = "denoise,mle"
-CASCADE_SIDE = 384  # pixels: shorter sides from here on exceed what one network sees
-CASCADE_COARSE_SHARE = 0.5  # of the variance, in means of 4x4 pixels: more calls for a cascade
+CASCADE_SIDE = 384  # pixels: larger images have structure that one network does not see
+CASCADE_COARSE_SHARE = 0.5  # share of variance in means of 4x4 pixels: a cascade from here on
 SMALLEST_STAGE_SIDE = 112  # pixels a side of the coarsest image that a default cascade has
 
 
@@ -155,11 +163,11 @@ class NoiseConditionalConfig(BaseConfig):
     learner: str = default(
         "learner",
         DENOISE_MLE,
-        help="denoise; denoise,mle (then fine-tuned by likelihood); mle or cd (published).",
+        help="denoise; denoise,mle (adds likelihood fine-tuning); mle, cd (published).",
         choices=("denoise", DENOISE_MLE),
     )
     shrink: int | None = whole_or_none(
-        512, "Shrink images with a shorter side above N pixels; 0 does not.", low=16
+        512, "Shrink images whose shorter side is longer than N pixels; 0 never does.", low=16
     )
     padding_mode: PaddingMode = default(
         "padding_mode",
@@ -176,11 +184,11 @@ class NoiseConditionalConfig(BaseConfig):
     noise_min: float = positive(0.03, "Lowest noise level, in standard deviations of the data.")
     noise_max: float = positive(100.0, "Highest noise level, in standard deviations of the data.")
     stages: int | None = whole_or_none(
-        None, "Stages of the resolution cascade (1, 1/2, 1/4 ...); 0 chooses by the images.", high=8
+        None, "Stages of the resolution cascade, each at half the resolution; 0 chooses.", high=8
     )
-    stage_layers: int = setting(6, "Layers of every stage of a cascade: the first N.", low=1)
+    stage_layers: int = setting(6, "In a cascade, each stage has the first N layers.", low=1)
     margin: int = setting(
-        12, "Pixels at the border of a crop that have no loss; 0 in coarser stages.", low=0
+        12, "Width of the border of crops without loss; coarser stages have none.", low=0
     )
     flips: bool = setting(False, "Mirror training images left to right at random.")
     rotations: bool = setting(False, "Rotate training images by 90, 180 or 270 degrees at random.")
@@ -199,25 +207,20 @@ class NoiseConditionalConfig(BaseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        crop = self.crop
         if self.noise_min >= self.noise_max:
-            raise InputError(f"{option_text('noise_min', self.noise_min)}: must be below noise_max")
-        crop, shown = self.crop, option_text("crop", self.crop)
+            raise self._error("noise_min", f"must be below noise_max, {self.noise_max:g}")
         if (self.stages or 1) > 1 and crop is None:
-            raise InputError(f"{option_text('stages', self.stages)}: whole images have one; use 1")
+            raise self._error("stages", "whole images have one; use 1")
         if self.head and (crop is not None or self.rotations):
-            raise InputError(
-                "--set head=true: needs whole upright images; use --set crop=0 --no-rotations"
-            )
-        if crop is None:
-            return
-        if self.shifts:
-            shown = option_text("shifts", self.shifts)
-            raise InputError(f"{shown}: crops are shifted already; leave it out")
-        if crop <= 2 * self.margin:
-            shown = option_text("margin", self.margin)
-            raise InputError(f"{shown}: must be under half of crop, {crop}")
-        if self._too_narrow(crop):
-            raise InputError(f"{shown}: too small for the padding of these layers; enlarge it")
+            remedy = "use --set crop=0 --no-rotations"
+            raise self._error("head", f"needs whole upright images; {remedy}")
+        if crop is not None and self.shifts:
+            raise self._error("shifts", "crops are shifted already; leave it out")
+        if crop is not None and crop <= 2 * self.margin:
+            raise self._error("margin", f"must be under half of crop, {crop}")
+        if crop is not None and self._too_narrow(crop):
+            raise self._error("crop", "too small for the padding of these layers; enlarge it")
 
     @property
     def initial_layers(self) -> tuple[LayerSpec, ...]:
@@ -335,12 +338,12 @@ class PublishedConfig(BaseConfig):
     chains: int | None = whole_or_none(
         None, "Persistent chains; 0 takes 16 on a GPU (as published), 1 on a CPU."
     )
-    layerwise: bool = setting(True, "Add layers one at a time, and train all that there are.")
+    layerwise: bool = setting(True, "Add layers one at a time, and train all of them after each.")
     stage_rate_divisor: float = positive(2.0, "Divides the learning rate for every new layer.")
     bias_rate_factor: float = setting(2.0, "Learning rate of biases relative to filters.", low=0)
     momentum: float = setting(0.0, "Momentum of gradient descent.", low=0, high=0.999)
     weight_decay: float = setting(1e-4, "Weight decay of filters.", low=0)
-    gradient_cap: float = positive(20.0, "A layer's gradient is scaled down to this maximum.")
+    gradient_cap: float = positive(20.0, "Largest value in the gradient of a layer.")
     init_deviation: float = positive(0.01, "Standard deviation of new filters.")
 
     # The published trainings know neither noise levels nor augmentation.
@@ -354,11 +357,9 @@ class PublishedConfig(BaseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.crop is not None and self.head:
-            shown = option_text("crop", self.crop)
-            raise InputError(f"{shown}, --set head=true: a head needs whole images; give one")
+            raise self._error("crop", "a head needs whole images; leave one out")
         if self.learner == "cd" and self.chains is not None:
-            shown = option_text("chains", self.chains)
-            raise InputError(f"{shown}: contrastive divergence starts at the data; leave it out")
+            raise self._error("chains", "contrastive divergence starts at the data; leave it out")
 
     @property
     def initial_layers(self) -> tuple[LayerSpec, ...]:

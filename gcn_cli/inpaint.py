@@ -5,7 +5,7 @@ Kept pixels come back bit for bit, in the channels and with the transparency tha
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -86,12 +86,7 @@ class SourceImages:
         for image, known in zip(images, maps, strict=False):  # `to_pixels` refuses too few
             if known.mode.startswith("L") and not image.mode.startswith("L"):
                 raise InputError("a color image, a gray model: the colors would be lost")
-            unknown_alpha = image.mode.endswith("A") and not known.mode.endswith("A")
-            opaque.append(
-                replace(image, pixels=image.pixels[:-1], mode=image.mode[:-1])
-                if unknown_alpha
-                else image
-            )
+            opaque.append(image if known.mode.endswith("A") else image.without_alpha())
         return cls(to_pixels(opaque, maps), tuple(images), maps, drop_alpha)
 
     def restore(self, result: Tensor, sides: Sides) -> Tensor:
@@ -104,7 +99,7 @@ class SourceImages:
         if image.mode.startswith("L") and known.mode.startswith("RGB"):
             # Known grays are equal in all channels, so their median is exact.
             result = torch.cat([result[:3].median(dim=0, keepdim=True).values, result[3:]])
-        if image.mode.endswith("A") and not known.mode.endswith("A") and not self.drop_alpha:
+        if image.has_alpha and not known.mode.endswith("A") and not self.drop_alpha:
             left, top, right, bottom = sides
             alpha = F.pad(image.pixels[-1:], (left, right, top, bottom), value=255.0)
             result = torch.cat([result, alpha])
@@ -163,10 +158,11 @@ def inpaint(
             "its structures are too large, train with --set shrink=0",
             shrink,
         )
+    axes = [missing.any(dim=1), missing.any(dim=0)]
     if options.seamless == "both":
-        yield from _sample(checkpoint, pixels, missing, options, count, dtype, on_step)
-        return
-    rows, columns = (_window(missing.any(dim=axis), checkpoint.kind.net.total_stride) for axis in (1, 0))
+        rows, columns = (torch.arange(len(axis)) for axis in axes)
+    else:
+        rows, columns = (_window(axis, checkpoint.kind.net.total_stride) for axis in axes)
     mirrored_rows = _mirrored(rows, missing.shape[0])
     mirrored_columns = _mirrored(columns, missing.shape[1])
     window = pixels[:, mirrored_rows][:, :, mirrored_columns]

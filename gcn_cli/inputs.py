@@ -121,11 +121,8 @@ def _fit(image: Image, size: tuple[int, int] | None, shrink: int | None) -> Imag
 def _check_same_size(opened: Sequence[Image], names: Sequence[str]) -> None:
     for image, name in zip(opened, names, strict=True):
         if image.size != opened[0].size:
-            (height, width), (first_height, first_width) = image.size, opened[0].size
-            raise InputError(
-                f"{name}: is {width}x{height}, {names[0]} {first_width}x{first_height}; linked "
-                "maps need one size"
-            )
+            size, first = (f"{width}x{height}" for height, width in (image.size, opened[0].size))
+            raise InputError(f"{name}: is {size}, {names[0]} {first}; linked maps need one size")
 
 
 def output_kind_of(image: LinkedImages) -> OutputKind:
@@ -178,20 +175,22 @@ def read_repair_mask(image: Image, mask: ImageLike) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images (C, H, W) in 0..255, NaN where pixels are unknown, and the maps of their channels."""
+    """Images (C, H, W) in 0..255, masks (H, W) of known pixels, and the maps of the channels."""
 
     images: list[Tensor]
+    known: list[Tensor]
     maps: tuple[TextureMap, ...]
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of sizes and pixels, unknown ones included: names the images in a model file."""
         digest = hashlib.sha256()
-        for image in self.images:
+        for image, known in zip(self.images, self.known, strict=True):
             digest.update(str(tuple(image.shape)).encode())
-            values = image.cpu().permute(1, 2, 0).contiguous().numpy()
+            marked = image.masked_fill(~known, torch.nan)
+            values = marked.cpu().permute(1, 2, 0).contiguous().numpy()
             rounded = values.round().clip(0, 255)
-            whole = bool((rounded == values).all())  # never if pixels are unknown (NaN)
+            whole = bool((rounded == values).all())  # never if pixels are unknown
             digest.update(rounded.astype("uint8").tobytes() if whole else values.tobytes())
         return digest.hexdigest()
 
@@ -224,8 +223,12 @@ def load_training_images(
     opened = [_fit(image, size, config.shrink) for image in opened]
     if config.crop is None and not linked and hidden is None:
         opened = _resize_to_common_size(opened, config.size_multiple)
-    if alpha != "drop":
-        _refuse_invisible(opened, titles)
+    for image, title in zip(opened, titles, strict=True):
+        if alpha != "drop" and image.has_alpha and not bool(image.pixels[-1].any()):
+            raise InputError(
+                f"{title}: is wholly transparent, nothing to learn; leave it out, or place it on "
+                "white with --alpha drop"
+            )
     alpha = _resolve_alpha(alpha, opened, config.crop)
     if linked:
         names = [_map_name(source, index) for index, source in enumerate(expanded)]
@@ -236,15 +239,17 @@ def load_training_images(
         _check_linked(opened, maps)
         parts = zip(opened, maps, strict=True)
         pixels = [torch.cat([_channels(image, one, alpha) for image, one in parts])]
+        known = [torch.stack([_known_pixels(image, alpha) for image in opened]).all(dim=0)]
     else:
         maps = [_describe(opened, "", alpha, config.channels)]
         pixels = [_channels(image, maps[0], alpha) for image in opened]
+        known = [_known_pixels(image, alpha) for image in opened]
     if hidden is not None:
         # Resized by antialiasing: a pixel that is partly hidden is unknown.
         covered = Image(255.0 * hidden[None], "L").resized(opened[0].size).pixels[0] > 0
-        pixels[0] = pixels[0].masked_fill(covered, torch.nan)
-    _refuse_unknown(pixels, titles, masked=hidden is not None, alpha=alpha)
-    return TrainingImages(pixels, tuple(maps))
+        known[0] = known[0] & ~covered
+    _refuse_unknown(known, titles, masked=hidden is not None, alpha=alpha)
+    return TrainingImages(pixels, known, tuple(maps))
 
 
 def _expand(sources: LinkedImages) -> list[ImageLike]:
@@ -255,10 +260,9 @@ def _expand(sources: LinkedImages) -> list[ImageLike]:
         expanded += images.expand_sources([str(source)]) if is_path else [source]
     if not expanded:
         raise InputError("no images: give one or more to learn from")
-    paths = [source for source in expanded if isinstance(source, str)]
-    repeated = next((path for path, count in Counter(paths).items() if count > 1), None)
-    if repeated is not None:
-        raise InputError(f"{repeated}: given twice; name each image once")
+    for path, count in Counter(source for source in expanded if isinstance(source, str)).items():
+        if count > 1:
+            raise InputError(f"{path}: given twice; name each image once")
     return expanded
 
 
@@ -282,15 +286,6 @@ def _resize_to_common_size(opened: list[Image], multiple: int) -> list[Image]:
     return [image.center_crop(size).resized(size) for image in opened]
 
 
-def _refuse_invisible(opened: Sequence[Image], titles: Sequence[str]) -> None:
-    for image, title in zip(opened, titles, strict=True):
-        if image.has_alpha and not bool(image.pixels[-1].any()):
-            raise InputError(
-                f"{title}: is wholly transparent, nothing to learn; leave it out, or place it on "
-                "white with --alpha drop"
-            )
-
-
 def _resolve_alpha(alpha: Alpha, opened: Sequence[Image], crop: int | None) -> Alpha:
     """The meaning of transparency: "auto" is resolved by the share of fully opaque crops.
 
@@ -307,7 +302,7 @@ def _resolve_alpha(alpha: Alpha, opened: Sequence[Image], crop: int | None) -> A
         height, width = image.size
         side = min(crop or max(height, width), height, width)
         hidden = torch.zeros(image.size, dtype=torch.bool) if mask is None else mask
-        free += len(crop_positions(hidden, side))
+        free += len(crop_positions(~hidden, side))
         positions += (height - side + 1) * (width - side + 1)
     if free >= 0.05 * positions:
         log.info("transparency: unknown pixels, nothing is learned there (--alpha mask)")
@@ -350,13 +345,11 @@ def _describe(opened: Sequence[Image], name: str, alpha: Alpha, channels: int | 
 
 
 def _channels(image: Image, texture_map: TextureMap, alpha: Alpha) -> Tensor:
-    """The channels (C, H, W) that a model learns of an image; unknown pixels are NaN."""
-    transparent = image.transparent
-    if transparent is None or alpha == "drop":
+    """The channels (C, H, W) that a model learns of an image."""
+    if image.transparent is None or alpha == "drop":
         return image.to_mode(texture_map.mode)
     if alpha == "mask":
-        pixels = image.without_alpha().to_mode(texture_map.mode)
-        return pixels.masked_fill(transparent, torch.nan)
+        return image.without_alpha().to_mode(texture_map.mode)
     # The color of an invisible pixel is arbitrary: it becomes the mean of the visible colors.
     pixels = image.to_mode(texture_map.mode)
     colors, opacity = pixels[:-1], pixels[-1:]
@@ -364,12 +357,19 @@ def _channels(image: Image, texture_map: TextureMap, alpha: Alpha) -> Tensor:
     return torch.cat([torch.where(opacity > 0, colors, mean), opacity])
 
 
+def _known_pixels(image: Image, alpha: Alpha) -> Tensor:
+    """Mask (H, W) of the pixels that transparency does not hide."""
+    if alpha == "mask" and image.transparent is not None:
+        return ~image.transparent
+    return torch.ones_like(image.pixels[0], dtype=torch.bool)
+
+
 def _refuse_unknown(
-    pixels: Sequence[Tensor], titles: Sequence[str], *, masked: bool, alpha: Alpha
+    known: Sequence[Tensor], titles: Sequence[str], *, masked: bool, alpha: Alpha
 ) -> None:
-    """Raise InputError for an image (C, H, W) without a known pixel."""
-    for image, title in zip(pixels, titles, strict=False):  # linked maps are one tensor
-        if not bool(image.isnan().any(dim=0).all()):
+    """Raise InputError for a mask (H, W) without a known pixel."""
+    for mask, title in zip(known, titles, strict=False):  # linked maps have one mask
+        if bool(mask.any()):
             continue
         if not masked:
             raise InputError(

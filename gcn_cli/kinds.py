@@ -444,16 +444,19 @@ def make_trainer(
     dtype: torch.dtype,
     group: ProcessGroup = SINGLE_PROCESS,
     *,
+    known: Sequence[Tensor] | None = None,
     pattern: Pattern | None = None,
 ) -> tuple[ModelKind, Trainer]:
     """An initialized model on `device` and its trainer, for images (C, H, W) in model units.
 
+    known: masks (H, W) of the pixels to learn from, by default all.
     dtype: of the maps. group: the processes that share the training. pattern: of the images.
     Raises ValueError if the images do not fit each other, the crop or the layers, InputError if
     there are fewer images than processes.
     """
     data = TrainingData(
         [image.to(device) for image in images],
+        known=None if known is None else [mask.to(device) for mask in known],
         crop=config.crop,
         batch_size=config.batch_size,
         generator=named_generator(config.seed, "batches"),

@@ -100,7 +100,7 @@ class TrainOptions(Options):
     )
     preset: str | None = option(
         None,
-        "Settings to start from, see below; gcn inspect --preset NAME prints them.",
+        "Settings to start from, see below.  [default: default]",
         group="Training",
         metavar="NAME",
         kind="preset",

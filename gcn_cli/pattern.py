@@ -71,12 +71,12 @@ LARGEST_STRETCH = 0.04  # of an image resampled so that whole periods fit
 VISIBLE_STRETCH = 0.004  # below it, bending is invisible
 
 
-def find_period(image: Tensor, axis: int) -> float | None:
+def find_period(image: Tensor, axis: int, known: Tensor | None = None) -> float | None:
     """Period in pixels of an image (C, H, W) along an axis; None where it is irregular.
 
-    Unknown pixels (NaN) are left out.
+    known: mask (H, W) of the pixels to use, by default all.
     """
-    r = autocorrelation(image.double(), axis)
+    r = autocorrelation(image.double(), axis, known)
     r = r[: int(LARGEST_LAG * len(r)) + 1]
     longest = (len(r) - 1) / 2  # two repetitions are visible
     if longest < SHORTEST_PERIOD:
@@ -94,25 +94,28 @@ def find_period(image: Tensor, axis: int) -> float | None:
     return round(float(candidates[near][contrast[near].argmax()]), 2)
 
 
-def find_periods(images: Sequence[Tensor]) -> Periods:
-    """The mean period down and across of images (C, H, W); None where they do not agree."""
+def find_periods(images: Sequence[Tensor], known: Sequence[Tensor] | None = None) -> Periods:
+    """The mean period down and across of images (C, H, W); None where they do not agree.
+
+    known: masks (H, W) of the pixels to use, by default all.
+    """
+    masks: Sequence[Tensor | None] = known or [None] * len(images)
+    pairs = list(zip(images, masks, strict=True))
     periods: list[float | None] = []
     for axis in (-2, -1):
-        found = [find_period(image, axis) for image in images]
-        known = [period for period in found if period is not None]
-        agree = len(known) == len(found) and max(known) <= PERIOD_TOLERANCE * min(known)
-        periods.append(sum(known) / len(known) if agree else None)
+        found = [find_period(image, axis, mask) for image, mask in pairs]
+        regular = [period for period in found if period is not None]
+        agree = len(regular) == len(found) and max(regular) <= PERIOD_TOLERANCE * min(regular)
+        periods.append(sum(regular) / len(regular) if agree else None)
     return periods[0], periods[1]
 
 
-def autocorrelation(image: Tensor, axis: int) -> Tensor:
+def autocorrelation(image: Tensor, axis: int, known: Tensor | None = None) -> Tensor:
     """Autocorrelation of an image (C, H, W) along an axis, for lags 0, 1, ...: (side,).
 
-    Normalized by the power of the overlapping parts; 1 at lag 0.
+    Normalized by the power of the overlapping parts; 1 at lag 0. known: as in `find_period`.
     """
-    known = image.isfinite()
-    mean = image.nan_to_num().sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp_min(1)
-    centered = torch.where(known, image - mean[:, None, None], 0.0)
+    centered = _centered(image, known)
     side, others = image.shape[axis], [d for d in range(3) if d != axis % 3]
     spectrum = torch.fft.rfft(centered, n=2 * side, dim=axis).abs().square()
     covariance = torch.fft.irfft(spectrum, n=2 * side, dim=axis).sum(dim=others)[:side]
@@ -151,13 +154,15 @@ class Pattern:
     variance: Tensor
 
 
-def find_pattern(images: Sequence[Tensor]) -> Pattern | None:
+def find_pattern(images: Sequence[Tensor], known: Sequence[Tensor] | None = None) -> Pattern | None:
     """The pattern of images (C, H, W) of one texture, of the first one's phase.
 
-    None where an image has no pattern, or periods differ. Unknown pixels (NaN) are replaced by the
-    mean color.
+    None where an image has no pattern, or periods differ. known: masks (H, W) of the pixels to use,
+    by default all; the others are replaced by the mean color.
     """
-    patterns = [_find_pattern(_centered(image)) for image in images]
+    masks: Sequence[Tensor | None] = known or [None] * len(images)
+    centered = [_centered(image, mask).cpu() for image, mask in zip(images, masks, strict=True)]
+    patterns = [_find_pattern(image) for image in centered]
     first = patterns[0]
     if first is None or any(p is None or p.periods != first.periods for p in patterns):
         return None
@@ -179,9 +184,12 @@ def _cosine_sine_pairs(frequencies: Tensor, positions: Tensor) -> Tensor:
     return math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=1).flatten(0, 1)
 
 
-def _centered(image: Tensor) -> Tensor:
-    mean = image.nanmean(dim=(1, 2), keepdim=True)
-    return torch.where(image.isnan(), 0.0, image - mean).cpu()
+def _centered(image: Tensor, known: Tensor | None) -> Tensor:
+    """An image (C, H, W) less its mean color; 0 where it is not known."""
+    known = torch.ones_like(image[0], dtype=torch.bool) if known is None else known
+    count = known.sum().clamp_min(1)
+    mean = torch.where(known, image, 0.0).sum(dim=(1, 2), keepdim=True) / count
+    return torch.where(known, image - mean, 0.0)
 
 
 def _find_pattern(image: Tensor) -> Pattern | None:

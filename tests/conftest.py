@@ -13,7 +13,7 @@ MakeModel = Callable[..., GenerativeConvNet]
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Sums in one order and draws from one seed, so that figures repeat to the last bit."""
+    """One order of sums and one seed, so that results repeat bit for bit."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -43,8 +43,8 @@ def make_model() -> MakeModel:
         ).double()
         generator = torch.Generator().manual_seed(seed)
         for parameter in model.parameters():
-            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data.copy_(scale * drawn)
+            values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.data.copy_(scale * values)
         return model
 
     return make

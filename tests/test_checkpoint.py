@@ -1,4 +1,4 @@
-"""Model files: they hold everything, and are refused in one line if damaged or of another format."""
+"""Model files hold a whole run; damaged ones and other formats are refused in one line."""
 
 import json
 import os

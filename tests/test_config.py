@@ -96,7 +96,7 @@ def test_options_that_would_be_ignored_are_refused() -> None:
         build_config({"langevin_steps": 3})
     with pytest.raises(InputError, match="--preset quick: has another learner than --set learner=cd"):
         build_config({"learner": "cd"}, {}, "quick")
-    with pytest.raises(InputError, match="--set crop=32, --set head=true: a head needs"):
+    with pytest.raises(InputError, match="--set crop=32: a head needs whole images"):
         build_config({"learner": "mle", "head": True, "crop": 32})
 
 

@@ -99,12 +99,13 @@ def test_quiet_prints_errors_only(folder: Path) -> None:
     assert failed.returncode == 2
     assert len(failed.stderr.splitlines()) == 1
     loud = gcn("train", "texture.jpg", *SMALL_TEXTURE, "-v", "-o", "loud", cwd=folder)
-    assert b"saved as after iteration 4" in loud.stderr
+    assert b"saved after iteration 4" in loud.stderr
     both = gcn("train", "texture.jpg", "-q", "-v", cwd=folder)
     assert both.returncode == 2
     assert b"--quiet, --verbose: give one of them" in both.stderr
 
 
+@pytest.mark.slow
 def test_each_continues_after_a_bad_image(tmp_path: Path) -> None:
     (tmp_path / "textures").mkdir()
     Image.effect_noise((40, 32), 60).save(tmp_path / "textures" / "a [red] one.png")
@@ -113,7 +114,7 @@ def test_each_continues_after_a_bad_image(tmp_path: Path) -> None:
     done = gcn(*words, "--jobs", "2", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == b"out/a [red] one\n"
-    assert b"1 of 2 pictures failed; the table says why" in done.stderr
+    assert b"1 of 2 trainings failed; the table says why" in done.stderr
     assert b"exit code 2" in done.stderr
     assert not (tmp_path / "out" / "bad").exists()
     (tmp_path / "textures" / "bad.png").unlink()
@@ -121,7 +122,7 @@ def test_each_continues_after_a_bad_image(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert b"complete, 4 iterations" in again.stderr
     for more, message in (
-        (["--with", "x.png"], b"--with and --mask go with one picture"),
+        (["--with", "x.png"], b"--each, --with: is for one image"),
         (["--dry-run"], b"--each, --dry-run"),
     ):
         refused = gcn(*words, *more, cwd=tmp_path)
@@ -131,7 +132,7 @@ def test_each_continues_after_a_bad_image(tmp_path: Path) -> None:
     assert b"--jobs: is for --each" in alone.stderr
     (tmp_path / "textures" / "a [red] one.jpg").touch()
     twins = gcn(*words, cwd=tmp_path)
-    assert b"--each: two pictures named a [red] one" in twins.stderr
+    assert b"--each: two images named a [red] one" in twins.stderr
 
 
 def started(command: list[str], cwd: Path, model: Path) -> "subprocess.Popen[bytes]":
@@ -160,6 +161,7 @@ def stubs(folder: Path) -> Path:
     return programs
 
 
+@pytest.mark.slow
 def test_each_passes_signals_on(tmp_path: Path) -> None:
     (tmp_path / "textures").mkdir()
     for name in "ab":
@@ -169,7 +171,9 @@ def test_each_passes_signals_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output.decode()
-    assert b"SIGTERM: 2 of 2 pictures left; saved, the same command goes on" in output
+    assert (
+        b"SIGTERM: 2 of 2 trainings are not finished; saved; run the same command again" in output
+    )
     assert not (tmp_path / "runs" / "b").exists()
 
 
@@ -183,6 +187,7 @@ def array_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_array_task_trains_its_image_and_requeues_itself(array_task: Path) -> None:
     script = ["bash", str(ROOT / "examples/slurm/array.sbatch"), "images", "out"]
     model = array_task / "out" / "c d" / "model.safetensors"
@@ -198,6 +203,7 @@ def test_an_array_task_trains_its_image_and_requeues_itself(array_task: Path) ->
     assert not (array_task / "out" / "a.b").exists()
 
 
+@pytest.mark.slow
 def test_many_gpus_with_two_processes(array_task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("JOB_ID", "7"), ("NNODES", "1"), ("JOB_NODELIST", "localhost")):
         monkeypatch.setenv(f"SLURM_{name}", value)
@@ -212,6 +218,7 @@ def test_many_gpus_with_two_processes(array_task: Path, monkeypatch: pytest.Monk
     assert len(list((array_task / "out" / "run" / "samples").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_a_folder_by_xargs(array_task: Path) -> None:
     script = ["sh", str(ROOT / "examples/xargs.sh"), "images", "out", "2"]
     done = started([*script, *SMALL_TEXTURE], array_task, Path("none"))

@@ -1,4 +1,4 @@
-"""What would be published: built, checked, installed beside nothing of the source, and run."""
+"""The published package: built, checked, installed without the source tree, and run."""
 
 import subprocess
 import sys
@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """sdist and wheel, from a copy of what is tracked."""
+    """sdist and wheel, built from a copy of the tracked files."""
     folder = tmp_path_factory.mktemp("built")
-    source, made = folder / "source", folder / "dist"
+    source, output = folder / "source", folder / "dist"
     source.mkdir()
     tracked = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(tracked, cwd=ROOT, capture_output=True, check=True).stdout.decode()
@@ -25,19 +25,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         if (ROOT / name).exists():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "build", "--outdir", str(made), str(source)]
+    command = [sys.executable, "-m", "build", "--outdir", str(output), str(source)]
     subprocess.run(command, check=True, capture_output=True)
-    return sorted(made.iterdir())
+    return sorted(output.iterdir())
 
 
-def test_both_are_built_and_pass_the_index_s_check(built: list[Path]) -> None:
+def test_sdist_and_wheel_are_built_and_valid(built: list[Path]) -> None:
     assert [path.name.partition("-")[0] for path in built] == ["gcn_cli", "gcn_cli"]
     command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_they_hold_the_package_and_what_it_needs(built: list[Path]) -> None:
+def test_sdist_and_wheel_contain_the_package_and_its_data(built: list[Path]) -> None:
     (wheel,) = (path for path in built if path.suffix == ".whl")
     (sdist,) = (path for path in built if path.suffix == ".gz")
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -48,7 +48,7 @@ def test_they_hold_the_package_and_what_it_needs(built: list[Path]) -> None:
 
 
 def test_the_wheel_runs_in_a_fresh_environment(built: list[Path], tmp_path: Path) -> None:
-    """Fresh but for the dependencies, which are large: those of this environment are lent."""
+    """Dependencies are large, so they are taken from this environment."""
     (wheel,) = (path for path in built if path.suffix == ".whl")
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
@@ -56,10 +56,10 @@ def test_the_wheel_runs_in_a_fresh_environment(built: list[Path], tmp_path: Path
     subprocess.run([*map(str, install)], check=True, capture_output=True)
     paths = {"base": str(tmp_path / "env"), "platbase": str(tmp_path / "env")}
     packages = Path(sysconfig.get_path("purelib", "venv", vars=paths))
-    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     gcn = tmp_path / "env" / "bin" / "gcn"
-    said = subprocess.run([gcn, "--version"], cwd=tmp_path, capture_output=True, check=True)
-    assert said.stdout.startswith(b"gcn, version ")
+    version = subprocess.run([gcn, "--version"], cwd=tmp_path, capture_output=True, check=True)
+    assert version.stdout.startswith(b"gcn, version ")
     where = "import gcn_cli; print(gcn_cli.__file__)"
-    found = subprocess.run([python, "-c", where], cwd=tmp_path, capture_output=True, check=True)
-    assert str(packages) in found.stdout.decode()
+    location = subprocess.run([python, "-c", where], cwd=tmp_path, capture_output=True, check=True)
+    assert str(packages) in location.stdout.decode()

@@ -389,7 +389,7 @@ def test_a_sample_does_not_depend_on_blocks_chunks_and_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = untrained(32, 128.0, 40.0)
-    model.kind.net.finest.initialize(named_generator(0, "layer", 0))  # type: ignore[union-attr]
+    model.kind.net.finest.initialize(named_generator(0, "layer", 0))  # type: ignore[operator, union-attr]
     options = SampleOptions(size=(52, 45), steps=4)
 
     def tiled(tile: Any) -> Tensor:

@@ -9,13 +9,15 @@ import time
 import warnings
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import click
-from tqdm import tqdm
 
 from gcn_cli import __version__ as VERSION
 from gcn_cli.torchrun import is_main_process, torchrun_ranks
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LOGGER = logging.getLogger("gcn_cli")
 LOG_SECONDS = 15.0  # between two lines of progress where stderr is not a terminal
@@ -86,6 +88,8 @@ class Progress:
             self.last_line = now
 
     def _start(self, done: int, total: int) -> "tqdm[NoReturn]":
+        from tqdm import tqdm
+
         size = shutil.get_terminal_size()
         self.bar = tqdm(
             total=total,

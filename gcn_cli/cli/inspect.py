@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from gcn_cli.cli.console import JsonResult
 from gcn_cli.cli.options import (
@@ -22,7 +18,7 @@ from gcn_cli.cli.options import (
     output_options,
     overwrite_option,
 )
-from gcn_cli.config import to_json
+from gcn_cli.config import setting_text, to_json
 from gcn_cli.presets import PRESETS, to_toml
 
 if TYPE_CHECKING:
@@ -86,9 +82,12 @@ def command(
         return
     click.echo(summary(loaded, facts))
     if details:
-        settings = [{"setting": name, "value": value} for name, value in facts["config"].items()]
         for name in ("layers", "stages", "history"):
             click.echo(as_table(name, facts[name]))
+        settings = [
+            {"setting": name, "value": setting_text(name, value)}
+            for name, value in facts["config"].items()
+        ]
         click.echo(as_table("settings", settings))
 
 
@@ -276,6 +275,10 @@ def _print_file(result: JsonResult, loaded: "Model", key: str, file: str, *, as_
 
 def summary(model: "Model", facts: dict[str, Any]) -> str:
     """A model in a few lines; `facts` are those of `Model.describe`."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
     from gcn_cli.runs.grades import in_words, saved_grades
 
     assert model.path is not None
@@ -328,6 +331,8 @@ def as_table(title: str, rows: list[dict[str, Any]]) -> str:
     """Rows of plain values as a table."""
     if not rows:
         return ""
+    from rich.table import Table
+
     table = Table(*rows[0], title=title)
     for row in rows:
         table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
@@ -335,6 +340,8 @@ def as_table(title: str, rows: list[dict[str, Any]]) -> str:
 
 
 def _render(*parts: Any, width: int) -> str:
+    from rich.console import Console
+
     file = io.StringIO()
     Console(file=file, width=width, highlight=False).print(*parts, sep="\n")
     return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())

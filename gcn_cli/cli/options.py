@@ -100,6 +100,12 @@ def parse_sigma(text: str) -> float | str:
     return sigma or text
 
 
+def parse_count(text: str) -> int:
+    """A number of threads or processes."""
+    (count,) = _match(r"([1-9]\d{0,3})", text)
+    return int(count or 0)
+
+
 def parse_point(text: str) -> tuple[int, int]:
     """(x, y) in pixels from the upper left."""
     x, y = _match(r"(\d+),(\d+)", text)
@@ -124,6 +130,7 @@ KINDS: dict[str, click.ParamType] = {  # type: ignore[type-arg]
         "LEFT,TOP,RIGHT,BOTTOM", parse_sides, "LEFT,TOP,RIGHT,BOTTOM in pixels, as 0,0,256,0"
     ),
     "sigma": Kind("auto|SIGMA", parse_sigma, "auto or gray levels, more than 0, as 12.5"),
+    "count": Kind("N", parse_count, "a number from 1 to 9999"),
     "point": Kind("X,Y", parse_point, "X,Y in pixels from the upper left, as 120,80"),
     "assignment": Kind("KEY=VALUE", parse_assignment, "KEY=VALUE, as crop=96"),
     "preset": click.Choice(list(PRESET_NOTES)),
@@ -187,10 +194,12 @@ def _click_option(spec: dataclasses.Field[Any]) -> Callable[[F], F]:
 
 def setting_option(name: str, group: str) -> Callable[[F], F]:
     """An option for one setting of a training; its text is parsed with all other settings."""
-    about = SETTINGS[name].metadata["help"]
-    flag = option_name(name)
-    if SETTINGS[name].type is bool:
+    spec, flag = SETTINGS[name], option_name(name)
+    about = spec.metadata["help"]
+    if spec.type is bool:
         return grouped(group, f"{flag}/--no-{flag[2:]}", name, default=None, help=about)
+    if spec.default is not None:
+        about += f"  [default: {spec.default}]"
     return grouped(group, flag, name, metavar="N", help=about)
 
 
@@ -237,7 +246,7 @@ hardware_options: Callable[[F], F] = _combined(
         help="Number format of feature maps; auto takes bf16 where it is fast.  [default: auto]",
     ),
     grouped(
-        "Hardware", "--threads", type=click.IntRange(1, 1024), metavar="N",
+        "Hardware", "--threads", type=KINDS["count"],
         help="CPU threads.  [default: one for each core]",
     ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gcn_cli.cli.options import (
+    KINDS,
     GroupedCommand,
     collect,
     dry_run_option,
@@ -19,7 +20,7 @@ from gcn_cli.cli.options import (
     set_option,
     setting_option,
 )
-from gcn_cli.config import OWN_OPTIONS
+from gcn_cli.config import OWN_OPTIONS, setting_text
 from gcn_cli.errors import InterruptedRunError
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import PRESET_NOTES
@@ -44,15 +45,24 @@ PRESETS_EPILOG = "\b\nPresets:\n" + "\n".join(
 @setting_option("iterations", "Training")
 @setting_option("batch_size", "Training")
 @setting_option("seed", "Training")
-@set_option("Change another setting; gcn inspect --preset NAME lists them. Repeatable.")
-@grouped("Output", "--report", metavar="FOLDER", help="Write a page, index.html, while training.")
-@grouped("Output", "--each", is_flag=True, help="Train a model on each image; -o is their folder.")
+@set_option("Change any other setting; gcn inspect --preset default lists them.")
+@grouped(
+    "Output",
+    "--report",
+    metavar="FOLDER",
+    help="Write a page about the training, FOLDER/index.html.",
+)
+@grouped(
+    "Output",
+    "--each",
+    is_flag=True,
+    help="Train a separate model on each image; -o is the parent folder.",
+)
 @grouped(
     "Output",
     "--jobs",
-    type=click.IntRange(1, 256),
-    metavar="N",
-    help="Trainings of --each at a time.  [default: 1]",
+    type=KINDS["count"],
+    help="With --each: trainings that run at the same time.  [default: 1]",
 )
 @dry_run_option
 @hardware_options
@@ -129,8 +139,10 @@ def _print_forecast(sources: tuple[str, ...], options: TrainOptions, *, as_json:
     if as_json:
         result.show(run=options.output, dry_run=True, **expected)
     else:
+        config = expected.pop("config")
+        settings = {name: setting_text(name, value) for name, value in config.items()}
         known = {name: value for name, value in expected.items() if value is not None}
-        click.echo(as_lines({"run": options.output, **known}))
+        click.echo(as_lines({"run": options.output, "settings": settings, **known}))
 
 
 def _train(

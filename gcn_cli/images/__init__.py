@@ -1,6 +1,6 @@
 """Images: reading and writing files, color modes, and the scale between pixels and a model.
 
-Pixels are float32 (C, H, W) in 0..255, whatever the bit depth of a file; NaN marks unknown pixels.
+Pixels are float32 (C, H, W) in 0..255, whatever the bit depth of a file.
 """
 
 from gcn_cli.images.image import CHANNELS_OF_MODE, Image, TextureMap, split_maps, to_pillow

@@ -27,9 +27,11 @@ class Normalization:
         *,
         unit_deviation: bool,
         groups: Sequence[int] | None = None,
+        known: Sequence[Tensor] | None = None,
     ) -> "Normalization":
-        """The normalization of images (C, H, W); NaN pixels are ignored.
+        """The normalization of images (C, H, W).
 
+        known: masks (H, W) of the pixels to use, by default all.
         mean: of each channel; None takes the mean color of the images. unit_deviation: whether
         the scale is the standard deviation about the mean, else 1. groups: sizes of the channel
         groups that share one scale; by default all channels do. Raises InputError if a group has
@@ -38,14 +40,14 @@ class Normalization:
         channels = len(images[0])
         if mean is not None and len(mean) != channels:
             raise InputError(f"--mean-color: {len(mean)} values for {channels} channels; use own")
-        counts = _sum_over_images([image.isfinite().double() for image in images])
-        center = mean or tuple((_sum_over_images(images) / counts).tolist())
+        known = known or [torch.ones_like(image[0], dtype=torch.bool) for image in images]
+        count = sum(int(mask.sum()) for mask in known)
+        center = mean or tuple((_sum_over_images(images, known) / count).tolist())
         centered = cls(center, (1.0,) * channels)
-        squares = _sum_over_images([centered.to_model(one).double().square() for one in images])
-        sizes, scale = list(groups or [channels]), list[float]()
-        parts = zip(torch.split(squares, sizes), torch.split(counts, sizes), strict=True)
-        for total, count in parts:
-            deviation = math.sqrt(float(total.sum() / count.sum()))
+        squares = [centered.to_model(image).double().square() for image in images]
+        totals, scale = _sum_over_images(squares, known), list[float]()
+        for total in torch.split(totals, list(groups or [channels])):
+            deviation = math.sqrt(float(total.sum() / (count * len(total))))
             if not deviation >= MIN_DEVIATION:
                 raise InputError("the images have one color only; there is nothing to learn")
             scale += [deviation if unit_deviation else 1.0] * len(total)
@@ -60,9 +62,12 @@ class Normalization:
         return values * _column(self.scale, values) + _column(self.mean, values)
 
 
-def _sum_over_images(images: Sequence[Tensor]) -> Tensor:
-    """Sums (C,) in double precision over the pixels of all images (C, H, W), without NaN."""
-    return torch.stack([image.double().nansum(dim=(1, 2)) for image in images]).sum(dim=0)
+def _sum_over_images(images: Sequence[Tensor], known: Sequence[Tensor]) -> Tensor:
+    """Sums (C,) in double precision over the known pixels of all images (C, H, W)."""
+    pairs = zip(images, known, strict=True)
+    return torch.stack(
+        [torch.where(mask, image.double(), 0.0).sum(dim=(1, 2)) for image, mask in pairs]
+    ).sum(dim=0)
 
 
 def _column(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -39,42 +39,6 @@ def pyramid(x: Tensor) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Filters:
-    """Filters of one scale: r = |w * x - b|, where b is the response to the mean patch."""
-
-    weight: Tensor  # (FILTERS, C, FILTER_SIDE, FILTER_SIDE)
-    offset: Tensor  # (FILTERS,)
-
-    @classmethod
-    def from_image(cls, image: Tensor, generator: torch.Generator) -> "Filters":
-        """Whitened random patches of an image (1, C, H, W), of unit length.
-
-        With the covariance C of patches, W = (C + floor)^(-1/2) and a centered patch p, a filter
-        is W W p / |W p|: its response to x is the correlation of W x with W p.
-        """
-        rows, columns = (
-            torch.randint(length - FILTER_SIDE + 1, (PATCHES,), generator=generator)
-            for length in image.shape[2:]
-        )
-        offsets = [(i, j) for i in range(FILTER_SIDE) for j in range(FILTER_SIDE)]
-        patches = torch.stack([image[0, :, rows + i, columns + j] for i, j in offsets], dim=-1)
-        patches = patches.transpose(0, 1).flatten(1).double()  # (PATCHES, C FILTER_SIDE^2)
-        mean = patches.mean(dim=0)
-        centered = patches - mean
-        eigenvalues, axes = torch.linalg.eigh(centered.T @ centered / PATCHES)
-        floored = eigenvalues.clamp_min(0) + WHITENING_FLOOR * eigenvalues.mean() + 1e-9
-        whitening = (axes / floored.sqrt()) @ axes.T
-        white = centered[:FILTERS] @ whitening
-        filters = (white / white.norm(dim=1, keepdim=True).clamp_min(1e-9)) @ whitening
-        shape = (FILTERS, image.shape[1], FILTER_SIDE, FILTER_SIDE)
-        return cls(filters.float().view(shape), (filters @ mean).float())
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Absolute responses (N, FILTERS, h, w) to images (N, C, H, W)."""
-        return (F.conv2d(x, self.weight) - self.offset[:, None, None]).abs_()
-
-
-@dataclass(frozen=True)
 class FeatureMaps:
     """Size (H, W) of an image, and its maps (1, FILTERS, h, w) by their stride: 2, 4, 8.
 
@@ -85,24 +49,43 @@ class FeatureMaps:
     maps: dict[int, Tensor]
 
 
-@dataclass(frozen=True)
 class FilterPyramid:
-    """Filters for every scale of an exemplar."""
+    """Filters for every scale of an exemplar (C, H, W); responses are |w * x - b|."""
 
-    scales: list[Filters]
-
-    @classmethod
-    def from_exemplar(cls, exemplar: Tensor) -> "FilterPyramid":
-        """Filters cut from an exemplar (C, H, W)."""
+    def __init__(self, exemplar: Tensor) -> None:
         generator = torch.Generator().manual_seed(SEED)
-        return cls([Filters.from_image(scale, generator) for scale in pyramid(exemplar[None])])
+        self.filters = [whitened_patches(x, generator) for x in pyramid(exemplar[None])]
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        """Responses (N, FILTERS, h, w) to images (N, C, H, W) at 1, 1/2, 1/4 ... of their size."""
-        return [filters(scale) for scale, filters in zip(pyramid(x), self.scales, strict=False)]
+    def __call__(self, x: Tensor, first: int = 0) -> list[Tensor]:
+        """Maps (N, FILTERS, h, w) of images (N, C, H, W) at 2^-first and smaller scales."""
+        scales = list(zip(pyramid(x), self.filters, strict=False))[first:]
+        return [(F.conv2d(x, w) - b[:, None, None]).abs_() for x, (w, b) in scales]
 
     def maps(self, image: Tensor) -> FeatureMaps:
         """Feature maps of an image (C, H, W)."""
-        scales = list(zip(pyramid(image[None]), self.scales, strict=False))
-        maps = {2**index: scales[index][1](scales[index][0]) for index in range(1, len(scales))}
+        maps = {2**scale: maps for scale, maps in enumerate(self(image[None], first=1), start=1)}
         return FeatureMaps((image.shape[1], image.shape[2]), maps)
+
+
+def whitened_patches(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Filters w (FILTERS, C, FILTER_SIDE, FILTER_SIDE) and offsets b from an image (1, C, H, W).
+
+    With the covariance of patches, W = (covariance + floor)^(-1/2). A filter is W W p / |W p| for
+    a random centered patch p: it correlates W x with W p. The offset is its response to the mean.
+    """
+    rows, columns = (
+        torch.randint(length - FILTER_SIDE + 1, (PATCHES,), generator=generator)
+        for length in image.shape[2:]
+    )
+    offsets = [(i, j) for i in range(FILTER_SIDE) for j in range(FILTER_SIDE)]
+    patches = torch.stack([image[0, :, rows + i, columns + j] for i, j in offsets], dim=-1)
+    patches = patches.transpose(0, 1).flatten(1).double()  # (PATCHES, C FILTER_SIDE^2)
+    mean = patches.mean(dim=0)
+    centered = patches - mean
+    eigenvalues, axes = torch.linalg.eigh(centered.T @ centered / PATCHES)
+    floored = eigenvalues.clamp_min(0) + WHITENING_FLOOR * eigenvalues.mean() + 1e-9
+    whitening = (axes / floored.sqrt()) @ axes.T
+    white = centered[:FILTERS] @ whitening
+    filters = (white / white.norm(dim=1, keepdim=True).clamp_min(1e-9)) @ whitening
+    shape = (FILTERS, image.shape[1], FILTER_SIDE, FILTER_SIDE)
+    return filters.float().view(shape), (filters @ mean).float()

@@ -33,7 +33,8 @@ DESCRIPTIONS = {
     "statistics": "distance of means and covariances of filter responses, relative",
     "spectrum": "distance of power spectra, relative",
     "colors": "distance of color distributions, relative",
-    "classifier": "accuracy of a classifier on unseen crops: 0.5 = cannot tell, 1.0 = always tells",
+    "classifier": "how often a classifier ranks an unseen crop of the exemplar above one of the "
+    "sample: 0.5 = cannot tell, 1.0 = always tells",
     "structure": "distance of windows to the nearest window of the exemplar, relative; "
     "below 1 = copied, above 1 = broken",
     "variety": "variation between crops of the sample, relative; below 1 = too uniform",
@@ -54,7 +55,7 @@ class TextureMetrics:
         """`exemplar` is (C, H, W) in 0..255. Raises ValueError below SMALLEST_SIDE."""
         _check_side(exemplar, "images", "too small to measure by")
         self.exemplar = _center(exemplar)
-        self.filters = FilterPyramid.from_exemplar(self.exemplar)
+        self.filters = FilterPyramid(self.exemplar)
         self.maps = self.filters.maps(self.exemplar)
         self.copies = CopyDetector(self.exemplar)
         self._descriptors: dict[int, dict[str, list[Tensor]]] = {}  # of the exemplar, by crop side

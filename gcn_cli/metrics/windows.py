@@ -308,11 +308,11 @@ def _coherent_share(offsets: Tensor) -> float:
 
 
 def classifier_score(exemplar: FeatureMaps, sample: FeatureMaps) -> float:
-    """Accuracy of a classifier that tells windows of the sample from those of the exemplar.
+    """How well a classifier tells windows of the sample from those of the exemplar.
 
     Kernel ridge regression on means and deviations of features is trained on one half of both
     images and tested on the other, for four halves. The score is the mean area under the ROC
-    curve: 0.5 cannot tell, 1.0 always tells. Two crops of one texture score a little over 0.5.
+    curve: 0.5 = cannot tell, 1.0 = always tells. Crops of one texture score a little over 0.5.
     NaN for images under 128 pixels a side.
     """
     if min(*exemplar.size, *sample.size) < 2 * CLASSIFIER_SIDE:

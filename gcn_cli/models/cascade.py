@@ -15,7 +15,7 @@ formula. K_s = C (C + s^2 Id)^-1 is the Wiener filter; D_t is the denoiser of th
     D_s(I) = I + s^2 grad log p_s(I) = K_s I + s c grad F(c I; s),    c = 1 / sqrt(s^2 + 1),
     D_s(I) = P+ D_t(J) / g + (Id - P+ P) K_s I'                      above the transition.
 
-It is R = (s^2 + 1) B, the reconstruction of the auto-encoder, rescaled: D = (I + s^2 R) / (s^2 + 1).
+The auto-encoder's reconstruction is R = (s^2 + 1) B, and D = (I + s^2 R) / (s^2 + 1).
 """
 
 import math
@@ -126,7 +126,7 @@ class Cascade(nn.Module):
         return height // stride * stride, width // stride * stride
 
     def map_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """(h, w) of the maps of the finest stage. Raises ValueError for sides that do not divide."""
+        """(h, w) of the finest stage's maps. Raises ValueError for sides that do not divide."""
         return self.finest.map_sizes(height, width)
 
     def receptive_fields(self, stage: int = 0) -> list[int]:

@@ -61,13 +61,15 @@ class SpectralGaussian(nn.Module):
         self._tables: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
 
     @torch.no_grad()
-    def fit(self, images: Sequence[Tensor], side: int) -> None:
+    def fit(
+        self, images: Sequence[Tensor], side: int, known: Sequence[Tensor] | None = None
+    ) -> None:
         """Measure color axes and power of images (C, H, W) in windows of `side` x `side` pixels.
 
-        No image is smaller than a window. Unknown pixels (NaN) are left out; each image must have
-        a window without them.
+        known: masks (H, W) of the pixels to use, by default all. Each image must have a window of
+        known pixels.
         """
-        known = [image.isfinite().all(dim=0) for image in images]
+        known = known or [torch.ones_like(image[0], dtype=torch.bool) for image in images]
         pixels = torch.cat(
             [image[:, mask] for image, mask in zip(images, known, strict=True)], dim=1
         ).to(self.power)

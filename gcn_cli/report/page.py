@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader
+from PIL import Image as PillowImage
 from torch import Tensor
 
 from gcn_cli import __version__ as VERSION
@@ -31,11 +32,9 @@ log = logging.getLogger(__name__)
 NOISE_LEVELS = (0.3, 1.0, 3.0, 10.0)  # of the denoising section
 LARGEST_SAMPLE = 512  # pixels a side
 BASIN_SIDE = 96  # pixels: larger images leave the basin of attraction piece by piece
-FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 250, 2500
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 200, 56, 24  # of a curve, and its margins
 POINTS = 300  # of a curve
-REFRESH_SECONDS = 20  # between two page loads of a browser during training
-WRITE_SECONDS = 20.0  # between two pages written during training
+PAGE_SECONDS = 20  # between two pages written, and loaded by a browser, during training
 MARK = b'<meta name="generator" content="gcn">'
 CURVE_DESCRIPTIONS = {
     "loss": "squared error of the denoiser over the noise levels; 1 for a Gaussian model",
@@ -145,13 +144,14 @@ def _first_map(model: Model, pixels: Tensor) -> Tensor:
 
 def _figure(pixels: Tensor, caption: str) -> Figure:
     """A figure of pixels (C, H, W) in 0..255."""
+    return _encode(images.to_pillow(pixels), caption, "png")
+
+
+def _encode(image: PillowImage.Image, caption: str, suffix: str, **options: Any) -> Figure:
     data = io.BytesIO()
-    images.to_pillow(pixels).save(data, format="PNG")
-    return Figure(_data_address(data, "png"), caption, pixels.shape[2], pixels.shape[1])
-
-
-def _data_address(data: io.BytesIO, kind: str) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(data.getvalue()).decode()
+    image.save(data, format=suffix, **options)
+    source = f"data:image/{suffix};base64," + base64.b64encode(data.getvalue()).decode()
+    return Figure(source, caption, image.width, image.height, animated=bool(options))
 
 
 def _samples(model: Model, exemplar: images.Image | None, sample: Tensor) -> Section:
@@ -215,17 +215,10 @@ def _frames(frames: Sequence[Tensor]) -> Section:
     pillow = [images.to_pillow(frame).convert("RGB") for frame in frames]
     # Chains of a periodic pattern may run at another size than the sample.
     pillow = [frame.resize(pillow[-1].size) for frame in pillow]
-    data = io.BytesIO()
-    pillow[0].save(
-        data,
-        format="WEBP",
-        save_all=True,
-        append_images=pillow[1:],
-        duration=[FRAME_MILLISECONDS] * (len(pillow) - 1) + [LAST_FRAME_MILLISECONDS],
-        loop=0,
-    )
+    durations = [250] * (len(pillow) - 1) + [2500]  # milliseconds
+    options = {"save_all": True, "append_images": pillow[1:], "duration": durations, "loop": 0}
     shown = [_figure(frame, f"{k} of {len(frames)}") for k, frame in enumerate(frames, 1)]
-    shown.append(Figure(_data_address(data, "webp"), "animation", *pillow[0].size, animated=True))
+    shown.append(_encode(pillow[0], "animation", "webp", **options))
     note = "States of a Langevin chain while the noise level falls, and the sample."
     return Section("Sampling", note, shown, small=True)
 
@@ -314,10 +307,10 @@ class TrainingPage:
         self.run, self.page, self.next_time = run, page, 0.0
 
     def __call__(self, iteration: int, last: int) -> None:
-        """Write the page if WRITE_SECONDS have passed; called after every iteration."""
+        """Write the page if PAGE_SECONDS have passed; called after every iteration."""
         if time.monotonic() >= self.next_time:
             self.write(iteration, last)
-            self.next_time = time.monotonic() + WRITE_SECONDS
+            self.next_time = time.monotonic() + PAGE_SECONDS
 
     def write(self, iteration: int, last: int) -> None:
         """Write the page now."""
@@ -328,12 +321,11 @@ class TrainingPage:
             preview = images.read_image(str(previews[-1])).pixels
             shown.append(_figure(preview, f"samples after iteration {int(previews[-1].stem)}"))
         lines = (self.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        samples = Section("Exemplar and sample", figures=shown)
-        sections = [samples, _curves([json.loads(line) for line in lines])]
+        curves = _curves([json.loads(line) for line in lines])
         page = _render(
             name=self.run.name,
             state=f"iteration {iteration} of {last}",
-            refresh=REFRESH_SECONDS,
-            sections=list(filter(None, sections)),
+            refresh=PAGE_SECONDS,
+            sections=[Section("Exemplar and sample", figures=shown), *filter(None, [curves])],
         )
         images.write_bytes(self.page, page)

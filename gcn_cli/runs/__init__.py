@@ -1,1 +1,1 @@
-"""The work of every command, without a command line: runs on disk, and what is done with them."""
+"""The life of a training in a folder: its files, session, loop and grades."""

@@ -34,9 +34,9 @@ def keep_exemplar(run: Path, training: TrainingImages) -> None:
 
     Of linked maps only the first; unknown pixels in the mean color.
     """
-    image = training.images[0][: training.maps[0].channels]
-    mean = image.nanmean(dim=(1, 2), keepdim=True)
-    images.write(torch.where(image.isnan(), mean, image), str(run / EXEMPLAR_FILE))
+    image, known = training.images[0][: training.maps[0].channels], training.known[0]
+    mean = torch.where(known, image, 0.0).sum(dim=(1, 2), keepdim=True) / known.sum()
+    images.write(torch.where(known, image, mean), str(run / EXEMPLAR_FILE))
 
 
 def kept_exemplar(run: Path | None) -> str | None:

@@ -67,16 +67,19 @@ class Session:
             config.mean_color,
             unit_deviation=config.unit_deviation,
             groups=[size for texture_map in images.maps for size in texture_map.groups],
+            known=images.known,
         )
         self._model_images = [self.normalization.to_model(image) for image in images.images]
         # Found once, for chains and samples alike: filling the holes of the images would change it.
-        self.pattern = find_pattern(self._model_images) if config.is_texture else None
+        self.pattern = (
+            find_pattern(self._model_images, images.known) if config.is_texture else None
+        )
         self._build(config)
         self.periods: Periods = (None, None)
         if self.pattern is not None:
             self.periods = self.pattern.periods
         elif not config.head:
-            self.periods = find_periods(images.images)
+            self.periods = find_periods(images.images, images.known)
         self.iteration = 0
         self.history: list[Metrics] = []
         self._seconds_before = 0.0
@@ -101,8 +104,8 @@ class Session:
         saved = checkpoint_file.load(run / MODEL_FILE) if run is not None and exists else None
         device = choose_device(options.device)
         dtype = choose_precision(options.precision, device, smooth_gates=requested.smooth_gates)
-        side = min(crop_limit(i, requested.crop or min(i.shape[1:])) for i in images.images)
-        coarse = min(coarse_share(image) for image in images.images)
+        side = min(crop_limit(mask, requested.crop or min(mask.shape)) for mask in images.known)
+        coarse = min(map(coarse_share, images.images, images.known))
         channels = len(images.images[0])
         config, notes = requested.resolve(side, channels, coarse, on_gpu=device.type != "cpu")
         if saved is None:
@@ -129,6 +132,7 @@ class Session:
                 self.device,
                 self.dtype,
                 self.group,
+                known=self.images.known,
                 pattern=self.pattern,
             )
         except ValueError as error:

@@ -1,6 +1,6 @@
 """Training data: batches of images or random crops, coarser versions of them, and missing pixels.
 
-Missing pixels are NaN in the images given. Crops avoid them. Where they are so scattered that crops
+Masks say which pixels are known. Crops avoid the others. Where these are so scattered that crops
 cannot, they are filled, first with pixels from elsewhere in the image, later with samples of the
 model given the known pixels. That is maximum likelihood from incomplete data by stochastic
 expectation-maximization. The denoising loss leaves filled pixels out (`Batch.known`); the filters
@@ -28,58 +28,52 @@ MAX_COARSE_CROP = 6 / 7  # of a coarse image: so that crops differ
 STAGE_SEED_STEP = 7919  # between the seeds of stages, so that no two draw the same
 
 
-def missing_pixels(image: Tensor) -> Tensor:
-    """Where an image (C, H, W) has no pixels: (H, W) bool."""
-    return image.isnan().any(dim=0)
-
-
-def crop_positions(missing: Tensor, side: int, max_missing: float = 0.0) -> Tensor:
-    """Top left corners (n, 2) of crops of which at most a share is missing; missing: (H, W)."""
-    sums = F.pad(missing.to(torch.int64).cumsum(0).cumsum(1), (1, 0, 1, 0))
+def crop_positions(known: Tensor, side: int, max_missing: float = 0.0) -> Tensor:
+    """Top left corners (n, 2) of crops of which at most a share is not known; known: (H, W)."""
+    sums = F.pad((~known).to(torch.int64).cumsum(0).cumsum(1), (1, 0, 1, 0))
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     return (inside <= max_missing * side**2).nonzero()
 
 
-def largest_crop(image: Tensor) -> int:
-    """The largest side of crops of an image (C, H, W) with MIN_POSITIONS without missing pixels.
+def largest_crop(known: Tensor) -> int:
+    """The largest side of crops of known pixels that has MIN_POSITIONS in a mask (H, W).
 
-    Without missing pixels: the shorter side.
+    The shorter side if all pixels are known.
     """
-    missing = missing_pixels(image)
-    low, high = 0, min(missing.shape)
-    if not bool(missing.any()):
+    low, high = 0, min(known.shape)
+    if bool(known.all()):
         return high
     while low < high:
         middle = (low + high + 1) // 2
-        if len(crop_positions(missing, middle)) >= MIN_POSITIONS:
+        if len(crop_positions(known, middle)) >= MIN_POSITIONS:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def crop_limit(image: Tensor, crop: int) -> int:
-    """The largest side of crops of an image (C, H, W); `crop` is the side that is wanted.
+def crop_limit(known: Tensor, crop: int) -> int:
+    """The largest side of crops of an image with the mask (H, W); `crop` is the side wanted.
 
     The shorter side, unless holes leave less. Holes that leave too little will be filled, and do
     not limit crops.
     """
-    shorter, free = min(image.shape[1:]), largest_crop(image)
+    shorter, free = min(known.shape), largest_crop(known)
     return free if free >= MIN_CROP_SHARE * min(crop, shorter) else shorter
 
 
-def fill_missing(image: Tensor, generator: torch.Generator) -> Tensor:
-    """An image (C, H, W) with missing pixels taken from the image itself, shifted at random.
+def fill_missing(image: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
+    """An image (C, H, W) with unknown pixels taken from the image itself, shifted at random.
 
     This keeps its colors and finest grain. Raises ValueError if too few pixels are known.
     """
-    filled = image.clone()
+    filled, done = image, known
     for _ in range(FILL_ATTEMPTS):
-        missing = missing_pixels(filled)
-        if not bool(missing.any()):
+        if bool(done.all()):
             return filled
-        shift = [int(torch.randint(side, (1,), generator=generator)) for side in image.shape[1:]]
-        filled = torch.where(missing, image.roll(shift, (1, 2)), filled)
+        shift = [int(torch.randint(side, (1,), generator=generator)) for side in known.shape]
+        filled = torch.where(done, filled, image.roll(shift, (1, 2)))
+        done = done | known.roll(shift, (0, 1))
     raise ValueError("too few pixels of an image are known to learn from")
 
 
@@ -93,6 +87,7 @@ class Batch(NamedTuple):
 class TrainingData:
     """Draws batches from images (C, H, W). The generator's state is saved with the run.
 
+    known: masks (H, W) of the pixels to learn from, by default all.
     crop: side of random crops; None takes whole images, which must have one size.
     batch_size: None takes all images (or one crop of each). Whole images occur at most once.
     shifts: pixels by which whole images are moved at random; edges are repeated.
@@ -102,6 +97,7 @@ class TrainingData:
         self,
         images: Sequence[Tensor],
         *,
+        known: Sequence[Tensor] | None = None,
         crop: int | None,
         batch_size: int | None,
         generator: torch.Generator,
@@ -116,6 +112,7 @@ class TrainingData:
         if crop is not None and min(min(size[1:]) for size in sizes) < crop:
             raise ValueError(f"crop {crop} is larger than the smallest image")
         self.images = list(images)
+        self.known = list(known or (torch.ones_like(x[0], dtype=torch.bool) for x in images))
         self.crop, self.generator = crop, generator
         self.batch_size = batch_size or len(images)
         if crop is None:
@@ -126,17 +123,17 @@ class TrainingData:
 
     def _crop_positions(self, index: int) -> Tensor | None:
         """Positions (n, 2) of crops of an image, None if any will do; fills its holes if needed."""
-        image = self.images[index]
-        missing = missing_pixels(image)
-        if not bool(missing.any()):
+        known = self.known[index]
+        if bool(known.all()):
             return None
         if self.crop is None:
             raise ValueError("whole images are learned, but some have missing pixels")
-        if largest_crop(image) < self.crop:
-            self.holes[index] = missing
-            self.images[index] = fill_missing(image, self.generator)
+        if largest_crop(known) < self.crop:
+            self.holes[index] = ~known
+            self.images[index] = fill_missing(self.images[index], known, self.generator)
+            self.known[index] = torch.ones_like(known)
         limit = MAX_FILLED_SHARE if index in self.holes else 0.0
-        positions = crop_positions(missing.cpu(), self.crop, limit)
+        positions = crop_positions(known.cpu(), self.crop, limit)
         if not len(positions):
             raise ValueError("too few pixels of an image are known to learn from")
         return positions
@@ -197,20 +194,24 @@ class TrainingData:
         return int(torch.randint(bound, (1,), generator=self.generator))
 
 
-def downsample_known(image: Tensor) -> Tensor:
-    """Means of the known pixels of 2x2 blocks (C, H, W); NaN where less than half are known."""
-    height, width = (side // 2 * 2 for side in image.shape[1:])
-    blocks = image[:, :height, :width].reshape(len(image), height // 2, 2, width // 2, 2)
-    known = blocks.isfinite().all(dim=0).sum(dim=(1, 3))
-    mean: Tensor = blocks.nanmean(dim=(2, 4))
-    return mean.masked_fill(known < 2, torch.nan)
+def downsample_known(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of the known pixels of 2x2 blocks, and their mask: (C, H, W), (H, W) -> the same.
+
+    A mean is known if half of its pixels are.
+    """
+    height, width = known.shape[0] // 2, known.shape[1] // 2
+    whole = torch.where(known, image, 0.0)[:, : 2 * height, : 2 * width]
+    total = whole.reshape(len(image), height, 2, width, 2).sum(dim=(2, 4))
+    count = known[: 2 * height, : 2 * width].reshape(height, 2, width, 2).sum(dim=(1, 3))
+    return total / count.clamp_min(1), count >= 2
 
 
-def coarse_share(image: Tensor) -> float:
+def coarse_share(image: Tensor, known: Tensor) -> float:
     """The share (0..1) of the variance of an image (C, H, W) that means of 4x4 pixels keep."""
-    centered = image - image.nanmean(dim=(1, 2), keepdim=True)
-    coarse = downsample_known(downsample_known(centered))
-    variance, kept = (x.square().nanmean() for x in (centered, coarse))
+    mean = torch.where(known, image, 0.0).sum(dim=(1, 2), keepdim=True) / known.sum()
+    centered = image - mean
+    coarse, coarse_known = downsample_known(*downsample_known(centered, known))
+    variance, kept = centered[:, known].square().mean(), coarse[:, coarse_known].square().mean()
     return float(kept / variance.clamp_min(1e-12))
 
 
@@ -221,14 +222,15 @@ def coarser_data(
 
     stride: of the crops. Raises ValueError if an image becomes too small.
     """
-    images, coarser, gains = list(data.images), [], []
+    images, known, coarser, gains = list(data.images), list(data.known), [], []
     for index, missing in data.holes.items():  # filled, but not known
-        images[index] = images[index].masked_fill(missing, torch.nan)
+        known[index] = ~missing
     for stage in range(1, count + 1):
-        images = [downsample_known(image) for image in images]
-        known = torch.cat([image[image.isfinite()] for image in images])
-        gains.append(1 / max(1e-3, float(known.square().mean().sqrt())))
-        images = [gains[-1] * image for image in images]
+        pairs = list(map(downsample_known, images, known))
+        known = [mask for _, mask in pairs]
+        values = torch.cat([image[:, mask].flatten() for image, mask in pairs])
+        gains.append(1 / max(1e-3, float(values.square().mean().sqrt())))
+        images = [gains[-1] * image for image, _ in pairs]
         shortest = min(min(image.shape[1:]) for image in images)
         crop = min(data.image_size[0], int(MAX_COARSE_CROP * shortest) // stride * stride)
         if crop < 2 * stride:
@@ -237,6 +239,7 @@ def coarser_data(
             )
         stage_data = TrainingData(
             images,
+            known=known,
             crop=crop,
             batch_size=data.batch_size,
             generator=named_generator(seed + STAGE_SEED_STEP * stage, "batches"),

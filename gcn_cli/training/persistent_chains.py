@@ -92,6 +92,7 @@ class PersistentChains:
         self.ratio = (lowest / highest) ** (1 / steps)  # of successive levels
         self.taken = [-(chain * steps // count) for chain in range(count)]  # steps; < 0: waiting
         self.offsets = [0.0] * count
+        # Names of random streams: with other names the same seed would give other models.
         self.noise = ImageNoise(seed, "ladder chain", range(count), device)
         self.positions = named_generator(seed, "ladder chain places")
         if coarser is not None:
@@ -165,8 +166,8 @@ class PersistentChains:
             return means
         means, levels = means.clone(), self._levels()
         for chain, projection in self.projections.items():
-            one = slice(chain, chain + 1)
-            projection.project_(self.images[one], means[one], levels[chain])
+            image, mean = self.images[chain, None], means[chain, None]
+            projection.project_(image, mean, levels[chain])
         return means
 
     def _place_pattern(self, chain: int) -> None:

@@ -89,7 +89,9 @@ def length_for(
     `pace` is the mean time of an iteration of this schedule so far, in seconds. The length is never
     so short that likelihood training would already have started. None once it has in all stages.
     """
-    last = max((schedule for _, schedule in schedules), key=lambda one: one.likelihood_start)
+    last = max(
+        (schedule for _, schedule in schedules), key=lambda schedule: schedule.likelihood_start
+    )
     if iteration > last.likelihood_start:
         return None
     done = iteration - last.start
@@ -163,13 +165,13 @@ def check_divergence(
     metrics = {"loss": loss, "energy difference": difference, "deviation of a chain": highest}
     bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if bad:
-        found = bad[0]
+        reason = bad[0]
     elif loss > DIVERGED_LOSS:
-        found = f"the loss diverged to {loss:.3g}"
+        reason = f"the loss diverged to {loss:.3g}"
     elif lowest < CHAIN_DEVIATIONS[0]:
-        found = f"a chain collapsed to {lowest:.3g} times the deviation of noisy data"
+        reason = f"a chain collapsed to {lowest:.3g} times the deviation of noisy data"
     elif highest > CHAIN_DEVIATIONS[1]:
-        found = f"a chain diverged to {highest:.3g} times the deviation of noisy data"
+        reason = f"a chain diverged to {highest:.3g} times the deviation of noisy data"
     else:
         return
-    raise DivergedError(f"iteration {iteration}: {found}")
+    raise DivergedError(f"iteration {iteration}: {reason}")

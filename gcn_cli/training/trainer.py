@@ -174,8 +174,8 @@ def fit_spectrum(net: NoiseConditionalNet, data: TrainingData) -> None:
         net.spectrum.fit_aligned([*data.images, *mirrored])
         return
     # Windows of half an image at most, to average over several.
-    half = min(largest_crop(image) for image in data.images) // 2
-    net.spectrum.fit(data.images, min(half, *data.image_size))
+    half = min(map(largest_crop, data.known)) // 2
+    net.spectrum.fit(data.images, min(half, *data.image_size), data.known)
 
 
 class Stage:
@@ -368,7 +368,7 @@ class CascadeTrainer:
         settings = stage_settings(config, gains, ranges, data.batch_size, has_pattern=has_pattern)
         whole = math.log(config.noise_max / config.noise_min)
         # Shares of the range of noise levels; their sum is more than 1, as ranges overlap.
-        self.shares = [own.log_range / whole for own in settings]
+        self.shares = [stage.log_range / whole for stage in settings]
         for stage_data, share in zip(coarser, self.shares[1:], strict=True):
             images = max(MIN_COARSE_IMAGES, round(data.batch_size * share))
             # Smaller crops, but more of them.
@@ -410,19 +410,21 @@ class CascadeTrainer:
             self.imputation.impute(self.model, self.dtype)
             self._update_coarser_images()
         metrics = [self.stages[0].step(iteration), *reversed(metrics)]
+        weighted = list(zip(self.shares, metrics, strict=True))
         return {
-            name: sum(share * own[name] for own, share in zip(metrics, self.shares, strict=True))
-            / sum(self.shares)
+            name: sum(share * values[name] for share, values in weighted) / sum(self.shares)
             for name in metrics[0]
         }
 
     def _update_coarser_images(self) -> None:
         """Downsample the imputed images for the coarser stages."""
-        images = self.data.images
-        for (_, gain), stage in zip(self.model.links(), self.stages[1:], strict=True):
-            images = [gain * downsample_known(image) for image in images]
-            for index in stage.data.holes:
-                stage.data.images[index] = images[index]
+        for index in self.data.holes:
+            image, known = self.data.images[index], self.data.known[index]
+            for (_, gain), stage in zip(self.model.links(), self.stages[1:], strict=True):
+                image, known = downsample_known(image, known)
+                image = gain * image
+                if index in stage.data.holes:
+                    stage.data.images[index] = image
 
     @property
     def schedules(self) -> WeightedSchedules:

@@ -138,16 +138,14 @@ def test_blocks_give_the_same_image(folder: Path) -> None:
 def test_published_models_take_expert_settings(folder: Path) -> None:
     for name, settings in (
         ("plain", []),
-        ("step", ["step_size=0.5"]),
+        ("step", ["step_size=1.5"]),
         ("mode", ["noise=false"]),
         ("ring", ["padding_mode=circular"]),
     ):
         words = [word for setting in settings for word in ("--set", setting)]
-        synthesize(folder, "--steps", "3", *words, "-o", f"{name}.tiff", model="paper")
-    plain, *others = (
-        read(str(folder / f"{name}.tiff")) for name in ("plain", "step", "mode", "ring")
-    )
-    assert all(not torch.equal(plain, other) for other in others)
+        synthesize(folder, "--steps", "30", *words, "-o", f"{name}.png", model="paper")
+    plain, step, mode = (read(str(folder / f"{name}.png")) for name in ("plain", "step", "mode"))
+    assert float(step.std()) > float(plain.std()) > float(mode.std())
 
 
 @pytest.mark.parametrize(
@@ -169,13 +167,13 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["--seamless", "x", "--set", "padding_mode=reflect"], "--seamless: needs circular"),
         (["--size", "1000000"], "GiB for the image"),
         (["--size", "1000000000000"], "GiB for the image"),
-        (["--size", "70000x4", "-o", "wide.jpg"], "wide.jpg: 70000x4 pixels, the format holds"),
+        (["--size", "70000x4", "-o", "wide.jpg"], "wide.jpg: 70000x4 pixels, the format"),
         (["--tile", "0"], "'0' is not auto, off or a number of pixels"),
         (["--tile", "16", "--set", "padding_mode=reflect"], "--tile 16: this model or padding"),
-        (["--threads", "100000"], "100000 is not in the range 1<=x<=1024"),
+        (["--threads", "100000"], "'100000' is not a number"),
         (["--seed", "3-1"], "'3-1' is not seeds"),
         (["--seed", "1,2", "-o", "one.png"], "one file for 2 "),
-        (["--count", "2", "-o", "{seed}.png"], "of one name"),
+        (["--count", "2", "-o", "{seed}.png"], "add {seed}{index}"),
         (["-o", "{sead}.png"], "a template knows {seed}, {index}"),
         (["-o", "{seed}.doc"], "unknown image format"),
         (["--sheet", "sheet.doc"], "sheet.doc: unknown image format"),
@@ -247,7 +245,7 @@ def test_without_an_exemplar_there_is_no_best(rock: Path) -> None:
     arguments = ["synthesize", "--model", "alone.safetensors", "--size", "96", "--best-of", "2"]
     refused = gcn(*arguments, "-o", "x.png", cwd=rock)
     assert refused.returncode == 2
-    assert b"(--exemplar)" in refused.stderr
+    assert b"--exemplar: the run keeps no exemplar" in refused.stderr
     given = gcn(*arguments, "--exemplar", "texture.png", "-o", "x.png", cwd=rock)
     assert given.returncode == 0, given.stderr.decode()
 

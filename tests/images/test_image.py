@@ -86,8 +86,8 @@ def test_normalization_has_a_scale_for_each_group_and_ignores_unknown_pixels() -
     known = Normalization.fit([image], None, unit_deviation=True, groups=[1, 2])
     assert known.scale[0] == pytest.approx(3, rel=0.05)
     assert known.scale[1] == known.scale[2] == pytest.approx(30, rel=0.05)
-    masked = torch.cat([image, torch.full((3, 64, 64), torch.nan)], dim=2)
-    of_masked = Normalization.fit([masked], None, unit_deviation=True, groups=[1, 2])
+    masked, mask = torch.cat([image, image + 50], dim=2), torch.arange(128).expand(64, 128) < 64
+    of_masked = Normalization.fit([masked], None, unit_deviation=True, groups=[1, 2], known=[mask])
     assert of_masked.mean == pytest.approx(known.mean)
     assert of_masked.scale == pytest.approx(known.scale)
     with pytest.raises(InputError, match="2 values for 3 channels"):

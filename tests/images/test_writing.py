@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 
 from gcn_cli import images
-from gcn_cli.errors import InputError
+from gcn_cli.errors import InputError, TakenError
+from gcn_cli.images import writing
+from gcn_cli.images.writing import write_bytes
 from tests.reading import read
 
 
@@ -114,3 +117,53 @@ def test_image_suffixes_name_files(name: str, is_file: bool) -> None:
 def test_other_suffixes_of_letters_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="unknown image format"):
         images.is_image_file(name)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_one_of_two_simultaneous_writers_has_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Both have written their file before either renames it."""
+    ready = threading.Barrier(2, timeout=60)
+
+    def wait() -> int:  # called just before the rename
+        ready.wait()
+        return 0o022
+
+    monkeypatch.setattr(writing, "_umask", wait)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_to_link)
+    results: dict[bytes, str] = {}
+
+    def write(data: bytes) -> None:
+        try:
+            write_bytes(tmp_path / "file", data, new=True)
+            results[data] = "written"
+        except TakenError:
+            results[data] = "taken"
+
+    jobs = [threading.Thread(target=write, args=(data,)) for data in (b"one", b"two")]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert sorted(results.values()) == ["taken", "written"]
+    assert results[(tmp_path / "file").read_bytes()] == "written"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def refuse_to_link(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_without_links_no_empty_file_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", refuse_to_link)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(tmp_path / "file", b"new", new=True)
+    assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from gcn_cli.models.cuda_graph import GraphedFunction, image_by_image
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.training.losses import denoising_loss
-from gcn_cli.training.optim import orthogonalize_each
+from gcn_cli.training.optim import orthogonalize_all
 
 Images = Callable[..., Tensor]
 Function = Callable[..., Any]
@@ -90,6 +90,10 @@ def paper_net(head: bool) -> GenerativeConvNet:
     return model
 
 
+def basis(model: GenerativeConvNet, x: Tensor) -> Tensor:
+    return fast_basis(model)(x)
+
+
 def potentials(net: NoiseConditionalNet, z: Tensor, level: Tensor, weights: Tensor) -> object:
     fwd = forward(pack(net, torch.float32), z, level.log(), training=True)
     return potential(fwd), potential_gradient(fwd, weights)
@@ -97,7 +101,7 @@ def potentials(net: NoiseConditionalNet, z: Tensor, level: Tensor, weights: Tens
 
 def learn(net: NoiseConditionalNet, x: Tensor, level: Tensor, weights: Tensor) -> object:
     packed = pack(net, torch.float32)
-    return denoising_loss(net, x, 0.5 * x, level, lambda _: weights, margin=2, packed=packed)
+    return denoising_loss(packed, x, 0.5 * x, level, lambda _: weights, margin=2)
 
 
 def denoise(
@@ -115,10 +119,10 @@ def task(name: str) -> tuple[torch.nn.Module, Function, int]:
     head = name.endswith("head")
     if name.startswith("basis"):
         model = paper_net(head)
-        return model, lambda x: fast_basis(model)(x), 0
+        return model, partial(basis, model), 0
     net = noise_conditional_net(head)
     if name == "orthogonalize":
-        return net, lambda x: orthogonalize_each(x.flatten(1), x.flatten(2)[0]), 0
+        return net, lambda x: orthogonalize_all(x.flatten(1), x.flatten(2)[0]), 0
     if name.startswith("denoise"):
         padding_mode = PaddingMode.CIRCULAR if name.endswith("torus") else net.padding_mode
         return net, partial(denoise, net, padding_mode), 1

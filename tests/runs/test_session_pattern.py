@@ -20,19 +20,14 @@ CONFIG = NoiseConditionalConfig(
 )
 
 
-def grid(*, scratched: bool) -> Tensor:
-    """Dark joints every 16 pixels, with noise, (3, 96, 96); scratched: missing pixels all over."""
+def make_session(*, scratched: bool) -> Session:
+    """Of dark joints every 16 pixels, with noise; scratched: with unknown pixels all over."""
     dark = torch.arange(96) % 16 < 3
     lines = torch.where(dark[:, None] | dark, 60.0, 160.0)
     generator = torch.Generator().manual_seed(0)
     image = (lines + 15 * torch.randn(3, 96, 96, generator=generator)).clamp(0, 255)
-    if scratched:
-        image = image.masked_fill(torch.rand(96, 96, generator=generator) < 0.05, torch.nan)
-    return image
-
-
-def make_session(*, scratched: bool) -> Session:
-    images = TrainingImages([grid(scratched=scratched)], (TextureMap(),))
+    known = torch.rand(96, 96, generator=generator) >= (0.05 if scratched else 0.0)
+    images = TrainingImages([image.masked_fill(~known, torch.nan)], [known], (TextureMap(),))
     return Session(images, CONFIG, CONFIG, torch.device("cpu"), torch.float32)
 
 
@@ -58,9 +53,9 @@ def test_the_pattern_is_found_once_and_not_again_after_a_rollback(
 ) -> None:
     calls: list[int] = []
 
-    def counted(images: Sequence[Tensor]) -> Pattern | None:
+    def counted(images: Sequence[Tensor], known: Sequence[Tensor]) -> Pattern | None:
         calls.append(1)
-        return find_pattern(images)
+        return find_pattern(images, known)
 
     monkeypatch.setattr(session_module, "find_pattern", counted)
     session = make_session(scratched=False)

@@ -1,7 +1,5 @@
 """Training data: augmented crops, missing pixels, coarser images."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,13 +17,14 @@ from gcn_cli.training.data import (
 )
 from tests.small import smooth_image
 
+SCRATCHED = torch.ones(48, 48, dtype=torch.bool)  # mask that has room for crops of 7
+SCRATCHED[::8] = SCRATCHED[:, ::8] = False
 
-def scratched(side: int = 48) -> Tensor:
-    """Noise with every eighth row and column missing: there is room for crops of 7."""
-    image = torch.randn(3, side, side, generator=named_generator(0, "picture"))
-    image[:, ::8] = torch.nan
-    image[:, :, ::8] = torch.nan
-    return image
+
+def noise_image(missing: float = torch.nan) -> Tensor:
+    """Noise with `missing` where SCRATCHED is False."""
+    image = torch.randn(3, 48, 48, generator=named_generator(0, "picture"))
+    return image.masked_fill(~SCRATCHED, missing)
 
 
 def make_data(image: Tensor) -> TrainingData:
@@ -60,28 +59,28 @@ def test_whole_images_are_shifted_by_no_more_than_set() -> None:
 
 
 def test_a_crop_is_not_reduced_to_what_scratches_leave() -> None:
-    assert largest_crop(scratched()) < 8
-    assert crop_limit(scratched(), 16) == 48
-    corner = torch.zeros(3, 128, 128)
-    corner[:, 100:, 100:] = torch.nan
+    assert largest_crop(SCRATCHED) < 8
+    assert crop_limit(SCRATCHED, 16) == 48
+    corner = torch.ones(128, 128, dtype=torch.bool)
+    corner[100:, 100:] = False
     assert crop_limit(corner, 128) == largest_crop(corner) < 128
 
 
 def test_missing_pixels_are_filled_from_the_image_itself() -> None:
-    image = scratched()
-    filled = fill_missing(image, named_generator(0, "x"))
-    known = image.isfinite()
-    assert torch.equal(filled[known], image[known])
-    colors = {tuple(color.tolist()) for color in image.flatten(1).T if bool(color.isfinite().all())}
+    image = noise_image()
+    filled = fill_missing(image, SCRATCHED, named_generator(0, "x"))
+    assert torch.equal(filled[:, SCRATCHED], image[:, SCRATCHED])
+    colors = {tuple(color.tolist()) for color in image[:, SCRATCHED].T}
     assert {tuple(color.tolist()) for color in filled.flatten(1).T} == colors
+    nothing = torch.zeros(8, 8, dtype=torch.bool)
     with pytest.raises(ValueError, match="too few pixels"):
-        fill_missing(torch.full((1, 8, 8), torch.nan), named_generator(0, "x"))
+        fill_missing(torch.zeros(1, 8, 8), nothing, named_generator(0, "x"))
 
 
 def test_a_batch_has_a_mask_of_its_known_pixels() -> None:
-    image = scratched()
+    image, generator = noise_image(), named_generator(0, "b")
     data = TrainingData(
-        [image], crop=16, batch_size=4, generator=named_generator(0, "b"), flips=True
+        [image], known=[SCRATCHED], crop=16, batch_size=4, generator=generator, flips=True
     )
     images, known = data.draw()
     assert known is not None
@@ -110,20 +109,20 @@ def test_a_coarser_image_that_is_too_small_is_refused() -> None:
 
 
 def test_block_means_are_of_known_pixels() -> None:
-    image = torch.arange(16.0).view(1, 4, 4)
-    image[0, 0, 0] = torch.nan
-    image[0, 2:, 2:] = torch.nan
-    image[0, 3, 3] = 15.0
-    means = downsample_known(image)[0]
-    assert means[0, 0] == pytest.approx((1 + 4 + 5) / 3)
-    assert means[0, 1] == pytest.approx((2 + 3 + 6 + 7) / 4)
-    assert math.isnan(means[1, 1])
+    known = torch.ones(4, 4, dtype=torch.bool)
+    known[0, 0] = known[2, 2] = known[2, 3] = known[3, 2] = False
+    image = torch.arange(16.0).view(1, 4, 4).masked_fill(~known, torch.nan)
+    means, mask = downsample_known(image, known)
+    assert means[0, 0, 0] == pytest.approx((1 + 4 + 5) / 3)
+    assert means[0, 0, 1] == pytest.approx((2 + 3 + 6 + 7) / 4)
+    assert mask.tolist() == [[True, True], [True, False]]  # half of the pixels at least
 
 
 def test_the_share_of_coarse_variance() -> None:
     smooth, rough = smooth_image(), torch.randn(3, 64, 64, generator=named_generator(3, "rough"))
-    assert coarse_share(rough) == pytest.approx(1 / 16, abs=0.02)
-    assert coarse_share(smooth) > 0.7
-    masked = smooth.clone()
-    masked[:, :20, :20] = torch.nan
-    assert coarse_share(masked) == pytest.approx(coarse_share(smooth), abs=0.1)
+    known = torch.ones(64, 64, dtype=torch.bool)
+    assert coarse_share(rough, known) == pytest.approx(1 / 16, abs=0.02)
+    share = coarse_share(smooth, known)
+    assert share > 0.7
+    known[:20, :20] = False
+    assert coarse_share(smooth.masked_fill(~known, 1e6), known) == pytest.approx(share, abs=0.1)

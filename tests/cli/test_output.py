@@ -1,0 +1,115 @@
+"""Two jobs that choose the same name: neither loses its image."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcn_cli.cli.output import write_all
+from gcn_cli.errors import TakenError
+from gcn_cli.images import TextureMap, read_image, writing
+from gcn_cli.images.writing import write_bytes
+from gcn_cli.model import Model
+from gcn_cli.runs.folder import OutputFile, outputs_to_write, sample_outputs
+from tests.cli.running import TEXTURE, gcn
+
+SINGLE = [TextureMap("", "RGB", 8)]
+LINKED = [TextureMap("albedo", "RGB", 8), TextureMap("rough", "L", 8)]
+OTHER_JOB = b"written by another job"
+
+
+def samples(maps: list[TextureMap], count: int, taken: Path | None = None) -> Iterator[Tensor]:
+    """Images of 8x8 pixels of gray 10, 20, ...; another job takes a name before the first."""
+    if taken is not None:
+        taken.parent.mkdir(parents=True, exist_ok=True)
+        taken.write_bytes(OTHER_JOB)
+    for index in range(count):
+        channels = sum(texture_map.channels for texture_map in maps)
+        yield torch.full((channels, 8, 8), 10.0 * (index + 1))
+
+
+def write(
+    outputs: list[OutputFile],
+    maps: list[TextureMap],
+    taken: Path | None,
+    *,
+    overwrite: bool = False,
+) -> list[str]:
+    """Names of the files that are written."""
+    images = samples(maps, len(outputs), taken)
+    records = write_all(outputs, images, [maps] * len(outputs), as_json=True, overwrite=overwrite)
+    return [Path(record["path"]).name for record in records]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_default_name_taken_meanwhile_changes_to_the_next(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    folder = tmp_path / "samples"
+    outputs = sample_outputs(None, tmp_path, [0], 2, (8, 8))
+    taken = folder / "sample-0001.png"
+    names = write(outputs, SINGLE, taken, overwrite=overwrite)
+    assert names == ["sample-0002.png", "sample-0003.png"]
+    assert taken.read_bytes() == OTHER_JOB
+    assert names_in(folder) == ["sample-0001.png", *names]
+    assert [float(read_image(str(folder / name)).pixels.mean()) for name in names] == [10, 20]
+
+
+@pytest.mark.parametrize("name", ["albedo", "rough"])
+def test_linked_maps_share_one_number(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "samples"
+    outputs = sample_outputs(None, tmp_path, [0], 1, (8, 8), maps=["albedo", "rough"])
+    taken = folder / f"sample-0001-{name}.png"
+    names = write(outputs, LINKED, taken)
+    assert names == ["sample-0002-albedo.png", "sample-0002-rough.png"]
+    assert names_in(folder) == [taken.name, *names]
+
+
+def test_a_default_name_taken_before_sampling_is_no_error(tmp_path: Path) -> None:
+    outputs = sample_outputs(None, tmp_path, [0], 1, (8, 8))
+    write_bytes(Path(outputs[0].path), OTHER_JOB)
+    assert outputs_to_write(outputs, [""], "refuse") == outputs
+
+
+def test_a_given_name_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
+    name = str(tmp_path / "mine.png")
+    outputs = sample_outputs(name, tmp_path, [0], 1, (8, 8), maps=["albedo", "rough"])
+    taken = tmp_path / "mine-rough.png"
+    with pytest.raises(TakenError, match=r"mine-rough\.png: .* name another file, or add --over"):
+        write(outputs, LINKED, taken)
+    assert taken.read_bytes() == OTHER_JOB
+    assert names_in(tmp_path) == [taken.name]
+    assert write(outputs, LINKED, taken, overwrite=True) == ["mine-albedo.png", "mine-rough.png"]
+    assert taken.read_bytes() != OTHER_JOB
+
+
+def test_the_command_keeps_a_file_that_another_job_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    writing.write(255 * pixels, str(tmp_path / "texture.png"))
+    done = gcn("train", "texture.png", *TEXTURE, "--iterations", "2", "-o", "run", cwd=tmp_path)
+    assert done.returncode == 0
+    taken = tmp_path / "run" / "samples" / "sample-0001.png"
+    monkeypatch.setattr(Model, "samples", lambda *_, **__: samples(SINGLE, 1, taken))
+    done = gcn("synthesize", "--model", "run", cwd=tmp_path)
+    assert done.stdout == b"run/samples/sample-0002.png\n"
+    taken = tmp_path / "mine.png"
+    arguments = ["synthesize", "--model", "run", "-o", "mine.png"]
+    failed = gcn(*arguments, cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(b"gcn: error: mine.png: another job wrote it meanwhile")
+    assert len(failed.stderr.splitlines()) == 1
+    assert taken.read_bytes() == OTHER_JOB
+    assert gcn(*arguments, "--overwrite", cwd=tmp_path).returncode == 0
+    assert taken.read_bytes() != OTHER_JOB
+    taken = tmp_path / "sheet.png"
+    failed = gcn("synthesize", "--model", "run", "--sheet", "sheet.png", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert taken.read_bytes() == OTHER_JOB

@@ -12,13 +12,7 @@ from pathlib import Path
 import click
 
 from gcn_cli.cli.app import cli
-from gcn_cli.config import (
-    SETTINGS,
-    Config,
-    NoiseConditionalConfig,
-    PublishedConfig,
-    to_json,
-)
+from gcn_cli.config import SETTINGS, Config, NoiseConditionalConfig, PublishedConfig, to_json
 from gcn_cli.presets import PRESET_NOTES, PRESETS
 
 PAGE = Path(__file__).with_name("reference.md")

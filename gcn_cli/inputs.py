@@ -230,25 +230,35 @@ def load_training_images(
                 "white with --alpha drop"
             )
     alpha = _resolve_alpha(alpha, opened, config.crop)
+    pixels, known = [], []
     if linked:
-        names = [_map_name(source, index) for index, source in enumerate(expanded)]
-        maps = [
-            _describe([image], name, alpha, config.channels)
-            for image, name in zip(opened, names, strict=True)
-        ]
-        _check_linked(opened, maps)
-        parts = zip(opened, maps, strict=True)
-        pixels = [torch.cat([_channels(image, one, alpha) for image, one in parts])]
-        known = [torch.stack([_known_pixels(image, alpha) for image in opened]).all(dim=0)]
+        maps = _describe_linked(expanded, opened, alpha, config.channels)
     else:
         maps = [_describe(opened, "", alpha, config.channels)]
-        pixels = [_channels(image, maps[0], alpha) for image in opened]
-        known = [_known_pixels(image, alpha) for image in opened]
+    for image, texture_map in zip(opened, maps if linked else maps * len(opened), strict=True):
+        pixels.append(_channels(image, texture_map, alpha))
+        transparent = image.transparent if alpha == "mask" else None
+        opaque = torch.ones(image.size, dtype=torch.bool)
+        known.append(opaque if transparent is None else ~transparent)
+    if linked:
+        pixels, known = [torch.cat(pixels)], [torch.stack(known).all(dim=0)]
     if hidden is not None:
         # Resized by antialiasing: a pixel that is partly hidden is unknown.
         covered = Image(255.0 * hidden[None], "L").resized(opened[0].size).pixels[0] > 0
         known[0] = known[0] & ~covered
-    _refuse_unknown(known, titles, masked=hidden is not None, alpha=alpha)
+    for mask, title in zip(known, titles, strict=False):  # linked maps have one mask
+        if bool(mask.any()):
+            continue
+        if hidden is None:
+            raise InputError(
+                f"{title}: --alpha mask leaves no pixel that is wholly opaque, nothing to learn; "
+                "use --alpha channel or --alpha drop"
+            )
+        remedy = "; --alpha drop keeps transparent pixels" if alpha == "mask" else ""
+        raise InputError(
+            f"--mask: hides all of {title}, nothing to learn; paint black what is to be "
+            f"learned{remedy}"
+        )
     return TrainingImages(pixels, known, tuple(maps))
 
 
@@ -292,17 +302,16 @@ def _resolve_alpha(alpha: Alpha, opened: Sequence[Image], crop: int | None) -> A
     If 5 % or more of the crop positions are free of transparent pixels, these are holes (mask);
     fewer, and transparency is part of the texture (channel).
     """
-    masks = [image.transparent for image in opened]
     if alpha != "auto":
         return alpha
-    if all(mask is None for mask in masks):
+    if all(image.transparent is None for image in opened):
         return "drop"
     free = positions = 0
-    for image, mask in zip(opened, masks, strict=True):
+    for image in opened:
         height, width = image.size
-        side = min(crop or max(height, width), height, width)
-        hidden = torch.zeros(image.size, dtype=torch.bool) if mask is None else mask
-        free += len(crop_positions(~hidden, side))
+        side = min(crop or height, height, width)
+        opaque = image.pixels[-1] == 255 if image.has_alpha else torch.ones(image.size).bool()
+        free += len(crop_positions(opaque, side))
         positions += (height - side + 1) * (width - side + 1)
     if free >= 0.05 * positions:
         log.info("transparency: unknown pixels, nothing is learned there (--alpha mask)")
@@ -311,13 +320,15 @@ def _resolve_alpha(alpha: Alpha, opened: Sequence[Image], crop: int | None) -> A
     return "channel"
 
 
-def _map_name(source: ImageLike, index: int) -> str:
-    if isinstance(source, str | Path) and str(source) != "-":
-        return Path(source).stem
-    return f"map{index + 1}"
-
-
-def _check_linked(opened: Sequence[Image], maps: Sequence[TextureMap]) -> None:
+def _describe_linked(
+    sources: Sequence[ImageLike], opened: Sequence[Image], alpha: Alpha, channels: int | None
+) -> list[TextureMap]:
+    """The map that each image is, named after its file; logs them."""
+    maps = []
+    for index, (source, image) in enumerate(zip(sources, opened, strict=True)):
+        is_file = isinstance(source, str | Path) and str(source) != "-"
+        name = Path(source).stem if is_file else f"map{index + 1}"
+        maps.append(_describe([image], name, alpha, channels))
     names = [texture_map.name for texture_map in maps]
     if len(set(names)) < len(names):
         raise InputError(f"--with: two maps of one name among {', '.join(names)}; rename one")
@@ -325,13 +336,13 @@ def _check_linked(opened: Sequence[Image], maps: Sequence[TextureMap]) -> None:
     for one in maps:
         suffix = ", normals" if one.normals else ""
         log.info("map %s: %s, %d bits%s", one.name, one.mode, one.bit_depth, suffix)
+    return maps
 
 
 def _describe(opened: Sequence[Image], name: str, alpha: Alpha, channels: int | None) -> TextureMap:
     """The map that these images are: in color if one of them is, unless `channels` says."""
-    in_color = any(image.mode.startswith("RGB") for image in opened)
-    if channels is not None:
-        in_color = channels == 3
+    any_color = any(image.mode.startswith("RGB") for image in opened)
+    in_color = any_color if channels is None else channels == 3
     mode = "RGB" if in_color else "L"
     profiles = {image.icc_profile for image in opened if image.mode.startswith(mode)}
     has_alpha = alpha == "channel" and any(image.transparent is not None for image in opened)
@@ -355,29 +366,3 @@ def _channels(image: Image, texture_map: TextureMap, alpha: Alpha) -> Tensor:
     colors, opacity = pixels[:-1], pixels[-1:]
     mean = (colors * (opacity / opacity.sum())).sum(dim=(1, 2))[:, None, None]
     return torch.cat([torch.where(opacity > 0, colors, mean), opacity])
-
-
-def _known_pixels(image: Image, alpha: Alpha) -> Tensor:
-    """Mask (H, W) of the pixels that transparency does not hide."""
-    if alpha == "mask" and image.transparent is not None:
-        return ~image.transparent
-    return torch.ones_like(image.pixels[0], dtype=torch.bool)
-
-
-def _refuse_unknown(
-    known: Sequence[Tensor], titles: Sequence[str], *, masked: bool, alpha: Alpha
-) -> None:
-    """Raise InputError for a mask (H, W) without a known pixel."""
-    for mask, title in zip(known, titles, strict=False):  # linked maps have one mask
-        if bool(mask.any()):
-            continue
-        if not masked:
-            raise InputError(
-                f"{title}: --alpha mask leaves no pixel that is wholly opaque, nothing to learn; "
-                "use --alpha channel or --alpha drop"
-            )
-        remedy = "; --alpha drop keeps transparent pixels" if alpha == "mask" else ""
-        raise InputError(
-            f"--mask: hides all of {title}, nothing to learn; paint black what is to be "
-            f"learned{remedy}"
-        )

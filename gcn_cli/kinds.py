@@ -23,12 +23,7 @@ from gcn_cli.models.layers import LayerSpec, PaddingMode, responses_per_pixel
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.options import SampleOptions
 from gcn_cli.pattern import Pattern
-from gcn_cli.samplers.annealed import (
-    anneal,
-    count_evaluations,
-    noise_levels,
-    with_restarts,
-)
+from gcn_cli.samplers.annealed import anneal, count_evaluations, noise_levels, with_restarts
 from gcn_cli.samplers.inpainting import KnownPixels
 from gcn_cli.samplers.langevin import Callback, run_chain
 from gcn_cli.samplers.rng import ImageNoise, named_generator
@@ -143,8 +138,8 @@ class NoiseConditionalKind:
         """Raise InputError for an option that noise-conditional models cannot follow."""
         for given, option in (
             (options.start_kind == "chains", "--start chains"),
-            (options.step_size is not None, "step_size"),
-            (not options.noise, "noise"),
+            (options.step_size is not None, "--set step_size"),
+            (not options.noise, "--set noise"),
         ):
             if given:
                 raise InputError(f"{option}: only for published models; leave it out")

@@ -301,7 +301,9 @@ class Model:
 
     def to_image(self, x: Tensor, kind: OutputKind = "pillow") -> Any:
         """The image of a tensor (C, H, W) or (1, C, H, W) in model units, clipped to 0..255."""
-        pixels = self.checkpoint.normalization.to_pixels(x.detach().cpu().float().reshape(x.shape[-3:]))
+        pixels = self.checkpoint.normalization.to_pixels(
+            x.detach().cpu().float().reshape(x.shape[-3:])
+        )
         return convert_output(pixels.clamp(0, 255), kind)
 
     def at_level(self, noise_level: float | None = None) -> GenerativeModel:

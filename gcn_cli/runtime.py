@@ -24,10 +24,7 @@ STOP_SIGNALS = [
 # Limit and usage of a container's memory: files of control groups, version 2 and version 1.
 CONTAINER_MEMORY = [
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 ]
 
 

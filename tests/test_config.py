@@ -5,14 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gcn_cli.config import (
-    SETTINGS,
-    PublishedConfig,
-    from_json,
-    option_text,
-    parse_setting,
-    to_json,
-)
+from gcn_cli.config import SETTINGS, PublishedConfig, from_json, option_text, parse_setting, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.presets import PRESETS, RENAMED, build_config, read_toml, to_toml
 from tests.cli.running import gcn
@@ -94,7 +87,9 @@ def test_options_that_would_be_ignored_are_refused() -> None:
         build_config({"learner": "cd", "chains": 3})
     with pytest.raises(InputError, match="--set langevin_steps: has no meaning with"):
         build_config({"langevin_steps": 3})
-    with pytest.raises(InputError, match="--preset quick: has another learner than --set learner=cd"):
+    with pytest.raises(
+        InputError, match="--preset quick: has another learner than --set learner=cd"
+    ):
         build_config({"learner": "cd"}, {}, "quick")
     with pytest.raises(InputError, match="--set crop=32: a head needs whole images"):
         build_config({"learner": "mle", "head": True, "crop": 32})

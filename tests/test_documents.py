@@ -138,11 +138,7 @@ COMPLETIONS = [
 
 @pytest.mark.parametrize(("words", "position", "expected"), COMPLETIONS)
 def test_the_shell_completes(words: str, position: int, expected: str) -> None:
-    request = {
-        "_GCN_COMPLETE": "bash_complete",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(position),
-    }
+    request = {"_GCN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(position)}
     # As the installed command: completion is requested by the name of the program.
     script = (
         "import sys; sys.argv[0] = 'gcn'; from gcn_cli.cli.app import main\n"

@@ -6,13 +6,7 @@ import pytest
 import torch
 
 from gcn_cli.config import NoiseConditionalConfig
-from gcn_cli.kinds import (
-    OBJECT_STEPS,
-    TEXTURE_STEPS,
-    TilingPlan,
-    build_kind,
-    make_trainer,
-)
+from gcn_cli.kinds import OBJECT_STEPS, TEXTURE_STEPS, TilingPlan, build_kind, make_trainer
 from gcn_cli.models.cascade import Cascade
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.options import SampleOptions
@@ -40,12 +34,7 @@ def test_a_sample_takes_as_many_evaluations_as_the_kind_says(
     kind = build_kind(config, (16, 16))
     options, calls = SampleOptions(steps=steps), []
     kind.sample(
-        options,
-        [0],
-        None,
-        TilingPlan((16, 16)),
-        torch.float32,
-        lambda *step: calls.append(step),
+        options, [0], None, TilingPlan((16, 16)), torch.float32, lambda *step: calls.append(step)
     )
     assert len(calls) == expected == kind.evaluations(options)
 

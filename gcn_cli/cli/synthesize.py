@@ -237,13 +237,7 @@ def _make(
 ) -> list[dict[str, Any]]:
     """Make and write the samples; returns a record of each file."""
     from gcn_cli.cli.console import Progress
-    from gcn_cli.cli.output import (
-        Quality,
-        best_samples,
-        texture_metrics,
-        write_all,
-        write_sheet,
-    )
+    from gcn_cli.cli.output import Quality, best_samples, texture_metrics, write_all, write_sheet
     from gcn_cli.runtime import exit_on_signals
 
     qualities: list[Quality] = []

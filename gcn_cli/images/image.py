@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHANNELS_OF_MODE = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow
 UINT16_PER_GRAY_LEVEL = 257.0  # 65535 / 255
 
 
@@ -120,7 +119,8 @@ class Image:
     def _gray(self, colors: Tensor) -> Tensor:
         if self.bit_depth == 8:
             return from_pillow(to_pillow(colors).convert("L"))
-        return (colors * colors.new_tensor(LUMA)[:, None, None]).sum(dim=0, keepdim=True)
+        luma = colors.new_tensor((0.299, 0.587, 0.114))  # ITU-R BT.601, as in Pillow
+        return (colors * luma[:, None, None]).sum(dim=0, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,6 @@ class TextureMap:
         """Sizes of the channel groups that share one scale: colors, alpha."""
         return [self.channels - 1, 1] if self.mode.endswith("A") else [self.channels]
 
-    def finished(self, pixels: Tensor) -> Tensor:
-        """Pixels (C, H, W) ready to write: normals are scaled to unit length."""
-        if not self.normals:
-            return pixels
-        directions = F.normalize(pixels[:3] / 127.5 - 1, dim=0)
-        return torch.cat([(directions + 1) * 127.5, pixels[3:]])
-
 
 def split_maps(pixels: Tensor, maps: Sequence[TextureMap]) -> list[Tensor]:
     """The channels (C, H, W) of a model, one tensor for each map."""
@@ -157,11 +150,15 @@ def split_maps(pixels: Tensor, maps: Sequence[TextureMap]) -> list[Tensor]:
 
 
 def finish_maps(pixels: Tensor, maps: Sequence[TextureMap]) -> Tensor:
-    """The channels (C, H, W) of a model with every map ready to write."""
+    """The channels (C, H, W) of a model ready to write: normals are scaled to unit length."""
     if not any(texture_map.normals for texture_map in maps):
         return pixels
-    parts = zip(maps, split_maps(pixels, maps), strict=True)
-    return torch.cat([texture_map.finished(part) for texture_map, part in parts])
+    parts = split_maps(pixels, maps)
+    for index, texture_map in enumerate(maps):
+        if texture_map.normals:
+            directions = F.normalize(parts[index][:3] / 127.5 - 1, dim=0)
+            parts[index] = torch.cat([(directions + 1) * 127.5, parts[index][3:]])
+    return torch.cat(parts)
 
 
 def side_by_side(pixels: Tensor, maps: Sequence[TextureMap]) -> Tensor:

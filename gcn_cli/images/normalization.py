@@ -26,27 +26,27 @@ class Normalization:
         mean: tuple[float, ...] | None,
         *,
         unit_deviation: bool,
-        groups: Sequence[int] | None = None,
-        known: Sequence[Tensor] | None = None,
+        groups: Sequence[int],
+        known: Sequence[Tensor],
     ) -> "Normalization":
         """The normalization of images (C, H, W).
 
-        known: masks (H, W) of the pixels to use, by default all.
         mean: of each channel; None takes the mean color of the images. unit_deviation: whether
         the scale is the standard deviation about the mean, else 1. groups: sizes of the channel
-        groups that share one scale; by default all channels do. Raises InputError if a group has
-        one color only, or if `mean` has the wrong length.
+        groups that share one scale. known: masks (H, W) of the pixels to use. Raises InputError if
+        a group has one color only, or if `mean` has the wrong length.
         """
         channels = len(images[0])
         if mean is not None and len(mean) != channels:
-            raise InputError(f"--mean-color: {len(mean)} values for {channels} channels; use own")
-        known = known or [torch.ones_like(image[0], dtype=torch.bool) for image in images]
+            raise InputError(
+                f"--set mean_color: {len(mean)} values for {channels} channels; use own"
+            )
         count = sum(int(mask.sum()) for mask in known)
         center = mean or tuple((_sum_over_images(images, known) / count).tolist())
         centered = cls(center, (1.0,) * channels)
         squares = [centered.to_model(image).double().square() for image in images]
         totals, scale = _sum_over_images(squares, known), list[float]()
-        for total in torch.split(totals, list(groups or [channels])):
+        for total in torch.split(totals, list(groups)):
             deviation = math.sqrt(float(total.sum() / (count * len(total))))
             if not deviation >= MIN_DEVIATION:
                 raise InputError("the images have one color only; there is nothing to learn")

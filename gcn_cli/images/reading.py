@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from gcn_cli.images.image import (
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 MAX_PIXELS = 2**28  # 16384 x 16384
-MULTI_IMAGE_FORMATS = ("GIF", "WEBP", "PNG", "TIFF")
 
 
 def expand_sources(sources: Sequence[str]) -> list[str]:
@@ -34,14 +34,13 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     """
     paths: list[str] = []
     for source in sources:
-        if source == "-" or not os.path.isdir(source):
-            if source != "-" and not os.path.exists(source):
-                raise InputError(f"{source}: no such file or folder")
-            paths.append(source)
-            continue
-        inside = sorted(str(p) for p in Path(source).iterdir() if p.suffix.lower() in SUFFIXES)
-        if not inside:
-            raise InputError(f"{source}: a folder without images ({', '.join(SUFFIXES)})")
+        inside = [source]
+        if source != "-" and os.path.isdir(source):
+            inside = sorted(str(p) for p in Path(source).iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise InputError(f"{source}: a folder without images ({', '.join(SUFFIXES)})")
+        elif source != "-" and not os.path.exists(source):
+            raise InputError(f"{source}: no such file or folder")
         paths += inside
     return paths
 
@@ -75,7 +74,9 @@ def _decode(opened: PillowImage.Image, source: str, data: bytes) -> Image:
             f"{source}: {width}x{height} are too many pixels, the limit is {MAX_PIXELS}; "
             "make the image smaller"
         )
-    frames = getattr(opened, "n_frames", 1) if opened.format in MULTI_IMAGE_FORMATS else 1
+    frames = (
+        getattr(opened, "n_frames", 1) if opened.format in ("GIF", "WEBP", "PNG", "TIFF") else 1
+    )
     if frames > 1:
         raise InputError(
             f"{source}: holds {frames} images (an animation or pages); save one of them as a file"
@@ -117,14 +118,12 @@ def image_from_pillow(image: PillowImage.Image, source: str = "an image") -> Ima
 def _rgb_from_cmyk(image: PillowImage.Image, icc_profile: bytes | None) -> PillowImage.Image:
     """CMYK in sRGB by its ICC profile, or by Pillow's formula without a valid profile."""
     if icc_profile:
-        try:
+        with suppress(ImageCms.PyCMSError):  # not a CMYK profile
             source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
             target = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
             if converted is not None:
                 return converted
-        except ImageCms.PyCMSError:
-            pass  # not a CMYK profile
     return image.convert("RGB")
 
 

@@ -2,12 +2,9 @@
 
 import io
 import os
+import secrets
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image as PillowImage
 from torch import Tensor
@@ -18,8 +15,6 @@ from gcn_cli.images.reading import libvips
 
 MAX_SIDE = {"JPEG": 65500, "WEBP": 16383}  # pixels
 PNG_COMPRESSION = 3  # zlib level: a 8192x8192 image in less time than at level 6, 12 % more bytes
-FORMATS_16_BIT = ("PNG", "TIFF")
-FORMATS_WITH_ALPHA = ("PNG", "TIFF", "WEBP")
 
 
 def is_image_file(target: str) -> bool:
@@ -30,15 +25,12 @@ def is_image_file(target: str) -> bool:
     suffix = Path(target).suffix
     if suffix[1:].isalpha():
         return bool(_format(target))
-    return _known_format(suffix) is not None  # such as .jp2
-
-
-def _known_format(suffix: str) -> str | None:
-    return PillowImage.registered_extensions().get(suffix.lower())
+    return suffix.lower() in PillowImage.registered_extensions()  # such as .jp2
 
 
 def _format(target: str) -> str:
-    name = "PNG" if target == "-" else _known_format(Path(target).suffix)
+    suffix = ".png" if target == "-" else Path(target).suffix
+    name = PillowImage.registered_extensions().get(suffix.lower())
     if name is None:
         raise InputError(f"{target}: unknown image format; use a name that ends in .png")
     return name
@@ -67,25 +59,16 @@ def write(
     bits. Without alpha in the format, colors are composited on white. new: do not replace a file.
     Raises InputError if 16-bit colors need libvips, TakenError if a new file exists already.
     """
+    data = _encode(pixels, target, bit_depth, icc_profile)
+    if target == "-":
+        sys.stdout.buffer.write(data)
+    else:
+        write_bytes(Path(target), data, new=new)
+
+
+def _encode(pixels: Tensor, target: str, bit_depth: int, icc_profile: bytes | None) -> bytes:
     image_format = _format(target)
-    if target != "-":
-        with replacing(Path(target), new=new) as file:
-            _encode(file, pixels, target, image_format, bit_depth, icc_profile)
-        return
-    buffer = io.BytesIO()
-    _encode(buffer, pixels, target, image_format, bit_depth, icc_profile)
-    sys.stdout.buffer.write(buffer.getvalue())
-
-
-def _encode(
-    file: BinaryIO,
-    pixels: Tensor,
-    target: str,
-    image_format: str,
-    bit_depth: int,
-    icc_profile: bytes | None,
-) -> None:
-    if bit_depth == 16 and image_format in FORMATS_16_BIT:
+    if bit_depth == 16 and image_format in ("PNG", "TIFF"):
         array = to_integers(pixels, 16)
         if len(pixels) > 1:  # Pillow has no 16-bit colors
             vips = libvips(target)
@@ -93,50 +76,43 @@ def _encode(
             wide = vips.Image.new_from_array(array).copy(interpretation=space)
             if icc_profile is not None:
                 wide.set_type(vips.GValue.blob_type, "icc-profile-data", icc_profile)
-            file.write(wide.write_to_buffer(".png" if image_format == "PNG" else ".tif"))
-            return
+            return bytes(wide.write_to_buffer(".png" if image_format == "PNG" else ".tif"))
         image = PillowImage.fromarray(array[:, :, 0])
     else:
-        if len(pixels) in (2, 4) and image_format not in FORMATS_WITH_ALPHA:
+        if len(pixels) in (2, 4) and image_format not in ("PNG", "TIFF", "WEBP"):
             mode = mode_of(len(pixels))
             pixels = Image(pixels, mode).to_mode(mode[:-1])
         image = to_pillow(pixels)
     options = {"compress_level": PNG_COMPRESSION} if image_format == "PNG" else {}
-    image.save(file, format=image_format, icc_profile=icc_profile, **options)
+    buffer = io.BytesIO()
+    image.save(buffer, format=image_format, icc_profile=icc_profile, **options)
+    return buffer.getvalue()
 
 
 def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
-    """Write a file whole or not at all; with `new`, raise TakenError if it exists."""
-    with replacing(path, new=new) as file:
-        file.write(data)
-
-
-@contextmanager
-def replacing(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
-    """Write to a temporary file, sync it, then rename it: readers see the old file or the new one.
+    """Write a file whole or not at all, by way of a temporary file that is synced and renamed.
 
     With `new`, raises TakenError if the file exists at the end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
+        with temporary.open("xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         if new:
             _claim(temporary, path)
         else:
             os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a write to a full disk does not name its file
         raise
 
 
-def _claim(temporary: str, path: Path) -> None:
+def _claim(temporary: Path, path: Path) -> None:
     """Rename a file atomically to a free name. Raises TakenError if the name is taken."""
     try:
         try:
@@ -155,13 +131,7 @@ def _claim(temporary: str, path: Path) -> None:
             f"{path}: another job wrote it meanwhile; it is kept, name another file, or add "
             "--overwrite"
         ) from error
-    Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    temporary.unlink(missing_ok=True)
 
 
 def grid(pixels: Tensor, columns: int | None = None, spacing: int = 2) -> Tensor:

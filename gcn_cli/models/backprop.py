@@ -238,10 +238,7 @@ def potential(fwd: ForwardPass) -> Tensor:
 
 @torch.no_grad()
 def double_backward(
-    fwd: ForwardPass,
-    bwd: BackwardPass,
-    direction: Tensor,
-    potential_weights: Tensor | None = None,
+    fwd: ForwardPass, bwd: BackwardPass, direction: Tensor, potential_weights: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Gradients of <direction, grad F> + <potential_weights, F> by parameter name.
 

@@ -10,11 +10,9 @@ from gcn_cli import images
 from gcn_cli.errors import InputError
 from gcn_cli.inputs import LinkedImages
 from gcn_cli.model import Model
-from gcn_cli.models.energy import GenerativeModel, reconstruct
+from gcn_cli.models.energy import GenerativeModel
 from gcn_cli.reconstruction import Scale, fit_to_model_with_scale
-from gcn_cli.samplers.modes import descend_to_modes
 
-DESCENT_STEPS = 40
 UNITS = 12  # strongest units shown of each layer
 LARGEST_SIDE = 256  # pixels, of a filter or an analyzed image
 COLORS = torch.tensor(
@@ -132,63 +130,3 @@ def heat_map(values: Tensor, limits: tuple[float, float] | None = None) -> Tenso
     lower = position.floor().long().clamp_max(len(COLORS) - 2)
     colors = torch.lerp(COLORS[lower], COLORS[lower + 1], (position - lower)[..., None])
     return 255 * colors.permute(2, 0, 1)
-
-
-@torch.no_grad()
-def gate_maps(density: GenerativeModel, x: Tensor) -> list[Tensor]:
-    """The share of open gates at each pixel of x (1, C, H, W), a heat map for each layer."""
-    size = (x.shape[-2], x.shape[-1])
-    shares = [gate.float().mean(dim=1, keepdim=True) for gate in density.activation_pattern(x)]
-    return [heat_map(F.interpolate(share, size=size, mode="nearest")[0, 0]) for share in shares]
-
-
-@torch.no_grad()
-def gaussian_piece(density: GenerativeModel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The Gaussian piece of x (1, C, H, W): its mean (C, H, W), and two heat maps.
-
-    The mean, in model units, is the auto-encoding of x. The maps show the energy of each pixel,
-    and the distance of x from the mean.
-    """
-    mean = reconstruct(density, x)[0]
-    residual = (mean - x[0]).square().mean(dim=0).sqrt()
-    return mean, heat_map(density.energy_map(x)[0]), heat_map(residual)
-
-
-def sampling_frames(model: Model, count: int = 8) -> list[Tensor]:
-    """Up to `count` states of a chain from noise to the sample of seed 0, the sample last."""
-    states: list[Tensor] = []
-    sample = next(model.samples(on_state=lambda x: states.append(x[0].cpu().clone())))
-    indices = torch.linspace(0, len(states) - 1, min(count, len(states))).round().long().tolist()
-    to_pixels = model.checkpoint.normalization.to_pixels
-    return [*(to_pixels(states[index]).clamp(0, 255) for index in indices[:-1]), sample]
-
-
-def basin_of_attraction(model: Model, pixels: Tensor) -> tuple[list[Tensor], float]:
-    """An image (C, H, W), the image with its center missing, and the modes that both descend to.
-
-    Also returns the root mean squared difference of the modes in the center, in gray levels: 0 if
-    both images lie in one basin of attraction.
-    """
-    damaged = pixels.clone()
-    rows, columns = (slice(side * 3 // 8, side * 5 // 8) for side in pixels.shape[1:])
-    damaged[:, rows, columns] = pixels.mean(dim=(1, 2))[:, None, None]
-    normalization = model.checkpoint.normalization
-    starts = normalization.to_model(torch.stack([pixels, damaged])).to(model.device)
-    descended = descend_to_modes(model.at_level(), starts, DESCENT_STEPS).images.cpu()
-    modes = list(normalization.to_pixels(descended).clamp(0, 255))
-    difference = (modes[0] - modes[1])[:, rows, columns]
-    return [pixels, damaged, *modes], float(difference.square().mean().sqrt())
-
-
-@torch.no_grad()
-def denoised_at(model: Model, x: Tensor, levels: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
-    """For each noise level, x (1, C, H, W) in model units with noise, and denoised: (C, H, W)."""
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-    to_pixels, denoise = model.checkpoint.normalization.to_pixels, model.denoiser()
-    pairs = []
-    for level in levels:
-        noisy = x + level * noise
-        pair = torch.cat([noisy, denoise(noisy, level)]).cpu()
-        before, after = to_pixels(pair).clamp(0, 255)
-        pairs.append((before, after))
-    return pairs

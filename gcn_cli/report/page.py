@@ -14,24 +14,29 @@ import torch
 from jinja2 import Environment, PackageLoader
 from PIL import Image as PillowImage
 from torch import Tensor
+from torch.nn import functional as F
 
 from gcn_cli import __version__ as VERSION
 from gcn_cli import images
 from gcn_cli.errors import GcnError, InputError
 from gcn_cli.images.image import side_by_side
 from gcn_cli.inputs import LinkedImages
-from gcn_cli.metrics import DESCRIPTIONS, TextureMetrics
+from gcn_cli.metrics import DESCRIPTIONS, TextureMetrics, rms_error
 from gcn_cli.model import Model
+from gcn_cli.models.energy import reconstruct
 from gcn_cli.reconstruction import fit_to_model
 from gcn_cli.report import figures
 from gcn_cli.runs.grades import in_words, kept_exemplar, rounded
+from gcn_cli.samplers.modes import descend_to_modes
 from gcn_cli.training.loop import Metrics
 
 log = logging.getLogger(__name__)
 
 NOISE_LEVELS = (0.3, 1.0, 3.0, 10.0)  # of the denoising section
 LARGEST_SAMPLE = 512  # pixels a side
+FRAMES = 8  # of a chain
 BASIN_SIDE = 96  # pixels: larger images leave the basin of attraction piece by piece
+DESCENT_STEPS = 40
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 200, 56, 24  # of a curve, and its margins
 POINTS = 300  # of a curve
 PAGE_SECONDS = 20  # between two pages written, and loaded by a browser, during training
@@ -75,7 +80,7 @@ def write_report(model: Model, folder: Path, image: LinkedImages | None = None) 
     image: the image to analyze; by default the exemplar in the run, or else a sample. Sections
     that this kind of model does not have are left out.
     """
-    frames = figures.sampling_frames(model)
+    frames = _sampling_frames(model)
     sample = frames[-1][:, :LARGEST_SAMPLE, :LARGEST_SAMPLE]
     exemplar = _exemplar(model.run)
     pixels = _image_to_analyze(model, exemplar if image is None else image, sample)
@@ -210,6 +215,15 @@ def curve(history: Sequence[Metrics], name: str) -> str:
     )
 
 
+def _sampling_frames(model: Model) -> list[Tensor]:
+    """Up to FRAMES states of a chain from noise to the sample of seed 0, the sample last."""
+    states: list[Tensor] = []
+    sample = next(model.samples(on_state=lambda x: states.append(x[0].cpu().clone())))
+    indices = torch.linspace(0, len(states) - 1, min(FRAMES, len(states))).round().long().tolist()
+    to_pixels = model.checkpoint.normalization.to_pixels
+    return [*(to_pixels(states[index]).clamp(0, 255) for index in indices[:-1]), sample]
+
+
 def _frames(frames: Sequence[Tensor]) -> Section:
     """States of a chain, and an animated WebP of them that pauses at the sample."""
     pillow = [images.to_pillow(frame).convert("RGB") for frame in frames]
@@ -237,18 +251,22 @@ def _filters(model: Model, pixels: Tensor) -> Section:
     return Section("Filters", note, shown)
 
 
+@torch.no_grad()
 def _analysis(model: Model, pixels: Tensor) -> Section:
     density, x = model.at_level(), model.checkpoint.to_model(pixels)
-    mean, energy, residual = figures.gaussian_piece(density, x)
-    mean = model.checkpoint.normalization.to_pixels(mean.cpu()).clamp(0, 255)
+    mean = reconstruct(density, x)
+    residual = (mean - x)[0].square().mean(dim=0).sqrt()
+    encoded = model.checkpoint.normalization.to_pixels(mean[0].cpu()).clamp(0, 255)
     shown = [
         _figure(_first_map(model, pixels), "image"),
-        _figure(_first_map(model, mean), "auto-encoding: the mean of its Gaussian piece"),
-        _figure(energy, "energy; bright is unlikely"),
-        _figure(residual, "residual of the auto-encoding"),
+        _figure(_first_map(model, encoded), "auto-encoding: the mean of its Gaussian piece"),
+        _figure(figures.heat_map(density.energy_map(x)[0]), "energy; bright is unlikely"),
+        _figure(figures.heat_map(residual), "residual of the auto-encoding"),
     ]
-    for index, share in enumerate(figures.gate_maps(density, x)):
-        shown.append(_figure(share, f"share of open gates, layer {index + 1}"))
+    for index, gate in enumerate(density.activation_pattern(x)):
+        share = gate.float().mean(dim=1, keepdim=True)
+        shares = F.interpolate(share, size=x.shape[2:], mode="nearest")[0, 0]
+        shown.append(_figure(figures.heat_map(shares), f"share of open gates, layer {index + 1}"))
     return Section(
         "Analysis of an image", "Energy, residual and gates by pixel.", shown, small=True
     )
@@ -259,7 +277,14 @@ def _basin(model: Model, pixels: Tensor) -> Section:
         stride = model.checkpoint.kind.net.total_stride
         side = stride * max(1, BASIN_SIDE // stride)
         pixels = pixels[:, :side, :side]
-    states, difference = figures.basin_of_attraction(model, pixels)
+    damaged = pixels.clone()
+    rows, columns = (slice(side * 3 // 8, side * 5 // 8) for side in pixels.shape[1:])
+    damaged[:, rows, columns] = pixels.mean(dim=(1, 2))[:, None, None]
+    normalization = model.checkpoint.normalization
+    starts = normalization.to_model(torch.stack([pixels, damaged])).to(model.device)
+    descended = descend_to_modes(model.at_level(), starts, DESCENT_STEPS).images.cpu()
+    modes = normalization.to_pixels(descended).clamp(0, 255)
+    difference = rms_error(*modes[:, :, rows, columns])
     captions = ("image", "center missing", "mode of the image", "mode without the center")
     note = (
         "Descent of the energy from an image, and from the image without its center. If both reach "
@@ -268,16 +293,21 @@ def _basin(model: Model, pixels: Tensor) -> Section:
     )
     shown = [
         _figure(_first_map(model, state), caption)
-        for state, caption in zip(states, captions, strict=True)
+        for state, caption in zip((pixels, damaged, *modes), captions, strict=True)
     ]
     return Section("Basin of attraction", note, shown, small=True)
 
 
+@torch.no_grad()
 def _denoised(model: Model, pixels: Tensor) -> Section:
-    pairs = figures.denoised_at(model, model.checkpoint.to_model(pixels), NOISE_LEVELS)
+    x, denoise = model.checkpoint.to_model(pixels), model.denoiser()
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     shown = []
-    for level, pair in zip(NOISE_LEVELS, pairs, strict=True):
-        sheet = images.grid(torch.stack([_first_map(model, one) for one in pair]), columns=2)
+    for level in NOISE_LEVELS:
+        noisy = x + level * noise
+        pair = torch.cat([noisy, denoise(noisy, level)]).cpu()
+        pair = model.checkpoint.normalization.to_pixels(pair).clamp(0, 255)
+        sheet = images.grid(pair[:, : model.maps[0].channels], columns=2)
         shown.append(_figure(sheet, f"noise level {level:g}"))
     note = "Left: the image with noise, in deviations of the data. Right: denoised by the model."
     return Section("Denoising", note, shown)

@@ -71,9 +71,7 @@ class Session:
         )
         self._model_images = [self.normalization.to_model(image) for image in images.images]
         # Found once, for chains and samples alike: filling the holes of the images would change it.
-        self.pattern = (
-            find_pattern(self._model_images, images.known) if config.is_texture else None
-        )
+        self.pattern = find_pattern(self._model_images, images.known) if config.is_texture else None
         self._build(config)
         self.periods: Periods = (None, None)
         if self.pattern is not None:
@@ -136,7 +134,7 @@ class Session:
                 pattern=self.pattern,
             )
         except ValueError as error:
-            raise InputError(f"{error}; see --size, --crop and --layers") from error
+            raise InputError(f"{error}; see --size, --set crop and --set layers") from error
 
     @property
     def kind(self) -> ModelKind:

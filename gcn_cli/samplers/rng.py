@@ -33,11 +33,7 @@ class ImageNoise:
     """A NoiseSource with a generator per image, whose state can be saved and restored."""
 
     def __init__(
-        self,
-        seed: int,
-        stream: str,
-        indices: Sequence[int],
-        device: torch.device | str = "cpu",
+        self, seed: int, stream: str, indices: Sequence[int], device: torch.device | str = "cpu"
     ) -> None:
         """`indices` of the images: image 7 gets the same noise in every batch."""
         self.device = torch.device(device)

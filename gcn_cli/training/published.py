@@ -95,12 +95,7 @@ def likelihood_step(
 
 @torch.no_grad()
 def run_langevin(
-    images: Tensor,
-    gradient: Gradient,
-    *,
-    steps: int,
-    step_size: float,
-    noise: NoiseSource | None,
+    images: Tensor, gradient: Gradient, *, steps: int, step_size: float, noise: NoiseSource | None
 ) -> tuple[Tensor, Tensor]:
     """Langevin steps from images (N, C, H, W); also dU/dI at the images themselves."""
     start = gradient(images)

@@ -35,12 +35,7 @@ from gcn_cli.training.data import (
 )
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gcn_cli.training.loop import Metrics
-from gcn_cli.training.losses import (
-    MAX_DIFFERENCE,
-    LikelihoodLoss,
-    counted_share,
-    denoising_loss,
-)
+from gcn_cli.training.losses import MAX_DIFFERENCE, LikelihoodLoss, counted_share, denoising_loss
 from gcn_cli.training.optim import StageOptimizer, substate, update_average
 from gcn_cli.training.persistent_chains import CoarserChains
 from gcn_cli.training.schedule import (

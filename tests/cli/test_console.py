@@ -24,8 +24,6 @@ def test_a_log_gets_lines_at_intervals_and_the_last_one(
     assert all("it/s" in line and "s left" in line for line in lines)
 
 
-def test_an_error_is_one_line_whatever_a_file_is_called(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_an_error_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:
     app._print_error("a\nb\x1b[31m.png: no such file")
     assert capsys.readouterr().err == "gcn: error: a\\nb\\x1b[31m.png: no such file\n"

@@ -143,8 +143,10 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         ("ring", ["padding_mode=circular"]),
     ):
         words = [word for setting in settings for word in ("--set", setting)]
-        synthesize(folder, "--steps", "30", *words, "-o", f"{name}.png", model="paper")
-    plain, step, mode = (read(str(folder / f"{name}.png")) for name in ("plain", "step", "mode"))
+        synthesize(folder, "--steps", "30", *words, "-o", f"paper-{name}.png", model="paper")
+    plain, step, mode = (
+        read(str(folder / f"paper-{name}.png")) for name in ("plain", "step", "mode")
+    )
     assert float(step.std()) > float(plain.std()) > float(mode.std())
 
 

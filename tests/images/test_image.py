@@ -83,7 +83,8 @@ def test_normalization_inverts() -> None:
 
 def test_normalization_has_a_scale_for_each_group_and_ignores_unknown_pixels() -> None:
     image = torch.cat([torch.randn(1, 64, 64) * 3 + 100, torch.randn(2, 64, 64) * 30 + 50])
-    known = Normalization.fit([image], None, unit_deviation=True, groups=[1, 2])
+    everywhere = [torch.ones(64, 64, dtype=torch.bool)]
+    known = Normalization.fit([image], None, unit_deviation=True, groups=[1, 2], known=everywhere)
     assert known.scale[0] == pytest.approx(3, rel=0.05)
     assert known.scale[1] == known.scale[2] == pytest.approx(30, rel=0.05)
     masked, mask = torch.cat([image, image + 50], dim=2), torch.arange(128).expand(64, 128) < 64
@@ -91,4 +92,4 @@ def test_normalization_has_a_scale_for_each_group_and_ignores_unknown_pixels() -
     assert of_masked.mean == pytest.approx(known.mean)
     assert of_masked.scale == pytest.approx(known.scale)
     with pytest.raises(InputError, match="2 values for 3 channels"):
-        Normalization.fit([image], (1.0, 2.0), unit_deviation=True)
+        Normalization.fit([image], (1.0, 2.0), unit_deviation=True, groups=[1, 2], known=everywhere)

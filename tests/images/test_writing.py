@@ -15,7 +15,6 @@ from PIL import ImageCms
 
 from gcn_cli import images
 from gcn_cli.errors import InputError, TakenError
-from gcn_cli.images import writing
 from gcn_cli.images.writing import write_bytes
 from tests.reading import read
 
@@ -126,11 +125,10 @@ def test_one_of_two_simultaneous_writers_has_the_name(
     """Both have written their file before either renames it."""
     ready = threading.Barrier(2, timeout=60)
 
-    def wait() -> int:  # called just before the rename
+    def wait(_: int) -> None:  # called just before the rename
         ready.wait()
-        return 0o022
 
-    monkeypatch.setattr(writing, "_umask", wait)
+    monkeypatch.setattr(os, "fsync", wait)
     if not links:
         monkeypatch.setattr(os, "link", refuse_to_link)
     results: dict[bytes, str] = {}

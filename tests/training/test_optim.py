@@ -5,13 +5,7 @@ import torch
 
 from gcn_cli.models.layers import parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
-from gcn_cli.training.optim import (
-    OUTLIER,
-    Muon,
-    StageOptimizer,
-    orthogonalize,
-    update_average,
-)
+from gcn_cli.training.optim import OUTLIER, Muon, StageOptimizer, orthogonalize, update_average
 
 
 def test_orthogonalize_equalizes_singular_values_and_keeps_directions() -> None:

@@ -4,6 +4,7 @@ python docs/generate_reference.py            # writes the file
 python docs/generate_reference.py --check    # exit code 1 if the file is not up to date
 """
 
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from gcn_cli.analysis import Comparison, LevelReport
 from gcn_cli.cli.app import cli
 from gcn_cli.config import SETTINGS, Config, NoiseConditionalConfig, PublishedConfig, to_json
 from gcn_cli.presets import PRESET_NOTES, PRESETS
@@ -44,9 +46,19 @@ PYTHON = """## Python
 .. autofunction:: gcn_cli.load
 .. autoclass:: gcn_cli.Model
    :members:
+.. autofunction:: gcn_cli.compare
 .. autofunction:: gcn_cli.model.forecast
-.. autofunction:: gcn_cli.model.compare
 .. automodule:: gcn_cli.errors
+   :members:
+```
+"""
+RESULTS = (Comparison, LevelReport)
+RESEARCH = """## Research
+
+[How to use gcn for research](howto/research.md) has an example.
+
+```{eval-rst}
+.. automodule:: gcn_cli.research
    :members:
 ```
 """
@@ -131,6 +143,17 @@ def presets_section() -> str:
     return f"## Presets\n\n{table(('preset', 'for', 'settings'), rows)}"
 
 
+def results_section() -> str:
+    """The fields of the named tuples that the Python API returns, from the comments on them."""
+    parts = []
+    for result in RESULTS:
+        rows = re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(result), re.MULTILINE)
+        assert [name for name, _ in rows] == [*inspect.get_annotations(result)]
+        fields = table(("field", "meaning"), [(f"`{name}`", text) for name, text in rows])
+        parts.append(f"`{result.__name__}`: {inspect.getdoc(result)}\n\n{fields}")
+    return "\n\n".join(parts)
+
+
 def _value(name: str, value: object) -> str:
     """A value as it is typed."""
     if value is None:
@@ -145,7 +168,9 @@ def _value(name: str, value: object) -> str:
 def reference() -> str:
     """The text of the page."""
     sections = [command_section(*each) for each in commands(cli, "gcn")]
-    parts = [INTRODUCTION, *sections, settings_section(), presets_section(), COMPLETION, PYTHON]
+    settings = [settings_section(), presets_section()]
+    python = [PYTHON, results_section(), RESEARCH]
+    parts = [INTRODUCTION, *sections, *settings, COMPLETION, *python]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -30,21 +30,19 @@ from gcn_cli.reconstruction import fit_to_model, fit_to_model_with_scale
 from gcn_cli.samplers.annealed import noise_levels
 from gcn_cli.samplers.evidence import denoising_errors, log_evidence
 from gcn_cli.samplers.rng import named_generator
-from gcn_cli.training.loop import Metrics
 
 HISTORY_ROWS = 10
 ERROR_TOLERANCE = 1.1  # factor by which an error may exceed its bound by chance
 EXCLUDED_BORDER = 8  # 1/8 of each side is left out: an exemplar does not tile
 SMOOTHING_SIDE = 17  # pixels: the energy of a filter lies at its center
 UNUSUAL = 4.0  # deviations of the energy from which a pixel counts as unusual
-EVIDENCE_LEVELS, EVIDENCE_DRAWS = 16, 2
-# Gray levels; below this noise all denoisers leave images as they are.
-LOWEST_EVIDENCE_NOISE, HIGHEST_EVIDENCE_NOISE = 3.0, 600.0
 
 
 def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """Config, layers and training history as plain values."""
     net, (height, width) = checkpoint.kind.net, checkpoint.image_size
+    history = checkpoint.history
+    rows = torch.linspace(0, len(history) - 1, min(len(history), HISTORY_ROWS))
     layers: list[dict[str, Any]] = [
         {
             "layer": str(spec),
@@ -74,16 +72,8 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "stages": stages,
         "receptive_field": receptive_field,
         "layers": layers,
-        "history": _thinned(checkpoint.history),
+        "history": [history[row] for row in rows.round().int().tolist()],
     }
-
-
-def _thinned(history: list[Metrics]) -> list[Metrics]:
-    """At most HISTORY_ROWS rows, from the first to the last."""
-    if len(history) <= HISTORY_ROWS:
-        return history
-    rows = torch.linspace(0, len(history) - 1, HISTORY_ROWS).round().int().tolist()
-    return [history[row] for row in rows]
 
 
 @torch.no_grad()
@@ -123,7 +113,7 @@ class LevelReport(NamedTuple):
 
 @torch.no_grad()
 def level_reports(
-    checkpoint: Checkpoint, exemplar_file: str | None, dtype: torch.dtype, seed: int = 0
+    checkpoint: Checkpoint, exemplar_file: str | None, dtype: torch.dtype
 ) -> list[LevelReport]:
     """A report for each noise level of sampling, from the exemplar and one sample of its size.
 
@@ -135,7 +125,7 @@ def level_reports(
     if exemplar_file is None or len(checkpoint.maps) > 1:
         raise InputError("levels: needs the exemplar of a single map in the run; train it again")
     exemplar = checkpoint.to_model(fit_to_model(checkpoint, exemplar_file))
-    plan, options = TilingPlan((exemplar.shape[2], exemplar.shape[3])), SampleOptions(seed=seed)
+    plan, options = TilingPlan((exemplar.shape[2], exemplar.shape[3])), SampleOptions(seed=0)
     chain_variances: dict[float, float] = {}
 
     def recorded(denoise: Denoiser) -> Denoiser:
@@ -152,7 +142,7 @@ def level_reports(
     inner, reports = _inner_part(exemplar), []
     variance = float(inner.var())
     for index, (noise, chain_variance) in enumerate(chain_variances.items()):
-        generator = named_generator(seed, "levels", index)
+        generator = named_generator(0, "levels", index)
         z = torch.randn(exemplar.shape, generator=generator).to(exemplar)
         mean = _inner_part(denoise(exemplar + noise * z, noise))
         values = (float((mean - inner).square().mean()), float(mean.var()), chain_variance)
@@ -265,7 +255,8 @@ def _evidence(
     x = checkpoint.to_model(pixels[:, top : top + height, left : left + width])
     options = SampleOptions(padding_mode=config.padding_mode)
     denoise = kind.denoiser(options, TilingPlan((height, width)), dtype)
-    levels = noise_levels(EVIDENCE_LEVELS, HIGHEST_EVIDENCE_NOISE, LOWEST_EVIDENCE_NOISE)
+    # In gray levels. Below 3 all denoisers leave images as they are.
+    levels = noise_levels(16, 600.0, 3.0)
     (scale,) = scales
-    errors = denoising_errors(denoise, x, [s / scale for s in levels], draws=EVIDENCE_DRAWS)
+    errors = denoising_errors(denoise, x, [s / scale for s in levels], draws=2)
     return log_evidence(errors * scale**2, levels)

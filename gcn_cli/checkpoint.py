@@ -49,7 +49,6 @@ class Checkpoint:
 
     @property
     def config(self) -> Config:
-        """The resolved config."""
         return self.kind.config
 
     def to_model(self, pixels: Tensor) -> Tensor:
@@ -138,8 +137,9 @@ def _checkpoint(
         raise ValueError("weights are not finite numbers")
     kind.net.to_empty(device=device)
     kind.net.load_state_dict(weights)
-    names, normalization = description["metrics"], description["normalization"]
+    normalization = description["normalization"]
     model_state = {f"model.{name}": tensor for name, tensor in weights.items()}
+    rows = tensors["history"].tolist()
     maps = tuple(map(_map_from_json, description["maps"]))
     if sum(texture_map.channels for texture_map in maps) != config.channel_count:
         raise ValueError(f"maps have other than {config.channel_count} channels in all")
@@ -151,7 +151,7 @@ def _checkpoint(
         total_iterations=int(description["total_iterations"]),
         seconds=float(description["seconds"]),
         data_digest=description["data_digest"],
-        history=[dict(zip(names, row, strict=True)) for row in tensors["history"].tolist()],
+        history=[dict(zip(description["metrics"], row, strict=True)) for row in rows],
         trainer_state=model_state | substate(tensors, "trainer."),
         requested=from_json(description["requested"]),
         maps=maps,

@@ -151,7 +151,7 @@ def inpaint(
     """
     if not bool(missing.any()) or bool(missing.all()):
         raise InputError("--mask: must be white in some places (repair) and black in others (keep)")
-    shrink = checkpoint.config.shrink
+    kind, shrink = checkpoint.kind, checkpoint.config.shrink
     if shrink is not None and min(missing.shape) > shrink:
         log.info(
             "the model was trained on images shrunk to %d pixels, the repair is at full size; if "
@@ -162,37 +162,20 @@ def inpaint(
     if options.seamless == "both":
         rows, columns = (torch.arange(len(axis)) for axis in axes)
     else:
-        rows, columns = (_window(axis, checkpoint.kind.net.total_stride) for axis in axes)
+        rows, columns = (_window(axis, kind.net.total_stride) for axis in axes)
     mirrored_rows = _mirrored(rows, missing.shape[0])
     mirrored_columns = _mirrored(columns, missing.shape[1])
     window = pixels[:, mirrored_rows][:, :, mirrored_columns]
     missing = missing[mirrored_rows][:, mirrored_columns]
     inside = [(p >= 0) & (p < n) for p, n in zip((rows, columns), pixels.shape[1:], strict=True)]
     target = torch.meshgrid(rows[inside[0]], columns[inside[1]], indexing="ij")
-    for sample in _sample(checkpoint, window, missing, options, count, dtype, on_step):
-        result = pixels.clone()
-        result[:, target[0], target[1]] = sample[:, inside[0]][:, :, inside[1]]
-        yield result
-
-
-def _sample(
-    checkpoint: Checkpoint,
-    pixels: Tensor,
-    missing: Tensor,
-    options: SampleOptions,
-    count: int,
-    dtype: torch.dtype,
-    on_step: OnEvaluation | None,
-) -> Iterator[Tensor]:
-    """Samples of a whole image given its known pixels, which are copied back at the end."""
-    kind, size = checkpoint.kind, (missing.shape[0], missing.shape[1])
+    size = (len(rows), len(columns))
     if sampling_size(checkpoint, options, size) != size:
         raise InputError(f"an image of {size[1]}x{size[0]}: the sides do not fit the model")
     extra_bytes = 12 * checkpoint.config.channel_count * missing.numel()  # known pixels, and result
     plan = plan_tiling(kind, options, size, dtype, "off", extra_bytes=extra_bytes)
-    x = checkpoint.normalization.to_model(pixels)[None].to(kind.device)
-    known = KnownPixels(x, missing.to(kind.device))
-    evaluations = kind.evaluations(options)
+    x = checkpoint.normalization.to_model(window)[None].to(kind.device)
+    known, evaluations = KnownPixels(x, missing.to(kind.device)), kind.evaluations(options)
     for index in range(count):
 
         def callback(step: int, _: Tensor, done: int = index * evaluations) -> None:
@@ -200,7 +183,10 @@ def _sample(
                 on_step(done + step, count * evaluations)
 
         sample = kind.sample(options, [index], None, plan, dtype, callback, known=known)
-        yield torch.where(missing, to_finished_pixels(checkpoint, sample)[0], pixels)
+        repaired = torch.where(missing, to_finished_pixels(checkpoint, sample)[0], window)
+        result = pixels.clone()
+        result[:, target[0], target[1]] = repaired[:, inside[0]][:, :, inside[1]]
+        yield result
 
 
 def _window(missing: Tensor, stride: int) -> Tensor:

@@ -246,19 +246,7 @@ def load_training_images(
         # Resized by antialiasing: a pixel that is partly hidden is unknown.
         covered = Image(255.0 * hidden[None], "L").resized(opened[0].size).pixels[0] > 0
         known[0] = known[0] & ~covered
-    for mask, title in zip(known, titles, strict=False):  # linked maps have one mask
-        if bool(mask.any()):
-            continue
-        if hidden is None:
-            raise InputError(
-                f"{title}: --alpha mask leaves no pixel that is wholly opaque, nothing to learn; "
-                "use --alpha channel or --alpha drop"
-            )
-        remedy = "; --alpha drop keeps transparent pixels" if alpha == "mask" else ""
-        raise InputError(
-            f"--mask: hides all of {title}, nothing to learn; paint black what is to be "
-            f"learned{remedy}"
-        )
+    _refuse_unknown(known, titles, alpha, masked=hidden is not None)
     return TrainingImages(pixels, known, tuple(maps))
 
 
@@ -310,7 +298,7 @@ def _resolve_alpha(alpha: Alpha, opened: Sequence[Image], crop: int | None) -> A
     for image in opened:
         height, width = image.size
         side = min(crop or height, height, width)
-        opaque = image.pixels[-1] == 255 if image.has_alpha else torch.ones(image.size).bool()
+        opaque = image.pixels[-1] >= 255 if image.has_alpha else torch.ones(image.size).bool()
         free += len(crop_positions(opaque, side))
         positions += (height - side + 1) * (width - side + 1)
     if free >= 0.05 * positions:
@@ -326,8 +314,9 @@ def _describe_linked(
     """The map that each image is, named after its file; logs them."""
     maps = []
     for index, (source, image) in enumerate(zip(sources, opened, strict=True)):
-        is_file = isinstance(source, str | Path) and str(source) != "-"
-        name = Path(source).stem if is_file else f"map{index + 1}"
+        name = f"map{index + 1}"
+        if isinstance(source, str | Path) and str(source) != "-":
+            name = Path(source).stem
         maps.append(_describe([image], name, alpha, channels))
     names = [texture_map.name for texture_map in maps]
     if len(set(names)) < len(names):
@@ -366,3 +355,22 @@ def _channels(image: Image, texture_map: TextureMap, alpha: Alpha) -> Tensor:
     colors, opacity = pixels[:-1], pixels[-1:]
     mean = (colors * (opacity / opacity.sum())).sum(dim=(1, 2))[:, None, None]
     return torch.cat([torch.where(opacity > 0, colors, mean), opacity])
+
+
+def _refuse_unknown(
+    known: Sequence[Tensor], titles: Sequence[str], alpha: Alpha, *, masked: bool
+) -> None:
+    """Raise InputError for a mask (H, W) without a known pixel."""
+    for mask, title in zip(known, titles, strict=False):  # linked maps have one mask
+        if bool(mask.any()):
+            continue
+        if not masked:
+            raise InputError(
+                f"{title}: --alpha mask leaves no pixel that is wholly opaque, nothing to learn; "
+                "use --alpha channel or --alpha drop"
+            )
+        remedy = "; --alpha drop keeps transparent pixels" if alpha == "mask" else ""
+        raise InputError(
+            f"--mask: hides all of {title}, nothing to learn; paint black what is to be "
+            f"learned{remedy}"
+        )

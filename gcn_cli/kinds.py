@@ -86,7 +86,6 @@ class NoiseConditionalKind:
 
     @property
     def device(self) -> torch.device:
-        """Device of the network."""
         return self.net.device
 
     def fitting(self, height: int, width: int, level: float | None = None) -> tuple[int, int]:
@@ -172,11 +171,7 @@ class NoiseConditionalKind:
     def evaluations(self, options: SampleOptions) -> int:
         """Evaluations of D for each sample."""
         levels = count_evaluations(self._noise_levels(options))
-        return (
-            levels
-            if options.resampling_steps is None
-            else ((levels - 1) * options.resampling_steps + 1)
-        )
+        return (levels - 1) * (options.resampling_steps or 1) + 1
 
     def _noise_levels(self, options: SampleOptions) -> list[float]:
         """The noise levels of a chain, at most `options.steps` evaluations with restarts."""
@@ -265,10 +260,8 @@ class NoiseConditionalKind:
         return lambda x, noise: denoise(x, min(max(noise, lowest), highest))
 
     def _denoiser(self, options: SampleOptions, plan: TilingPlan, dtype: torch.dtype) -> Denoiser:
-        padding_mode = self._padding_mode(options)
-        return make_denoiser(
-            self.net, dtype, padding_mode, plan.block, plan.allocator, plan.on_block
-        )
+        mode = self._padding_mode(options)
+        return make_denoiser(self.net, dtype, mode, plan.block, plan.allocator, plan.on_block)
 
 
 LANGEVIN_STEPS = 100
@@ -283,13 +276,10 @@ class PublishedKind:
 
     @property
     def device(self) -> torch.device:
-        """Device of the network."""
-        device: torch.device = self.net.weights[0].device
-        return device
+        return self.net.first_filters.device
 
     def fitting(self, height: int, width: int, level: float | None = None) -> tuple[int, int]:
         """The whole image: filters that do not divide it leave a border out."""
-        del level
         return self.net.fitting(height, width)
 
     def stages(self) -> list[dict[str, float | str]]:
@@ -297,12 +287,9 @@ class PublishedKind:
         return [{"resolution": "1", "above": 0.0, "receptive_field": max(self.receptive_fields())}]
 
     def receptive_fields(self, level: float | None = None) -> list[int]:
-        """Side in pixels of the receptive field of each layer."""
-        del level
         return self.net.receptive_fields()
 
     def with_config(self, config: Config) -> "PublishedKind":
-        """The same network under another config of its kind."""
         assert isinstance(config, type(self.config))
         return replace(self, config=config)
 
@@ -329,12 +316,10 @@ class PublishedKind:
         return size
 
     def periodic_axes(self, options: SampleOptions) -> tuple[bool, bool]:
-        """Both axes with circular padding."""
         circular = self._padded_net(options).padding_mode is PaddingMode.CIRCULAR
         return circular, circular
 
     def evaluations(self, options: SampleOptions) -> int:
-        """Langevin steps."""
         return LANGEVIN_STEPS if options.steps is None else options.steps
 
     def block(self, options: SampleOptions, side: int) -> tuple[int, int] | None:
@@ -367,13 +352,12 @@ class PublishedKind:
         if guidance is not None:
             raise _no_noise_levels("--guide, --blend")
         net = self._padded_net(options)
-        device = net.weights[0].device
         if start is None:
             shape = (len(indices), self.config.channel_count, *plan.size)
             start = net.sigma * ImageNoise(options.seed, "start", indices)(shape)
-        noise = ImageNoise(options.seed, "chain", indices, device).scaled(options.temperature)
+        noise = ImageNoise(options.seed, "chain", indices, self.device).scaled(options.temperature)
         return run_chain(
-            start.to(device, copy=True),  # without steps it is returned and changed in place
+            start.to(self.device, copy=True),  # without steps it is returned and changed in place
             energy_gradient(net.sigma, FastNet(net, dtype).basis),
             steps=self.evaluations(options),
             step_size=options.step_size or self.config.step_size,
@@ -382,7 +366,6 @@ class PublishedKind:
         )
 
     def denoiser(self, options: SampleOptions, plan: TilingPlan, dtype: torch.dtype) -> Denoiser:
-        """Raises InputError: there are no noise levels."""
         raise _no_noise_levels("--blend")
 
     def _padded_net(self, options: SampleOptions) -> GenerativeConvNet:

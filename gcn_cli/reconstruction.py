@@ -83,8 +83,8 @@ def auto_encode(
 
     rms_error in gray levels, share_of_variance (of the error), psnr_db, residual
     |I - sigma^2 B(I)| / |I| at the result. With several steps the image descends to a mode of the
-    energy: also energy, energy_fall, steps, stuck (1 if no step lowers the energy) and kink_share
-    (share of gates that a small step flips).
+    energy: also energy, energy_decrease, steps, stuck (1 if no step lowers the energy) and
+    kink_share (share of gates that a small step flips).
     """
     start = checkpoint.to_model(pixels)
     more: dict[str, float] = {}
@@ -95,7 +95,7 @@ def auto_encode(
         result = descent.images
         more = {
             "energy": float(energy(density, result)),
-            "energy_fall": float(descent.energy_decrease),
+            "energy_decrease": float(descent.energy_decrease),
             "steps": descent.steps,
             "stuck": int(descent.stuck),
             "kink_share": float(descent.kink_share),

@@ -178,7 +178,6 @@ class StopRequest:
 
     @property
     def timed_out(self) -> bool:
-        """Whether the time limit has passed."""
         return self.seconds is not None and time.monotonic() - self.started >= self.seconds
 
     def __call__(self) -> bool:

@@ -1,17 +1,23 @@
 """The site builds without a warning, its links and names lead somewhere, its commands run."""
 
 import importlib
+import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
+from PIL import Image
 
 from tests.commands import DOCS, ROOT, commands, make_inputs, run_command
+from tests.test_architecture import LAYERS
 
 PAGES = [
     str(page.relative_to(DOCS))
@@ -96,15 +102,58 @@ def test_names_of_the_code_in_the_documents_exist() -> None:
         assert value is not None, name
 
 
+def _layout() -> str:
+    """The table of modules on the development page."""
+    page = (DOCS / "development.md").read_text()
+    return page.partition("## Layout")[2].partition("Imports go")[0]
+
+
 def test_modules_of_the_development_page_exist() -> None:
-    page = (DOCS / "development.md").read_text().partition("## Layout")[2].partition("To read")[0]
-    cells = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    cells = re.findall(r"^\| (`.*?) \|", _layout(), re.MULTILINE)
     modules = re.findall(r"`([\w/]+)`", " ".join(cells))
     package = ROOT / "gcn_cli"
     for name in modules:
         assert (package / name).is_dir() or (package / f"{name}.py").exists(), name
     there = {path.stem for path in package.iterdir() if not path.name.startswith("__")} - {"py"}
     assert there == {name.rstrip("/") for name in modules}
+
+
+def test_modules_of_the_development_page_are_in_the_order_of_imports() -> None:
+    """The table has the order of tests/test_architecture.py."""
+    layers = [line.strip().split(", ") for line in LAYERS.strip().splitlines()]
+    lines = {name: number for number, names in enumerate(layers) for name in names}
+    rows = [
+        [lines[name.rstrip("/")] for name in re.findall(r"`([\w/]+)`", cell)]
+        for cell in re.findall(r"^\| (`.*?) \|", _layout(), re.MULTILINE)
+    ]
+    numbers = [number for row in rows for number in row]
+    assert numbers == sorted(numbers)
+    assert all(max(row) < min(below) for row, below in itertools.pairwise(rows))
+
+
+def test_the_python_of_the_research_page_runs(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (DOCS / "howto" / "research.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = [line for line in example.splitlines() if line and not line.startswith("#")]
+    assert len(code) <= 20
+    make_inputs(tmp_path)
+    shutil.copytree(trained, tmp_path / "runs" / "texture")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(example, "docs/howto/research.md", "exec"), names)
+    net, p, x = names["net"], names["p"], names["x"]
+    shape = names["images"].shape
+    assert names["u"].shape == (2,)
+    assert names["b"].shape == names["chains"].shape == names["synthesized"].shape == shape
+    assert all(parameter.isfinite().all() for parameter in net.parameters())
+    assert len(names["gates"]) == len(names["model"].config.layers)
+    torch.testing.assert_close(names["log_p"], p.score(x) - x.square().sum() / (2 * p.sigma**2))
+    noisy, score = names["noisy"], names["score"]
+    torch.testing.assert_close(score, p.basis(noisy) - noisy / p.sigma**2, rtol=1e-2, atol=1e-2)
+    with Image.open("denoised.png") as image:
+        assert image.size == (64, 64)
 
 
 @pytest.fixture(scope="module")

@@ -40,10 +40,11 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """For the table."""
+        """The result, for a person."""
         if self.exit_code is None:
             return "not started"
-        return "done" if self.exit_code == 0 else f"exit code {self.exit_code}: {self.message}"
+        result = f"exit code {self.exit_code}: {self.message}" if self.exit_code else "done"
+        return f"{result} ({self.seconds:.0f} s)"
 
 
 def train_each(
@@ -75,7 +76,8 @@ def train_each(
         for outcome in outcomes:
             if outcome.exit_code == 0:
                 click.echo(outcome.run)
-    _print_table(outcomes)
+    for outcome in outcomes:
+        say(f"{outcome.image}: {outcome.text}")
     _raise_failure(outcomes, pool.stopped_by)
 
 
@@ -180,18 +182,6 @@ def _slots(arguments: Sequence[str], jobs: int) -> list[list[str]]:
     return slots
 
 
-def _print_table(outcomes: Sequence[Outcome]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("image", "run", "result", "seconds")
-    for outcome in outcomes:
-        row = (outcome.image, outcome.run, outcome.text, f"{outcome.seconds:.0f}")
-        table.add_row(*map(Text, row))  # as Text: a file name may look like markup
-    Console(stderr=True, highlight=False).print(table)
-
-
 def _raise_failure(outcomes: Sequence[Outcome], stopped_by: signal.Signals | None) -> None:
     if stopped_by is signal.SIGINT:
         raise KeyboardInterrupt
@@ -203,4 +193,4 @@ def _raise_failure(outcomes: Sequence[Outcome], stopped_by: signal.Signals | Non
         )
     failed = sum(bool(outcome.exit_code) for outcome in outcomes)
     if failed:
-        raise GcnError(f"{failed} of {len(outcomes)} trainings failed; the table says why")
+        raise GcnError(f"{failed} of {len(outcomes)} trainings failed; the lines above say why")

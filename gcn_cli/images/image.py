@@ -39,7 +39,6 @@ class Image:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the last channel is alpha."""
         return self.mode.endswith("A")
 
     @property
@@ -135,7 +134,6 @@ class TextureMap:
 
     @property
     def channels(self) -> int:
-        """Number of channels."""
         return CHANNELS_OF_MODE[self.mode]
 
     @property

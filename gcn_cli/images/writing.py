@@ -134,13 +134,13 @@ def _claim(temporary: Path, path: Path) -> None:
     temporary.unlink(missing_ok=True)
 
 
-def grid(pixels: Tensor, columns: int | None = None, spacing: int = 2) -> Tensor:
+def grid(pixels: Tensor, columns: int | None = None) -> Tensor:
     """Images (N, C, H, W) in rows on white: one image (C, H', W'); by default about square."""
     count, channels, height, width = pixels.shape
     columns = columns or round(count**0.5) or 1
     rows = -(-count // columns)
-    step_y, step_x = height + spacing, width + spacing
-    sheet = pixels.new_full((channels, rows * step_y - spacing, columns * step_x - spacing), 255.0)
+    step_y, step_x = height + 2, width + 2
+    sheet = pixels.new_full((channels, rows * step_y - 2, columns * step_x - 2), 255.0)
     for index, image in enumerate(pixels):
         top, left = index // columns * step_y, index % columns * step_x
         sheet[:, top : top + height, left : left + width] = image

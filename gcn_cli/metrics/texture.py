@@ -53,7 +53,6 @@ class TextureMetrics:
     @torch.no_grad()
     def __init__(self, exemplar: Tensor) -> None:
         """`exemplar` is (C, H, W) in 0..255. Raises ValueError below SMALLEST_SIDE."""
-        _check_side(exemplar, "images", "too small to measure by")
         self.exemplar = _center(exemplar)
         self.filters = FilterPyramid(self.exemplar)
         self.maps = self.filters.maps(self.exemplar)
@@ -66,9 +65,8 @@ class TextureMetrics:
 
         Raises ValueError below SMALLEST_SIDE.
         """
-        _check_side(sample, "samples", "too small to measure")
-        seam_x, seam_y = seams(sample[:3].float().cpu())
-        sample = _center(sample)
+        whole, sample = sample, _center(sample)
+        seam_x, seam_y = seams(whole[:3].float().cpu())
         side = crop_side(self.exemplar, sample)
         if side not in self._descriptors:
             self._descriptors[side] = self._describe(self.exemplar, side)
@@ -103,12 +101,12 @@ class TextureMetrics:
         }
 
 
-def _check_side(image: Tensor, kind: str, verdict: str) -> None:
-    if min(image.shape[1:]) < SMALLEST_SIDE:
-        raise ValueError(f"{kind} under {SMALLEST_SIDE} pixels a side are {verdict}")
-
-
 def _center(image: Tensor) -> Tensor:
-    """The colors (3, H, W) of the center of an image, up to LARGEST_SIDE pixels a side."""
+    """The colors (3, H, W) of the center of an image, up to LARGEST_SIDE pixels a side.
+
+    Raises ValueError below SMALLEST_SIDE.
+    """
+    if min(image.shape[1:]) < SMALLEST_SIDE:
+        raise ValueError(f"images under {SMALLEST_SIDE} pixels a side are too small to measure")
     top, left = (max(0, (length - LARGEST_SIDE) // 2) for length in image.shape[1:])
     return image[:3, top : top + LARGEST_SIDE, left : left + LARGEST_SIDE].float().cpu()

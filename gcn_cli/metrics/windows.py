@@ -345,10 +345,8 @@ def _classifier_features(image: FeatureMaps) -> Tensor:
 def _test_score(real: Tensor, sample: Tensor, train: slice, test: slice) -> float:
     """Area under the ROC curve on the windows `test` of a classifier trained on `train`."""
     parts = [real[train].flatten(0, 1), sample[train].flatten(0, 1)]
-    windows, labels = (
-        torch.cat(parts),
-        torch.cat([torch.ones(len(parts[0])), -torch.ones(len(parts[1]))]),
-    )
+    windows = torch.cat(parts)
+    labels = torch.cat([torch.ones(len(parts[0])), -torch.ones(len(parts[1]))])
     mean, deviation = windows.mean(dim=0), windows.std(dim=0)
     scale = deviation + 0.1 * deviation.mean()
     x = (windows - mean) / scale

@@ -18,8 +18,9 @@ formula. K_s = C (C + s^2 Id)^-1 is the Wiener filter; D_t is the denoiser of th
 The auto-encoder's reconstruction is R = (s^2 + 1) B, and D = (I + s^2 R) / (s^2 + 1).
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -176,20 +177,17 @@ class NoiseLevelModel:
         return math.sqrt(self.noise**2 + 1)
 
     def score(self, x: Tensor) -> Tensor:
-        """f(I; w, s): (N, C, H, W) -> (N,)."""
         potential = self.net.potential(x / self.sigma, self._log_noise(x)) / self.noise
         return potential + self._gaussian(self.net.spectrum.score_map, x).sum(dim=(1, 2, 3))
 
     @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
-        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
         passed = self._forward(x)
         gradient = backward(passed).input_gradient.to(x.dtype)
         gradient = gradient / (self.noise * self.sigma)
         return gradient + self._gaussian(self.net.spectrum.score_gradient, x)
 
     def responses(self, x: Tensor) -> list[Tensor]:
-        """Rectified responses, layer by layer, differentiable: (N, filters, h, w)."""
         return self.net.responses(x / self.sigma, self._log_noise(x))
 
     @torch.no_grad()
@@ -207,7 +205,6 @@ class NoiseLevelModel:
 
     @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
-        """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
         return self._forward(x).gates
 
     def _forward(self, x: Tensor) -> ForwardPass:
@@ -234,18 +231,15 @@ class CoarseStageModel:
 
     @property
     def sigma(self) -> float:
-        """Deviation of the reference q_s, that of noisy data."""
         return math.sqrt(self.noise**2 + 1)
 
     def score(self, x: Tensor) -> Tensor:
-        """f(I; w, s): (N, C, H, W) -> (N,)."""
         details = self._detail_energy(x).sum(dim=(1, 2, 3))
         coarse = energy(self.coarser, self._coarse(x))
         return squared_norm(x) / (2 * self.sigma**2) - coarse - details
 
     @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
-        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
         coarse, details = self._coarse(x), remove_lowpass_(x.clone())
         prior = self.spectrum.score_gradient(details, self._noise(x), self.padding_mode)
         gradient = remove_lowpass_(details / self.sigma**2 - prior)
@@ -253,19 +247,16 @@ class CoarseStageModel:
         return x / self.sigma**2 - add_upsampled_(gradient, coarse_gradient, self.gain / 4)
 
     def responses(self, x: Tensor) -> list[Tensor]:
-        """Rectified responses to J, layer by layer, differentiable: (N, filters, h, w)."""
         return self.coarser.responses(self._coarse(x))
 
     @torch.no_grad()
     def energy_map(self, x: Tensor) -> Tensor:
-        """The contribution of each pixel to U(I): (N, C, H, W) -> (N, H, W), whose sum is U."""
         coarse = self.coarser.energy_map(self._coarse(x))
         details = self._detail_energy(x).sum(dim=1)
         return spread_over_pixels(coarse, (x.shape[-2], x.shape[-1])) + details
 
     @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
-        """The gates, layer by layer, in 0..1: (N, filters, h, w)."""
         return self.coarser.activation_pattern(self._coarse(x))
 
     def _coarse(self, x: Tensor) -> Tensor:
@@ -324,7 +315,8 @@ def denoise_batch(
     if packed.padding_mode is not PaddingMode.CIRCULAR:
         passed = forward(packed, x / sigma, log_noise)
         return add_score_(mean, factor, backward(passed).input_gradient)
-    for rows, columns in _tiles(x, block, net.total_stride, net.reach()):
+    axes = (_axis_tiles(side, block, net.total_stride, net.reach()) for side in x.shape[-2:])
+    for rows, columns in itertools.product(*axes):
         tile = columns.extract(rows.extract(x, -2), -1) / sigma
         gradient = backward(forward(packed, tile, log_noise)).input_gradient
         inner = gradient[:, :, rows.inner, columns.inner]
@@ -348,14 +340,6 @@ class _AxisTile(NamedTuple):
         # Created on the device: a CUDA graph cannot contain a copy from the host.
         positions = torch.arange(self.positions.start, self.positions.stop, device=x.device)
         return x.index_select(axis, positions % x.shape[axis])
-
-
-def _tiles(
-    x: Tensor, block: int | None, stride: int, reach: int
-) -> Iterator[tuple[_AxisTile, _AxisTile]]:
-    """Rows and columns of every tile of images (N, C, H, W)."""
-    rows, columns = (_axis_tiles(side, block, stride, reach) for side in x.shape[-2:])
-    return ((row, column) for row in rows for column in columns)
 
 
 def _axis_tiles(side: int, block: int | None, stride: int, reach: int) -> list[_AxisTile]:

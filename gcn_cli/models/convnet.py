@@ -141,12 +141,10 @@ class GenerativeConvNet(nn.Module):
         return height, width
 
     def layer_parameters(self, layer: int) -> int:
-        """Number of parameters of a layer."""
         return int(self.weights[layer].numel() + self.biases[layer].numel())
 
     @property
     def head_parameters(self) -> int:
-        """Number of parameters of the head."""
         return 0 if self.head is None else self.head.numel()
 
     @property
@@ -168,7 +166,6 @@ class GenerativeConvNet(nn.Module):
         return responses
 
     def responses(self, x: Tensor) -> list[Tensor]:
-        """Rectified filter responses, layer by layer: (N, filters, h, w) each."""
         return [F.relu(response) for response in self.pre_activations(x)]
 
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
@@ -180,7 +177,6 @@ class GenerativeConvNet(nn.Module):
         return top if self.head is None else top * self.head
 
     def score(self, x: Tensor) -> Tensor:
-        """f(I; w): (N, C, H, W) -> (N,)."""
         return self._weighted(F.relu(self.pre_activations(x)[-1])).sum(dim=(1, 2, 3))
 
     @torch.no_grad()
@@ -226,7 +222,6 @@ class GenerativeConvNet(nn.Module):
         return self.deconvolve(0, self.coefficients(gates, size)[0], size)
 
     def basis(self, x: Tensor) -> Tensor:
-        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
         return self.top_down(self.activation_pattern(x), (x.shape[-2], x.shape[-1]))
 
     def intercept(self, gates: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

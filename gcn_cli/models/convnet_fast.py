@@ -146,5 +146,4 @@ class FastNet(GenerativeConvNet):
         self._basis = image_by_image(basis, net.weights[0].device)
 
     def basis(self, x: Tensor) -> Tensor:
-        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W)."""
         return self._basis(x)

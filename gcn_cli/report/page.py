@@ -343,7 +343,6 @@ class TrainingPage:
             self.next_time = time.monotonic() + PAGE_SECONDS
 
     def write(self, iteration: int, last: int) -> None:
-        """Write the page now."""
         exemplar = _exemplar(self.run)
         shown = [] if exemplar is None else [_figure(exemplar.pixels, "exemplar")]
         previews = sorted((self.run / "previews").glob("*.png"))

@@ -13,13 +13,12 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from gcn_cli.errors import BusyError, InputError
-from gcn_cli.images import is_image_file, write_bytes
+from gcn_cli.images import is_image_file
 
 log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 MODEL_FILE = "model.safetensors"
-LOCK_FILE = ".lock"
 
 
 def default_run(sources: Sequence[str]) -> Path:
@@ -47,32 +46,24 @@ def refuse_inside(sources: Sequence[str], run: str) -> None:
             raise InputError(f"{source}: lies in {run}, where the run goes; move it, or use -o")
 
 
-def make_folder(run: Path) -> None:
-    """Create a run's folder. Raises InputError if it cannot be written to."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        write_bytes(run / ".writable", b"")
-        (run / ".writable").unlink()
-    except OSError as error:
-        raise InputError(
-            f"--output {run}: {error.strerror}; name a folder that can be written"
-        ) from error
-
-
 @contextmanager
 def run_lock(run: Path, *, new: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, which is created; the system releases it after a crash.
 
-    `new`: the run did not exist when the training began. Raises BusyError if another process holds
-    the lock, or has trained a new run meanwhile.
+    `new`: the run did not exist when the training began. Raises InputError if the folder cannot be
+    written to, BusyError if another process holds the lock, or has trained a new run meanwhile.
     """
-    make_folder(run)
-    lock = FileLock(run / LOCK_FILE, timeout=0)
+    lock = FileLock(run / ".lock", timeout=0)
     try:
+        run.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise BusyError(
             f"{run}: another job is training here; wait for it, or name another run with -o"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"--output {run}: {error.strerror}; name a folder that can be written"
         ) from error
     try:
         if new and (run / MODEL_FILE).exists():

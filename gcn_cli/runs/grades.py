@@ -41,8 +41,9 @@ def keep_exemplar(run: Path, training: TrainingImages) -> None:
 
 def kept_exemplar(run: Path | None) -> str | None:
     """The file that `keep_exemplar` wrote; None if there is none."""
-    path = None if run is None else run / EXEMPLAR_FILE
-    return None if path is None or not path.exists() else str(path)
+    if run is None or not (run / EXEMPLAR_FILE).exists():
+        return None
+    return str(run / EXEMPLAR_FILE)
 
 
 def texture_metrics(
@@ -67,10 +68,8 @@ def texture_metrics(
 
 def median(grades: Sequence[Grades]) -> Grades:
     """The median of each metric over several samples."""
-    return {
-        name: float(torch.tensor([sample[name] for sample in grades]).nanmedian())
-        for name in grades[0]
-    }
+    medians = torch.tensor([list(sample.values()) for sample in grades]).nanmedian(dim=0).values
+    return dict(zip(grades[0], medians.tolist(), strict=True))
 
 
 def rounded(grades: Grades) -> dict[str, float | None]:
@@ -86,11 +85,10 @@ def save_grades(run: Path, iteration: int, grades: Grades) -> None:
 
 def saved_grades(run: Path | None, iteration: int) -> dict[str, float | None] | None:
     """The grades that `save_grades` wrote; None if there are none of this iteration."""
-    path = None if run is None else run / GRADES_FILE
-    if path is None or not path.exists():
+    if run is None or not (run / GRADES_FILE).exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads((run / GRADES_FILE).read_text(encoding="utf-8"))
         valid = all(isinstance(value, float | int | None) for value in values.values())
         return values if values.pop("iteration") == iteration and valid else None
     except (ValueError, KeyError, AttributeError):
@@ -115,7 +113,6 @@ def in_words(grades: dict[str, float | None]) -> str:
 
 
 LARGEST_TIMED = 512  # pixels a side of what is timed
-MIB = 2**20
 
 
 def training_forecast(session: Session) -> dict[str, Any]:
@@ -129,7 +126,9 @@ def training_forecast(session: Session) -> dict[str, Any]:
     last, start, seconds = trainer.iterations, done, 0.0
     for end in [*trainer.likelihood_starts, last]:
         if start < end:
-            seconds += (end - start) * _seconds(partial(trainer.step, end), warm_up=2, repeats=3)
+            step = partial(trainer.step, end)
+            _seconds(step, repeats=2)  # libraries choose their kernels
+            seconds += (end - start) * _seconds(step, repeats=3)
             start = end
     peak = peak_memory_mib(session.device)
     return {
@@ -141,10 +140,8 @@ def training_forecast(session: Session) -> dict[str, Any]:
     }
 
 
-def _seconds(work: Callable[[], object], warm_up: int = 0, repeats: int = 1) -> float:
+def _seconds(work: Callable[[], object], repeats: int = 1) -> float:
     """Mean time of a call."""
-    for _ in range(warm_up):
-        work()
     started = time.perf_counter()
     for _ in range(repeats):
         work()
@@ -180,5 +177,5 @@ def sampling_forecast(
         "evaluations": evaluations,
         "blocks": plan.blocks,
         "expected_seconds": round(count * area * seconds, 1),
-        "expected_memory_mib": round(memory / MIB, 1),
+        "expected_memory_mib": round(memory / 2**20, 1),
     }

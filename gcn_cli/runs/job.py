@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from gcn_cli.config import DEFAULT_BATCH_SIZE, Config, option_name, option_text
+from gcn_cli.config import Config, option_name, option_text
 from gcn_cli.errors import DivergedError, LostProcessError
 from gcn_cli.inputs import TrainingImages
 from gcn_cli.options import TrainOptions
@@ -83,8 +83,7 @@ def _train(
     should_stop: Callable[[], bool] | None,
 ) -> None:
     """Run iterations until the last or a stop request; roll back if training diverges."""
-    rollback = Rollback(session)
-    budget = None
+    rollback, budget = Rollback(session), None
     shorten = options.extend is None and "iterations" not in options.settings
     if limit.seconds is not None and (shorten or options.extend_time is not None):
         longest = None
@@ -209,13 +208,7 @@ class TimeBudget:
         if self.longest is not None:
             length = min(length, self.longest)
             if length < self.longest == trainer.iterations:
-                config, advice = trainer.config, ""
-                too_many_images = (config.batch_size or 0) > DEFAULT_BATCH_SIZE
-                if too_many_images and config.is_texture and length < config.default_iterations:
-                    advice = f"; --batch-size {DEFAULT_BATCH_SIZE} leaves time for more"
-                log.info(
-                    "--max-time: about %d of %d iterations fit%s", length, self.longest, advice
-                )
+                log.info("--max-time: about %d of %d iterations fit", length, self.longest)
         trainer.set_length(length)
         self.next_plan = iteration + max(self.FIRST, length // self.REVISIONS)
 

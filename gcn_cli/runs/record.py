@@ -18,7 +18,7 @@ from gcn_cli.runs.session import Session
 
 log = logging.getLogger(__name__)
 
-PREVIEWS, METRICS, TENSORBOARD = "previews", "metrics.jsonl", "tensorboard"
+PREVIEWS, METRICS = "previews", "metrics.jsonl"
 
 
 class RunWriter:
@@ -65,7 +65,6 @@ class RunWriter:
             self.save()
 
     def save(self) -> None:
-        """Write the model file."""
         self.last_save, self.saved = time.monotonic(), self.session.iteration
         checkpoint_file.save(self.run / MODEL_FILE, self.session.checkpoint())
         log.debug("saved after iteration %d", self.saved)
@@ -78,7 +77,6 @@ class RunWriter:
             self.save()
 
     def close(self) -> None:
-        """Close the logs."""
         self.metrics.close()
         if self.events is not None:
             self.events.close()
@@ -93,4 +91,4 @@ def _event_writer(run: Path, session: Session) -> Any:
             raise InputError(
                 "--tensorboard: needs TensorBoard; pip install 'gcn-cli[tensorboard]'"
             ) from error
-        return SummaryWriter(str(run / TENSORBOARD), purge_step=session.iteration + 1)
+        return SummaryWriter(str(run / "tensorboard"), purge_step=session.iteration + 1)

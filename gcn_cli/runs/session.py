@@ -143,7 +143,6 @@ class Session:
 
     @property
     def complete(self) -> bool:
-        """Whether all iterations are done."""
         return self.iteration >= self.trainer.iterations
 
     @property

@@ -6,17 +6,13 @@ the batch that it is sampled in, and two uses of randomness never share a stream
 
 import hashlib
 import math
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-
-class NoiseSource(Protocol):
-    """Standard normal noise of a given shape (N, ...), for N images."""
-
-    def __call__(self, shape: Sequence[int]) -> Tensor: ...
+NoiseSource = Callable[[Sequence[int]], Tensor]
+"""Standard normal noise of a given shape (N, ...), for N images."""
 
 
 def named_generator(

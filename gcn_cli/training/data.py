@@ -289,7 +289,6 @@ class Imputation:
         return {**images, "count": torch.tensor(self.count)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         for index in self.data.holes:
             self.data.images[index] = state[f"image{index}"].to(self.data.images[index])
         self.count = int(state["count"])

@@ -47,6 +47,7 @@ from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet
 from gcn_cli.pattern import Pattern, pattern_fits
 from gcn_cli.training.persistent_chains import CoarserChains, PersistentChains
+from gcn_cli.training.schedule import StageSettings
 
 
 class DenoisingLoss(NamedTuple):
@@ -133,14 +134,6 @@ class BandedDifferences:
         """Slope of d - d^3 / (3 bound^2) in each chain's band, -1 to 1; 0 for waiting chains."""
         return [0.0 if k is None else 1 - (self.means[k] / self.bound) ** 2 for k in bands]
 
-    def state(self) -> Tensor:
-        """The means (bands,), in double precision."""
-        return torch.tensor(self.means, dtype=torch.float64)
-
-    def load_state(self, state: Tensor) -> None:
-        """Restore what `state` returned."""
-        self.means = state.tolist()
-
 
 CHAIN_STEPS = 16  # of a chain over the whole range of levels; a sample takes more
 WHOLE_RANGE = math.log(100 / 0.03)  # of noise levels; a smaller range has fewer steps and bands
@@ -164,25 +157,20 @@ class LikelihoodLoss:
         net: NoiseConditionalNet,
         count: int,
         size: tuple[int, int],
+        settings: StageSettings,
         *,
         weight: float,
-        noise_range: tuple[float, float],
-        seed: int,
-        device: torch.device,
         coarser: CoarserChains | None = None,
         pattern: Pattern | None = None,
-        max_difference: float = MAX_DIFFERENCE,
-        transition_level: float = 0.0,
     ) -> None:
         """`count` chains for batches of images of `size` (H, W); `weight` of the gradient.
 
-        `noise_range`: lowest and highest level. `pattern` is ignored if it does not fit the chains.
-        `coarser` and `transition_level`: see `PersistentChains`.
+        `pattern` is ignored if it does not fit the chains. `coarser`: see `PersistentChains`.
         """
         self.net, self.size, self.weight = net, size, weight
         self.values = count * net.channels * size[0] * size[1]
-        share = min(1.0, math.log(noise_range[1] / noise_range[0]) / WHOLE_RANGE)
-        self.max_difference = max_difference * min(1.0, BOUNDED_CHAINS / count)
+        share = min(1.0, settings.log_range / WHOLE_RANGE)
+        self.max_difference = settings.max_difference * min(1.0, BOUNDED_CHAINS / count)
         self.aligned = net.image_size is not None
         self.banded = BandedDifferences(share, self.max_difference) if self.aligned else None
         extra, stride = 0 if self.aligned else SURROUNDINGS, net.total_stride
@@ -195,11 +183,11 @@ class LikelihoodLoss:
             steps=max(4, round(CHAIN_STEPS * share)),
             coarser=coarser,
             pattern=pattern,
-            transition_level=transition_level,
-            lowest=noise_range[0],
-            highest=noise_range[1],
-            seed=seed,
-            device=device,
+            transition_level=settings.transition_level,
+            lowest=settings.noise_min,
+            highest=settings.noise_max,
+            seed=settings.seed,
+            device=net.device,
         )
 
     def slopes(self, differences: Tensor) -> Tensor:
@@ -255,12 +243,12 @@ class LikelihoodLoss:
         return denoise_batch(self.net, images, level, packed)
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors needed to resume exactly."""
-        means = {} if self.banded is None else {"difference_means": self.banded.state()}
-        return {**self.chains.state(), **means}
+        state = self.chains.state()
+        if self.banded is not None:
+            state["difference_means"] = torch.tensor(self.banded.means, dtype=torch.float64)
+        return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         self.chains.load_state(state)
         if self.banded is not None:
-            self.banded.load_state(state["difference_means"])
+            self.banded.means = state["difference_means"].tolist()

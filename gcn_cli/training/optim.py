@@ -21,6 +21,11 @@ def substate(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
+def with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with `prefix` before each name: the inverse of `substate`."""
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's tensors by parameter index and name, such as "3.momentum_buffer"."""
     return {
@@ -98,7 +103,6 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One step from the gradients of the parameters; a closure is not called."""
-        del closure
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
@@ -167,23 +171,17 @@ class StageOptimizer:
         """All tensors needed to resume exactly, without the net's."""
         state = {"usual_norm": self.usual_norm}
         for prefix, optimizer in self.optimizers.items():
-            entries = optimizer_state(optimizer)
-            state |= {f"{prefix}.{key}": tensor for key, tensor in entries.items()}
+            state |= with_prefix(f"{prefix}.", optimizer_state(optimizer))
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         for prefix, optimizer in self.optimizers.items():
             load_optimizer_state(optimizer, substate(state, f"{prefix}."))
         self.usual_norm.copy_(state["usual_norm"])
 
 
 def update_average(average: nn.Module, net: nn.Module, memory: float) -> None:
-    """Exponential moving average of parameters: average <- memory average + (1 - memory) net.
-
-    The average may have parameters that the net lacks; they stay as they are.
-    """
-    parameters, averages = dict(net.named_parameters()), dict(average.named_parameters())
-    newest: list[Tensor] = list(parameters.values())
-    averaged: list[Tensor] = [averages[name] for name in parameters]
-    torch._foreach_lerp_(averaged, newest, 1 - memory)
+    """Exponential moving average of parameters: average <- memory average + (1 - memory) net."""
+    averages: list[Tensor] = list(average.parameters())
+    newest: list[Tensor] = list(net.parameters())
+    torch._foreach_lerp_(averages, newest, 1 - memory)

@@ -194,7 +194,6 @@ class PersistentChains:
         return True
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors needed to resume exactly."""
         transition = {} if self.transition is None else vars(self.transition)
         return {
             **{f"transition.{key}": torch.as_tensor(value) for key, value in transition.items()},
@@ -208,7 +207,6 @@ class PersistentChains:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         if self.pattern is not None:
             self.shifts.copy_(state["shifts"])
             for chain in range(len(self.shifts)):

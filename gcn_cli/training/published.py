@@ -29,7 +29,7 @@ from gcn_cli.samplers.rng import ImageNoise, NoiseSource, named_generator
 from gcn_cli.training.data import TrainingData
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gcn_cli.training.loop import Metrics
-from gcn_cli.training.optim import load_optimizer_state, optimizer_state, substate
+from gcn_cli.training.optim import load_optimizer_state, optimizer_state, substate, with_prefix
 
 
 def likelihood_gradient(
@@ -65,22 +65,15 @@ def normalize_gradients(
     return normalized
 
 
-def make_sgd(
-    model: GenerativeConvNet,
-    *,
-    learning_rate: float,
-    bias_rate_factor: float,
-    weight_decay: float,
-    momentum: float,
-) -> torch.optim.SGD:
-    """SGD with weight decay on filters, and `bias_rate_factor` times the rate on biases."""
+def make_sgd(model: GenerativeConvNet, config: PublishedConfig, stage: int = 0) -> torch.optim.SGD:
+    """SGD with weight decay on filters and another rate on biases, lower in later stages."""
     filters: list[nn.Parameter] = [*model.weights, *([] if model.head is None else [model.head])]
-    bias_rate = learning_rate * bias_rate_factor
+    rate = config.learning_rate / config.stage_rate_divisor**stage
     groups = [
-        {"params": filters, "lr": learning_rate, "weight_decay": weight_decay},
-        {"params": list(model.biases), "lr": bias_rate, "weight_decay": 0.0},
+        {"params": filters, "weight_decay": config.weight_decay},
+        {"params": list(model.biases), "lr": rate * config.bias_rate_factor},
     ]
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
+    return torch.optim.SGD(groups, lr=rate, momentum=config.momentum)
 
 
 def likelihood_step(
@@ -150,7 +143,7 @@ class PublishedTrainer:
         self.later_layers = config.layers[len(model.layers) :]
         self.stage = 0
         self.extension = 0  # iterations after those of the stages
-        self.optimizer = self._make_optimizer()
+        self.optimizer = make_sgd(model, config)
         self.contrastive = config.learner == "cd"
         count = data.batch_size if self.contrastive else config.chains or 1
         group.require_images("--batch-size" if self.contrastive else "--set chains", count)
@@ -162,7 +155,6 @@ class PublishedTrainer:
 
     @property
     def iterations(self) -> int:
-        """The iterations of all stages."""
         return self.config.iteration_count * (1 + len(self.later_layers)) + self.extension
 
     @property
@@ -172,7 +164,6 @@ class PublishedTrainer:
 
     @property
     def was_extended(self) -> bool:
-        """Whether iterations were added to those of the stages."""
         return self.extension > 0
 
     def step(self, iteration: int) -> Metrics:
@@ -216,7 +207,6 @@ class PublishedTrainer:
         raise ValueError(f"published stages cannot be changed to {iterations} iterations")
 
     def extend(self, iterations: int) -> None:
-        """Add iterations of the last stage."""
         self.extension += iterations
 
     def preview(self) -> Tensor:
@@ -224,10 +214,9 @@ class PublishedTrainer:
         return self.chains
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors needed to resume exactly."""
-        parts = {"model": self.model.state_dict(), "optimizer": optimizer_state(self.optimizer)}
         return {
-            **{f"{part}.{k}": v for part, tensors in parts.items() for k, v in tensors.items()},
+            **with_prefix("model.", self.model.state_dict()),
+            **with_prefix("optimizer.", optimizer_state(self.optimizer)),
             **({} if self.contrastive else {"chains": self.chains}),
             "noise": self.noise.state(),
             "batches": self.data.generator.get_state(),
@@ -236,7 +225,6 @@ class PublishedTrainer:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         while self.stage < int(state["stage"]):
             self._next_stage()
         self.extension = int(state["extension"])
@@ -289,18 +277,8 @@ class PublishedTrainer:
         self._graphed_basis = None
         generator = named_generator(self.config.seed, "layer", self.stage)
         self.model.grow(self.later_layers[self.stage - 1], self.config.init_deviation, generator)
-        self.optimizer = self._make_optimizer()
+        self.optimizer = make_sgd(self.model, self.config, self.stage)
         self.chains = torch.zeros_like(self.chains)
-
-    def _make_optimizer(self) -> torch.optim.SGD:
-        config = self.config
-        return make_sgd(
-            self.model,
-            learning_rate=config.learning_rate / config.stage_rate_divisor**self.stage,
-            bias_rate_factor=config.bias_rate_factor,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-        )
 
     @torch.no_grad()
     def _energy_difference(self, data: Tensor) -> float:

@@ -58,6 +58,24 @@ class Schedule:
         return denoising - self.start + LIKELIHOOD_COST * (iteration - denoising)
 
 
+@dataclass(frozen=True)
+class StageSettings:
+    """The settings in which the stages of a training differ."""
+
+    noise_min: float  # in deviations of the stage's data
+    noise_max: float
+    seed: int
+    margin: int  # pixels at the border of crops that do not count in the loss
+    max_difference: float  # bound on energy differences
+    transition_level: float  # where chains initialize those of the finer stage; 0 for the finest
+    schedule: Schedule  # at the beginning
+
+    @property
+    def log_range(self) -> float:
+        """Length of the range of noise levels, in log s."""
+        return math.log(self.noise_max / self.noise_min)
+
+
 WeightedSchedules = Sequence[tuple[float, Schedule]]
 """Schedules of stages that train together, each with the cost of its denoising iteration."""
 

@@ -10,7 +10,7 @@ those of the next coarser stage, as samples do.
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -36,10 +36,11 @@ from gcn_cli.training.data import (
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gcn_cli.training.loop import Metrics
 from gcn_cli.training.losses import MAX_DIFFERENCE, LikelihoodLoss, counted_share, denoising_loss
-from gcn_cli.training.optim import StageOptimizer, substate, update_average
+from gcn_cli.training.optim import StageOptimizer, substate, update_average, with_prefix
 from gcn_cli.training.persistent_chains import CoarserChains
 from gcn_cli.training.schedule import (
     Schedule,
+    StageSettings,
     WeightedSchedules,
     check_divergence,
     convergence,
@@ -74,24 +75,6 @@ MIN_COARSE_IMAGES = 2  # crops of full size per iteration
 MEMORY = 0.999  # of the running average
 LIKELIHOOD_MEMORY = 0.98  # the same during likelihood training, which changes samples quickly
 PREVIEW_STEPS = 16
-
-
-@dataclass(frozen=True)
-class StageSettings:
-    """The settings in which the stages of a training differ."""
-
-    noise_min: float  # in deviations of the stage's data
-    noise_max: float
-    seed: int
-    margin: int  # pixels at the border of crops that do not count in the loss
-    max_difference: float  # bound on energy differences
-    transition_level: float  # where chains initialize those of the finer stage; 0 for the finest
-    schedule: Schedule  # at the beginning
-
-    @property
-    def log_range(self) -> float:
-        """Length of the range of noise levels, in log s."""
-        return math.log(self.noise_max / self.noise_min)
 
 
 def level_ranges(
@@ -203,14 +186,10 @@ class Stage:
                 self.net,
                 data.batch_size,
                 data.image_size,
+                settings,
                 weight=config.likelihood_weight,
-                noise_range=(settings.noise_min, settings.noise_max),
-                seed=settings.seed,
-                device=average.device,
                 coarser=coarser,
                 pattern=pattern,
-                max_difference=settings.max_difference,
-                transition_level=settings.transition_level,
             )
         self.noise = named_generator(settings.seed, "denoising", device=average.device)
         self._evaluate = GraphedFunction(self._loss_and_gradients)
@@ -317,15 +296,14 @@ class Stage:
         """All tensors needed to resume exactly, except the running average."""
         chains = self.likelihood.state() if self.likelihood else {}
         return {
-            **{f"net.{name}": tensor for name, tensor in self.net.state_dict().items()},
+            **with_prefix("net.", self.net.state_dict()),
             **self.optimizer.state(),
-            **{f"chains.{name}": tensor for name, tensor in chains.items()},
+            **with_prefix("chains.", chains),
             "noise": self.noise.get_state(),
             "batches": self.data.generator.get_state(),
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         self.net.load_state_dict(substate(state, "net."))
         self.optimizer.load_state(state)
         if self.likelihood:
@@ -395,7 +373,6 @@ class CascadeTrainer:
 
     @property
     def iterations(self) -> int:
-        """Of the whole training."""
         return self.stages[0].schedule.end
 
     def step(self, iteration: int) -> Metrics:
@@ -431,23 +408,16 @@ class CascadeTrainer:
 
     @property
     def likelihood_starts(self) -> list[int]:
-        """The iterations after which likelihood training of a stage starts, sorted."""
         return sorted({schedule.likelihood_start for _, schedule in self.schedules})
 
     def length_for(self, iteration: int, pace: float, seconds_left: float) -> int | None:
-        """The total iterations of a training that ends `seconds_left` after `iteration`.
-
-        None if likelihood training of all stages has started.
-        """
         return length_for(self.schedules, iteration, pace, seconds_left)
 
     def set_length(self, iterations: int) -> None:
-        """Change the total number of iterations; the schedules follow."""
         self._set_schedules(self.stages[0].schedule.start, iterations)
 
     @property
     def was_extended(self) -> bool:
-        """Whether iterations were added to a finished training."""
         return self.stages[0].schedule.start > 0
 
     def extend(self, iterations: int) -> None:
@@ -470,7 +440,6 @@ class CascadeTrainer:
         return [message for message in messages if message is not None]
 
     def early_stop_advice(self, iteration: int) -> list[str]:
-        """What a training that stops after `iteration` lacks, and what to do."""
         if self.stages[0].likelihood is None:
             return []
         return [too_short_warning(self.schedules, iteration)]
@@ -487,16 +456,14 @@ class CascadeTrainer:
         return anneal(start, denoise, levels, noise)
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors needed to resume exactly."""
-        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        state = with_prefix("model.", self.model.state_dict())
         for index, stage in enumerate(self.stages):
-            state |= {f"stage{index}.{name}": tensor for name, tensor in stage.state().items()}
+            state |= with_prefix(f"stage{index}.", stage.state())
         if self.imputation:
-            state |= {f"holes.{key}": tensor for key, tensor in self.imputation.state().items()}
+            state |= with_prefix("holes.", self.imputation.state())
         return {**state, "start": torch.tensor(self.stages[0].schedule.start)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state` returned."""
         self.model.load_state_dict(substate(state, "model."))
         for index, stage in enumerate(self.stages):
             stage.load_state(substate(state, f"stage{index}."))

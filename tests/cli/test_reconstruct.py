@@ -54,7 +54,7 @@ def test_metrics_are_printed_at_a_noise_level(folder: Path) -> None:
     words = done.stdout.decode().split()
     assert words[0] == "photo.png"
     assert words[1::2][:4] == ["rms_error", "share_of_variance", "psnr_db", "residual"]
-    assert words[1::2][4:] == ["energy", "energy_fall", "steps", "stuck", "kink_share"]
+    assert words[1::2][4:] == ["energy", "energy_decrease", "steps", "stuck", "kink_share"]
 
 
 def test_a_scratch_is_repaired_and_the_rest_is_kept(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 import gcn_cli as gcn
 from gcn_cli.errors import BusyError, InputError
@@ -102,13 +103,11 @@ def test_the_later_of_two_jobs_is_refused(other_job: ExitStack, tmp_path: Path) 
 def test_the_later_job_does_not_overwrite_the_model_of_the_other(
     other_job: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make_folder = folder.make_folder
-
-    def later(run: Path) -> None:  # the lock is taken after it
-        make_folder(run)
+    def later(file: Path, timeout: float) -> FileLock:  # the lock is taken after it
         other_job.close()
+        return FileLock(file, timeout=timeout)
 
-    monkeypatch.setattr(folder, "make_folder", later)
+    monkeypatch.setattr(folder, "FileLock", later)
     with pytest.raises(BusyError, match="another job has trained here since"):
         gcn.train(small_image(), output=tmp_path / "run", iterations=2, **SMALL_TEXTURE)
     assert (tmp_path / "run" / folder.MODEL_FILE).read_bytes() == b"the other's"

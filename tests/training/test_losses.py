@@ -18,6 +18,7 @@ from gcn_cli.training.losses import (
     LikelihoodLoss,
     denoising_loss,
 )
+from gcn_cli.training.schedule import Schedule, StageSettings
 
 SIZE = (12, 16)
 BOUND = 0.08
@@ -39,16 +40,16 @@ def make_net(
 def make_loss(
     net: NoiseConditionalNet, weight: float = 1.0, count: int = 2, pattern: Pattern | None = None
 ) -> LikelihoodLoss:
-    loss = LikelihoodLoss(
-        net,
-        count,
-        SIZE,
-        weight=weight,
-        noise_range=(0.05, 20.0),
+    settings = StageSettings(
+        noise_min=0.05,
+        noise_max=20.0,
         seed=1,
-        device=torch.device("cpu"),
-        pattern=pattern,
+        margin=0,
+        max_difference=MAX_DIFFERENCE,
+        transition_level=0,
+        schedule=Schedule(0, 100, 0.2, 0.1, 200),
     )
+    loss = LikelihoodLoss(net, count, SIZE, settings, weight=weight, pattern=pattern)
     loss.chains.images = loss.chains.images.double()
     loss.chains.previous_means = loss.chains.previous_means.double()
     return loss
@@ -239,10 +240,3 @@ def test_waiting_chains_are_in_no_band() -> None:
     banded.update([None, None], [1e9, 1e9])
     assert banded.means == [0.0] * 8
     assert banded.slopes([None, 0]) == [0.0, 1.0]
-
-
-def test_banded_state_is_restored() -> None:
-    banded, restored = BandedDifferences(0.5, BOUND), BandedDifferences(0.5, BOUND)
-    banded.update([1], [0.01])
-    restored.load_state(banded.state())
-    assert restored.means == banded.means

@@ -74,9 +74,8 @@ def test_gradient_is_that_of_the_integrated_likelihood() -> None:
         torch.testing.assert_close(gradient, exact, rtol=0.02, atol=0.01)
 
     before = log_likelihood(model, data).detach()
-    optimizer = make_sgd(
-        model, learning_rate=1e-2, bias_rate_factor=1.0, weight_decay=0.0, momentum=0.0
-    )
+    config = PublishedConfig(learning_rate=1e-2, bias_rate_factor=1.0, weight_decay=0.0)
+    optimizer = make_sgd(model, config)
     likelihood_step(model, optimizer, gradients)
     assert float(log_likelihood(model, data).detach()) > float(before)
 
@@ -166,9 +165,8 @@ def test_gradients_are_divided_by_map_areas_then_scaled_to_the_cap() -> None:
 def test_biases_have_a_higher_rate_and_no_decay(make_model: MakeModel) -> None:
     model = make_model("2@3")
     weight, bias = model.weights[0].detach().clone(), model.biases[0].detach().clone()
-    optimizer = make_sgd(
-        model, learning_rate=0.1, bias_rate_factor=2.0, weight_decay=0.5, momentum=0.0
-    )
+    config = PublishedConfig(learning_rate=0.1, bias_rate_factor=2.0, weight_decay=0.5)
+    optimizer = make_sgd(model, config)
     ones = {name: torch.ones_like(p) for name, p in model.named_parameters()}
     likelihood_step(model, optimizer, ones)
     torch.testing.assert_close(model.weights[0].detach(), weight + 0.1 * (1 - 0.5 * weight))

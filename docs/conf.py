@@ -34,9 +34,9 @@ myst_url_schemes = ("http", "https")
 def _plain_docstring(
     app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]
 ) -> None:
-    """Docstrings are plain text with names in backticks: escape bars and stars for reST."""
+    """Docstrings are plain text with names in backticks: escape `|`, `*` and `@` for reST."""
     lines[:] = [
-        re.sub(r"`([^`]+)`", r"``\1``", line.replace("|", r"\|").replace("*", r"\*"))
+        re.sub(r"`([^`]+)`|[|*@]", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[0]}", line)
         for line in lines
     ]
 

@@ -28,7 +28,7 @@ from gcn_cli.models.energy import Denoiser, GenerativeModel, energy
 from gcn_cli.options import SampleOptions
 from gcn_cli.reconstruction import fit_to_model, fit_to_model_with_scale
 from gcn_cli.samplers.annealed import noise_levels
-from gcn_cli.samplers.evidence import denoising_errors, log_evidence
+from gcn_cli.samplers.evidence import denoising_errors, relative_log_likelihood
 from gcn_cli.samplers.rng import named_generator
 
 HISTORY_ROWS = 10
@@ -259,4 +259,4 @@ def _evidence(
     levels = noise_levels(16, 600.0, 3.0)
     (scale,) = scales
     errors = denoising_errors(denoise, x, [s / scale for s in levels], draws=2)
-    return log_evidence(errors * scale**2, levels)
+    return relative_log_likelihood(errors * scale**2, levels)

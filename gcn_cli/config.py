@@ -179,7 +179,7 @@ class NoiseConditionalConfig(BaseConfig):
     )
     gate_width: float = positive(0.5, "Half width of the box that smooths the ReLU.")
     exact_gates: bool = setting(
-        False, "Plain ReLU: the model is exactly piecewise Gaussian, and learns more slowly."
+        False, "Plain ReLU: piecewise Gaussian within the cells of the gates; learns more slowly."
     )
     noise_min: float = positive(0.03, "Lowest noise level, in standard deviations of the data.")
     noise_max: float = positive(100.0, "Highest noise level, in standard deviations of the data.")

@@ -5,6 +5,7 @@ generative ConvNet of the papers. They have the same methods, and `ModelKind` is
 never tests which. Images are (N, C, H, W) in model units.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -75,14 +76,24 @@ class NoiseConditionalKind:
         assert isinstance(config, type(self.config))
         return replace(self, config=config)
 
-    def density(self, level: float | None, dtype: torch.dtype) -> GenerativeModel:
-        """The generative ConvNet p_s at a noise level, by default 1.
+    def density(
+        self, level: float | None, dtype: torch.dtype, padding_mode: PaddingMode | None = None
+    ) -> GenerativeModel:
+        """The generative ConvNet p_s at a noise level, by default 1, with the padding of training.
 
         Raises InputError if the level is not positive.
         """
         if level is not None:
             check_rules(f"--noise-level {level}", level, {"above": 0})
-        return model_at(self.net, DEFAULT_LEVEL if level is None else level, dtype)
+        if padding_mode is not None:
+            _check_padding(padding_mode)
+        return model_at(self.net, DEFAULT_LEVEL if level is None else level, dtype, padding_mode)
+
+    def at_level(
+        self, level: float | None, padding_mode: PaddingMode | None = None
+    ) -> GenerativeModel:
+        """`density` in float32, as the public API gives it."""
+        return self.density(level, torch.float32, padding_mode)
 
     @property
     def device(self) -> torch.device:
@@ -166,7 +177,9 @@ class NoiseConditionalKind:
     def _padding_mode(self, options: SampleOptions) -> PaddingMode:
         """By default circular; that of training for models of aligned objects."""
         default = self.config.padding_mode if self.config.head else PaddingMode.CIRCULAR
-        return options.padding_mode or default
+        mode = options.padding_mode or default
+        _check_padding(mode)
+        return mode
 
     def evaluations(self, options: SampleOptions) -> int:
         """Evaluations of D for each sample."""
@@ -264,6 +277,12 @@ class NoiseConditionalKind:
         return make_denoiser(self.net, dtype, mode, plan.block, plan.allocator, plan.on_block)
 
 
+def _check_padding(padding_mode: PaddingMode) -> None:
+    """Raise InputError for the padding mode that only published models have."""
+    if padding_mode is PaddingMode.VALID:
+        raise InputError("--set padding_mode=valid: only for published models; use another")
+
+
 LANGEVIN_STEPS = 100
 
 
@@ -294,10 +313,19 @@ class PublishedKind:
         return replace(self, config=config)
 
     def density(self, level: float | None, dtype: torch.dtype) -> FastNet:
-        """The network itself. Raises InputError for a level."""
+        """The network with a fast basis; its parameters must not change. Raises for a level."""
         if level is not None:
             raise _no_noise_levels("--noise-level")
         return FastNet(self.net, dtype)
+
+    def at_level(
+        self, level: float | None, padding_mode: PaddingMode | None = None
+    ) -> GenerativeConvNet:
+        """A copy of the network that may be trained. Raises InputError for a level."""
+        if level is not None:
+            raise _no_noise_levels("--noise-level")
+        net = self.net.with_padding(padding_mode or self.config.padding_mode)
+        return copy.deepcopy(net).requires_grad_(True)
 
     def sampling_size(self, options: SampleOptions, size: tuple[int, int]) -> tuple[int, int]:
         """The size itself, which has to fit the layers."""
@@ -366,17 +394,17 @@ class PublishedKind:
         )
 
     def denoiser(self, options: SampleOptions, plan: TilingPlan, dtype: torch.dtype) -> Denoiser:
-        raise _no_noise_levels("--blend")
+        """Raises InputError: there is no noise to remove."""
+        raise _no_noise_levels()
 
     def _padded_net(self, options: SampleOptions) -> GenerativeConvNet:
         """The network with the padding of the options."""
         return self.net.with_padding(options.padding_mode or self.config.padding_mode)
 
 
-def _no_noise_levels(option: str) -> InputError:
-    return InputError(
-        f"{option}: a published model has no noise levels; train with --preset default"
-    )
+def _no_noise_levels(option: str = "") -> InputError:
+    text = "a published model has no noise levels; train with --preset default"
+    return InputError(f"{option}: {text}" if option else text)
 
 
 ModelKind = NoiseConditionalKind | PublishedKind

@@ -16,7 +16,8 @@ from gcn_cli import analysis, inpaint, reconstruction, synthesis
 from gcn_cli import checkpoint as checkpoint_file
 from gcn_cli.analysis import AnomalyMap, Comparison, LevelReport
 from gcn_cli.checkpoint import Checkpoint
-from gcn_cli.config import Config
+from gcn_cli.config import Config, NoiseConditionalConfig
+from gcn_cli.errors import InputError
 from gcn_cli.images import TextureMap, split_maps
 from gcn_cli.inputs import (
     ImageLike,
@@ -234,25 +235,36 @@ class Model:
     # Evaluation
 
     def score(self, image: LinkedImages, noise_level: float | None = None) -> float:
-        """f(I; w), of noise-conditional models at a noise level (1 by default)."""
+        """f(I; w), of noise-conditional models at a noise level (1 by default).
+
+        The image is resized as in training and cut to the stride; no noise is added.
+        """
         return float(self.image_facts(image, noise_level)["score"])
 
     def energy(self, image: LinkedImages, noise_level: float | None = None) -> float:
-        """U(I) = |I|^2 / (2 sigma^2) - f(I), of noise-conditional models at a noise level."""
+        """U(I) = |I|^2 / (2 sigma^2) - f(I), of noise-conditional models at a noise level.
+
+        The image is resized as in training and cut to the stride; no noise is added.
+        """
         return float(self.image_facts(image, noise_level)["energy"])
 
     def image_facts(self, image: LinkedImages, noise_level: float | None = None) -> dict[str, Any]:
         """score, energy, energy_per_pixel, and open_gates: the share of open gates by layer."""
         pixels = reconstruction.fit_to_model(self.checkpoint, image, noise_level)
-        return analysis.image_facts(self.checkpoint, self.at_level(noise_level), pixels)
+        return analysis.image_facts(self.checkpoint, self._density(noise_level), pixels)
 
     def anomaly_map(self, image: LinkedImages, noise_level: float | None = None) -> AnomalyMap:
         """How unusual each pixel is, compared with the exemplar that the run keeps."""
-        exemplar, density = grades.kept_exemplar(self.run), self.at_level(noise_level)
+        exemplar, density = grades.kept_exemplar(self.run), self._density(noise_level)
         return analysis.anomaly_map(self.checkpoint, exemplar, density, image, noise_level)
 
     def level_reports(self) -> list[LevelReport]:
-        """Check of the denoiser at every noise level of sampling."""
+        """The denoiser D at every noise level of sampling, measured on the kept exemplar.
+
+        Of each level: noise (deviations of the data); error, the mean squared error of D on the
+        noisy exemplar; data_variance and chain_variance, of D of the noisy exemplar and of D of a
+        chain. The last three are in variances of the data.
+        """
         exemplar = grades.kept_exemplar(self.run)
         return analysis.level_reports(self.checkpoint, exemplar, self.dtype)
 
@@ -293,10 +305,14 @@ class Model:
         first_map = self.maps[0].channels
         return grades.median([texture_metrics.measure(pixels[:first_map]) for pixels in samples])
 
+    def _density(self, noise_level: float | None) -> GenerativeModel:
+        """p_s with a fast basis, which shares the parameters."""
+        return self.checkpoint.kind.density(noise_level, torch.float32)
+
     # Research: tensors in model units
 
     def to_model(self, image: LinkedImages) -> Tensor:
-        """An image in model units, (1, C, H, W) on the device of the model, not resized."""
+        """An image in model units, (1, C, H, W) on the device of the model, not resized or cut."""
         return self.checkpoint.to_model(to_pixels(image, self.maps))
 
     def to_image(self, x: Tensor, kind: OutputKind = "pillow") -> Any:
@@ -306,35 +322,57 @@ class Model:
         )
         return convert_output(pixels.clamp(0, 255), kind)
 
-    def at_level(self, noise_level: float | None = None) -> GenerativeModel:
+    def at_level(
+        self, noise_level: float | None = None, padding_mode: PaddingMode | None = None
+    ) -> GenerativeModel:
         """The generative model p_s of images with noise of level s, 1 by default, in float32.
 
         It maps x (N, C, H, W) in model units: score(x) -> f, (N,); basis(x) -> B = df/dI, like x;
-        activation_pattern(x) -> the gates of each layer, a list of (N, filters, h, w). Its energy
-        is `gcn_cli.models.energy.energy(p, x)`. A published model has one level: leave it out.
+        activation_pattern(x) -> gates of each layer, (N, filters, h, w), in 0..1; responses(x), the
+        same for rectified responses. score and responses are differentiable in x, basis is not.
+        Its energy is `gcn_cli.research.energy(p, x)`. padding_mode is that of training by default.
+
+        A published model has no levels: leave it out. It gives a `GenerativeConvNet`, a copy whose
+        parameters may be trained, as by `gcn_cli.research.cd_step`, without a change of this model.
         Raises InputError for a level that is not a positive number.
         """
-        return self.checkpoint.kind.density(noise_level, torch.float32)
+        options = SampleOptions(padding_mode=padding_mode)
+        return self.checkpoint.kind.at_level(noise_level, options.padding_mode)
 
     def denoiser(self, padding_mode: PaddingMode | None = None) -> Denoiser:
         """D(x, s): the mean of the clean images given x (N, C, H, W) with noise of level s.
 
-        Model units; the score is grad log p_s(x) = (D(x, s) - x) / s^2. Sides are multiples of the
-        stride. padding_mode is that of training by default; samples of textures use "circular".
-        Parameters are copied. Raises InputError for published models, which have no noise levels.
+        Model units; grad log p_s(x) = (D(x, s) - x) / s^2, with p_s of `at_level` for the same
+        padding_mode. It is that of training by default; `synthesize` uses "circular" for textures.
+        Sides are multiples of the stride. Parameters are copied. Below noise_min, grad log p_s is
+        that of noise_min. D raises InputError for levels above noise_max, or not above 0; this
+        method raises it for published models, which have no noise levels.
         """
-        options = SampleOptions(padding_mode=padding_mode or self.config.padding_mode)
-        plan = TilingPlan(self.checkpoint.image_size)
-        return self.checkpoint.kind.denoiser(options, plan, self.dtype)
+        config, plan = self.config, TilingPlan(self.checkpoint.image_size)
+        options = SampleOptions(padding_mode=padding_mode or config.padding_mode)
+        learned = self.checkpoint.kind.denoiser(options, plan, self.dtype)
+        assert isinstance(config, NoiseConditionalConfig)  # other kinds have no denoiser
+        lowest, highest = config.noise_min, config.noise_max
+        extrapolated = reconstruction.extrapolated_denoiser(learned, lowest)
+
+        def denoise(x: Tensor, noise: float) -> Tensor:
+            if not 0 < noise <= highest:
+                raise InputError(f"noise level {noise:g}: must be above 0, and {highest:g} or less")
+            return extrapolated(x, noise)
+
+        return denoise
 
 
 def load(run: str | Path | None = None, *, device: str = "auto", precision: str = "auto") -> Model:
     """The model of a run folder or model file; None is the newest under runs/.
 
-    device: auto, cpu, cuda, cuda:1, mps; precision: auto, float32, bf16. Raises InputError.
+    device: auto, cpu, cuda, cuda:1, mps; precision: auto, float32, bf16. The parameters need no
+    gradient: score(x) and responses(x) of `at_level` are differentiable in x alone, basis(x) is not
+    differentiable. Raises InputError.
     """
     chosen, path = choose_device(device), model_path(None if run is None else str(run))
     checkpoint = checkpoint_file.load(path, chosen)
+    checkpoint.kind.net.requires_grad_(False)
     smooth_gates = checkpoint.config.smooth_gates
     return Model(checkpoint, choose_precision(precision, chosen, smooth_gates=smooth_gates), path)
 

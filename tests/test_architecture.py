@@ -18,7 +18,7 @@ LAYERS = """
     samplers
     images, metrics, runtime
     training
-    kinds
+    kinds, research
     checkpoint
     inputs
     synthesis

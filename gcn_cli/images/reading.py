@@ -5,13 +5,14 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image as PillowImage
-from PIL import ImageOps
+from PIL import ImageCms, ImageOps
 
 from gcn_cli.errors import InputError
 from gcn_cli.images.image import (
@@ -92,7 +93,7 @@ def _decode(opened: PillowImage.Image, source: str, data: bytes) -> Image:
 def image_from_pillow(image: PillowImage.Image, source: str = "an image") -> Image:
     """An `Image` of a Pillow image of any mode.
 
-    CMYK is converted to RGB without its profile. Raises InputError for grays without a known
+    CMYK is converted to sRGB by its profile. Raises InputError for grays without a known
     range; `source` names the image in the message.
     """
     icc_profile = image.info.get("icc_profile")
@@ -104,7 +105,7 @@ def image_from_pillow(image: PillowImage.Image, source: str = "an image") -> Ima
     if image.mode == "F":
         raise InputError(f"{source}: grays with fractions have no scale; save it with 16 bits")
     if image.mode == "CMYK":
-        image, icc_profile = image.convert("RGB"), None
+        return Image(from_pillow(_rgb_from_cmyk(image, icc_profile)), "RGB")
     has_alpha = image.has_transparency_data
     if image.mode not in CHANNELS_OF_MODE:
         mode = "L" if image.mode in ("1", "La") else "RGB"
@@ -112,6 +113,18 @@ def image_from_pillow(image: PillowImage.Image, source: str = "an image") -> Ima
     elif has_alpha and not image.mode.endswith("A"):  # one color marks transparent pixels
         image = image.convert("RGBA")
     return Image(from_pillow(image), image.mode, 8, icc_profile)
+
+
+def _rgb_from_cmyk(image: PillowImage.Image, icc_profile: bytes | None) -> PillowImage.Image:
+    """CMYK in sRGB by its ICC profile, or by Pillow's formula without a valid profile."""
+    if icc_profile:
+        with suppress(ImageCms.PyCMSError):  # not a CMYK profile
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+            target = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            if converted is not None:
+                return converted
+    return image.convert("RGB")
 
 
 def _read_16_bit_colors(source: str, data: bytes) -> Image:

@@ -177,17 +177,20 @@ class NoiseLevelModel:
         return math.sqrt(self.noise**2 + 1)
 
     def score(self, x: Tensor) -> Tensor:
+        """f(I; w, s): (N, C, H, W) -> (N,). Differentiable in I."""
         potential = self.net.potential(x / self.sigma, self._log_noise(x)) / self.noise
         return potential + self._gaussian(self.net.spectrum.score_map, x).sum(dim=(1, 2, 3))
 
     @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W). Without automatic differentiation."""
         passed = self._forward(x)
         gradient = backward(passed).input_gradient.to(x.dtype)
         gradient = gradient / (self.noise * self.sigma)
         return gradient + self._gaussian(self.net.spectrum.score_gradient, x)
 
     def responses(self, x: Tensor) -> list[Tensor]:
+        """Rectified responses of each layer: (N, filters, h, w). Differentiable in I."""
         return self.net.responses(x / self.sigma, self._log_noise(x))
 
     @torch.no_grad()
@@ -205,6 +208,7 @@ class NoiseLevelModel:
 
     @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
+        """Gates of each layer, 0..1: (N, filters, h, w). They are 0 or 1 with exact gates."""
         return self._forward(x).gates
 
     def _forward(self, x: Tensor) -> ForwardPass:
@@ -231,15 +235,18 @@ class CoarseStageModel:
 
     @property
     def sigma(self) -> float:
+        """Deviation of the reference q_s, that of noisy data."""
         return math.sqrt(self.noise**2 + 1)
 
     def score(self, x: Tensor) -> Tensor:
+        """f(I) = |I|^2 / (2 sigma^2) - U_s(I): (N, C, H, W) -> (N,). Differentiable in I."""
         details = self._detail_energy(x).sum(dim=(1, 2, 3))
         coarse = energy(self.coarser, self._coarse(x))
         return squared_norm(x) / (2 * self.sigma**2) - coarse - details
 
     @torch.no_grad()
     def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W). Without automatic differentiation."""
         coarse, details = self._coarse(x), remove_lowpass_(x.clone())
         prior = self.spectrum.score_gradient(details, self._noise(x), self.padding_mode)
         gradient = remove_lowpass_(details / self.sigma**2 - prior)
@@ -247,16 +254,19 @@ class CoarseStageModel:
         return x / self.sigma**2 - add_upsampled_(gradient, coarse_gradient, self.gain / 4)
 
     def responses(self, x: Tensor) -> list[Tensor]:
+        """Rectified responses of each layer of the coarser stage: (N, filters, h, w)."""
         return self.coarser.responses(self._coarse(x))
 
     @torch.no_grad()
     def energy_map(self, x: Tensor) -> Tensor:
+        """The contribution of each pixel to U(I): (N, C, H, W) -> (N, H, W), whose sum is U."""
         coarse = self.coarser.energy_map(self._coarse(x))
         details = self._detail_energy(x).sum(dim=1)
         return spread_over_pixels(coarse, (x.shape[-2], x.shape[-1])) + details
 
     @torch.no_grad()
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
+        """Gates of each layer of the coarser stage, 0..1: (N, filters, h, w)."""
         return self.coarser.activation_pattern(self._coarse(x))
 
     def _coarse(self, x: Tensor) -> Tensor:
@@ -273,18 +283,28 @@ class CoarseStageModel:
         return x.new_full((len(x),), self.noise)
 
 
-def model_at(cascade: Cascade, noise: float, dtype: torch.dtype = torch.float32) -> GenerativeModel:
-    """p_s at a noise level: of the stage in charge, with the details of the finer stages."""
-    levels, links = cascade.levels_up_to(noise), cascade.links()
+def model_at(
+    cascade: Cascade,
+    noise: float,
+    dtype: torch.dtype = torch.float32,
+    padding_mode: PaddingMode | None = None,
+) -> GenerativeModel:
+    """p_s at a noise level: of the stage in charge, with the details of the finer stages.
+
+    Shares the parameters. padding_mode: by default that of the nets.
+    """
+    levels, links, stages = cascade.levels_up_to(noise), cascade.links(), cascade.stages
+    if padding_mode is not None:
+        stages = [net.with_padding(padding_mode) for net in stages]
     stage = len(levels) - 1
-    model: GenerativeModel = NoiseLevelModel(cascade.stages[stage], levels[-1], dtype)
+    model: GenerativeModel = NoiseLevelModel(stages[stage], levels[-1], dtype)
     for finer in reversed(range(stage)):
-        net, (_, gain) = cascade.stages[finer], links[finer]
+        net, (_, gain) = stages[finer], links[finer]
         model = CoarseStageModel(model, net.spectrum, gain, levels[finer], net.padding_mode)
     return model
 
 
-def add_score_(linear: Tensor, factor: Tensor, gradient: Tensor) -> Tensor:
+def add_potential_gradient_(linear: Tensor, factor: Tensor, gradient: Tensor) -> Tensor:
     """D from K_s I (N, C, H, W): adds s c grad F in place. Works as well on K_s I - I.
 
     factor: s c, (N, 1, 1, 1). gradient: grad F at c I, (N, C, H, W).
@@ -314,13 +334,13 @@ def denoise_batch(
     factor, log_noise = noise_column / sigma, noise.log()
     if packed.padding_mode is not PaddingMode.CIRCULAR:
         passed = forward(packed, x / sigma, log_noise)
-        return add_score_(mean, factor, backward(passed).input_gradient)
+        return add_potential_gradient_(mean, factor, backward(passed).input_gradient)
     axes = (_axis_tiles(side, block, net.total_stride, net.reach()) for side in x.shape[-2:])
     for rows, columns in itertools.product(*axes):
         tile = columns.extract(rows.extract(x, -2), -1) / sigma
         gradient = backward(forward(packed, tile, log_noise)).input_gradient
         inner = gradient[:, :, rows.inner, columns.inner]
-        add_score_(mean[:, :, rows.output, columns.output], factor, inner)
+        add_potential_gradient_(mean[:, :, rows.output, columns.output], factor, inner)
         if on_block is not None:
             on_block()
     return mean

@@ -166,6 +166,7 @@ class GenerativeConvNet(nn.Module):
         return responses
 
     def responses(self, x: Tensor) -> list[Tensor]:
+        """Rectified responses of each layer: (N, filters, h, w). Differentiable in I."""
         return [F.relu(response) for response in self.pre_activations(x)]
 
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
@@ -177,6 +178,7 @@ class GenerativeConvNet(nn.Module):
         return top if self.head is None else top * self.head
 
     def score(self, x: Tensor) -> Tensor:
+        """f(I; w): (N, C, H, W) -> (N,). Differentiable in I and the parameters."""
         return self._weighted(F.relu(self.pre_activations(x)[-1])).sum(dim=(1, 2, 3))
 
     @torch.no_grad()
@@ -208,7 +210,8 @@ class GenerativeConvNet(nn.Module):
     def coefficients(self, gates: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """Coefficients of each layer's basis functions: (N, filters, h, w), bottom layer first.
 
-        `gates` as from `activation_pattern`, of any image or none; `size` is the image's (H, W).
+        `gates` as from `activation_pattern`; they need not come from an image. `size` is the
+        image's (H, W).
         """
         sizes = [size, *self.map_sizes(*size)]
         coefficients = [self._weighted(gates[-1].to(self.weights[0].dtype))]
@@ -222,6 +225,7 @@ class GenerativeConvNet(nn.Module):
         return self.deconvolve(0, self.coefficients(gates, size)[0], size)
 
     def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W). Differentiable in the parameters."""
         return self.top_down(self.activation_pattern(x), (x.shape[-2], x.shape[-1]))
 
     def intercept(self, gates: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -146,4 +146,5 @@ class FastNet(GenerativeConvNet):
         self._basis = image_by_image(basis, net.weights[0].device)
 
     def basis(self, x: Tensor) -> Tensor:
+        """B(I) = df/dI: (N, C, H, W) -> (N, C, H, W). Without automatic differentiation."""
         return self._basis(x)

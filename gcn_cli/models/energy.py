@@ -7,7 +7,7 @@ sigma^2 B with B = df/dI is the reconstruction of the auto-encoder (theorem 2, `
 Units: the paper's network sees gray levels minus a mean color, so sigma and the Langevin step size
 are in gray levels (sigma = 1 of 255). A noise-conditional network sees data scaled to deviation 1,
 so noise levels s are in deviations of the data, and its sigma is that of noisy data,
-sqrt(s^2 + 1). `images.PixelScale` holds the scale of either.
+sqrt(s^2 + 1). `images.Normalization` holds the scale of either.
 """
 
 import math
@@ -31,10 +31,12 @@ class GenerativeModel(Protocol):
     """A generative ConvNet p(I; w) = exp(f(I)) q(I) / Z with q = N(0, sigma^2 Id)."""
 
     @property
-    def sigma(self) -> float: ...
+    def sigma(self) -> float:
+        """Deviation of the reference q."""
+        ...
 
     def score(self, x: Tensor) -> Tensor:
-        """f(I): (N, C, H, W) -> (N,)."""
+        """f(I): (N, C, H, W) -> (N,). Differentiable in I."""
         ...
 
     def basis(self, x: Tensor) -> Tensor:
@@ -42,11 +44,11 @@ class GenerativeModel(Protocol):
         ...
 
     def activation_pattern(self, x: Tensor) -> list[Tensor]:
-        """Gates, layer by layer: (N, filters, h, w)."""
+        """Gates of each layer, bool or 0..1: (N, filters, h, w)."""
         ...
 
     def responses(self, x: Tensor) -> list[Tensor]:
-        """Rectified filter responses, layer by layer, differentiable in x."""
+        """Rectified responses of each layer: (N, filters, h, w). Differentiable in I."""
         ...
 
     def energy_map(self, x: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ In the score f it is a fixed quadratic term beside the filters,
 
     f(I; w, s) = F(c I; s) / s + <I, Q_s I> / 2,    Q_s = Id / (s^2 + 1) - (C + s^2 Id)^-1,
 
-with C the stationary covariance of the data. A model with F = 0 is the Gaussian N(0, C), noise
-with the spectrum of the data and random phases; the filters learn what a texture has beyond that.
-Equivalently, such noise is the reference q. The term matters most at low frequencies: these are
-a few numbers among the thousands of a crop, and filters learn them last. With Wiener's filter K_s,
-the posterior mean of the clean image is
+with C the stationary covariance of the data. With F = 0, p_s is the Gaussian N(0, C + s^2 Id): it
+has the spectrum of noisy data and random phases; the filters learn what a texture has beyond that.
+Equivalently, this Gaussian is the reference q_s. The term matters most at low frequencies: these
+are a few numbers among the thousands of a crop, and filters learn them last. With Wiener's filter
+K_s, the posterior mean of the clean image is
 
     D(I) = K_s I + s c grad F(c I; s),    K_s = C (C + s^2 Id)^-1.
 
@@ -16,7 +16,7 @@ C is diagonal in color axes and frequencies: of the Fourier transform on a torus
 transform for an image mirrored at its border. Power depends on the frequencies down and across,
 not on the sign of the direction.
 
-Aligned images, unlike textures, have a mean image m: the Gaussian is N(m, C), D(I) = m +
+Aligned images, unlike textures, have a mean image m: the Gaussian is N(m, C + s^2 Id), D(I) = m +
 K_s (I - m) without filters, and f has the term <I, (C + s^2 Id)^-1 m> as well.
 """
 

@@ -6,13 +6,14 @@ At noise level s (the noise deviation, in deviations of the data) the model of n
     f(I; w, s) = F(c I; s) / s + <I, Q_s I> / 2,    c = 1 / sqrt(s^2 + 1),
     F(z; s) = sum over layers l, filters k, positions x of  r_k^l stride_l F_k^l(x; z, s).
 
-Each layer has a readout r into the score. The noise level enters through a scale and a shift of
-each filter. Q_s is fixed by the power spectrum of the data (`gaussian.py`).
+Each layer has a readout r into the potential F. The noise level enters through a scale and a shift
+of each filter. Q_s is fixed by the power spectrum of the data (`gaussian.py`).
 
 This module has the parameters, and F for automatic differentiation. `backprop.py` computes F and
 its gradient faster; `cascade.py` has p_s and the denoiser.
 """
 
+import copy
 import itertools
 import operator
 from collections.abc import Sequence
@@ -112,6 +113,12 @@ class NoiseConditionalNet(nn.Module):
             modulation.data.copy_(0.02 * torch.randn(modulation.shape, generator=generator))
             column = torch.randn(len(bias), 1, 1, generator=generator) / len(bias) ** 0.5
             readout.data.copy_(column.expand(readout.shape))
+
+    def with_padding(self, padding_mode: PaddingMode) -> "NoiseConditionalNet":
+        """A net with another padding mode that shares the parameters."""
+        other = copy.copy(self)
+        other.padding_mode = padding_mode
+        return other
 
     @property
     def device(self) -> torch.device:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from gcn_cli import __version__ as VERSION
 from gcn_cli import images
+from gcn_cli.config import NoiseConditionalConfig
 from gcn_cli.errors import GcnError, InputError
 from gcn_cli.images.image import side_by_side
 from gcn_cli.inputs import LinkedImages
@@ -303,7 +304,8 @@ def _denoised(model: Model, pixels: Tensor) -> Section:
     x, denoise = model.checkpoint.to_model(pixels), model.denoiser()
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     shown = []
-    for level in NOISE_LEVELS:
+    assert isinstance(model.config, NoiseConditionalConfig)  # other kinds have no denoiser
+    for level in (level for level in NOISE_LEVELS if level <= model.config.noise_max):
         noisy = x + level * noise
         pair = torch.cat([noisy, denoise(noisy, level)]).cpu()
         pair = model.checkpoint.normalization.to_pixels(pair).clamp(0, 255)

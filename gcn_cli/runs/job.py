@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from gcn_cli.config import Config, option_name, option_text
+from gcn_cli.config import DEFAULT_BATCH_SIZE, Config, option_name, option_text
 from gcn_cli.errors import DivergedError, LostProcessError
 from gcn_cli.inputs import TrainingImages
 from gcn_cli.options import TrainOptions
@@ -208,7 +208,13 @@ class TimeBudget:
         if self.longest is not None:
             length = min(length, self.longest)
             if length < self.longest == trainer.iterations:
-                log.info("--max-time: about %d of %d iterations fit", length, self.longest)
+                config, advice = trainer.config, ""
+                too_many_images = (config.batch_size or 0) > DEFAULT_BATCH_SIZE
+                if too_many_images and config.is_texture and length < config.default_iterations:
+                    advice = f"; --batch-size {DEFAULT_BATCH_SIZE} leaves time for more"
+                log.info(
+                    "--max-time: about %d of %d iterations fit%s", length, self.longest, advice
+                )
         trainer.set_length(length)
         self.next_plan = iteration + max(self.FIRST, length // self.REVISIONS)
 

@@ -1,13 +1,14 @@
 """Annealed Langevin sampling with a denoiser: from white noise down the noise levels.
 
-Langevin dynamics with a noise level that falls from s to t has, for constant D,
-D(I) = I + s^2 grad log p_s(I), the exact solution
+With D(I) = I + s^2 grad log p_s(I), a step from noise level s to t is
 
     I <- (t/s)^2 I + (1 - (t/s)^2) D + t sqrt(1 - (t/s)^2) Z,
 
-to first order in log(s/t) a Langevin step with eps^2 = 2 (s^2 - t^2). Since D changes on the way,
-it is extrapolated by half a step (Adams-Bashforth in log s), which gives images of the same quality
-from a quarter of the evaluations. Each step evaluates D once.
+the exact solution of the reverse-time SDE for constant D. To first order in log(s/t) it is a
+Langevin step with eps^2 = s^2 - t^2 and a step of the probability flow, each with half of the
+drift. Since D changes on the way, it is extrapolated by half a step in log s (SDE-DPM-Solver++(2M),
+Lu et al. 2022), which gives images of the same quality from a quarter of the evaluations. Each step
+evaluates D once.
 """
 
 import itertools
@@ -31,8 +32,8 @@ def noise_levels(steps: int, highest: float, lowest: float) -> list[float]:
 def with_restarts(levels: list[float], interval: tuple[float, float], times: int) -> list[float]:
     """Levels with those in an interval (lowest, highest) repeated `times` more.
 
-    A chain can correct errors there when it is set back (restart sampling, Xu et al. 2023).
-    `anneal` adds the noise where a level is above the last one.
+    A chain can correct errors there: each time it goes back up the interval and down again (restart
+    sampling, Xu et al. 2023). `anneal` adds the noise where a level is above the last one.
     """
     repeated = [level for level in levels if interval[0] <= level <= interval[1]]
     if len(repeated) < 2:

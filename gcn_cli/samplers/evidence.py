@@ -36,7 +36,7 @@ def denoising_errors(
     return errors
 
 
-def log_evidence(errors: Tensor, levels: Sequence[float]) -> float:
+def relative_log_likelihood(errors: Tensor, levels: Sequence[float]) -> float:
     """-1/2 integral of `denoising_errors` over 1 / s^2, from the highest level to the lowest.
 
     Trapezoid rule in log s, where the integrand error / s^2 is smooth. Only differences between

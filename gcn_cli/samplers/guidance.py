@@ -1,6 +1,6 @@
 """Guided sampling: a guide image whose large shapes are followed; a blend of two models.
 
-Both change the posterior mean D, and with it the score: D(I) = I + s^2 grad log p_s(I).
+Both change the posterior mean D, and with it grad log p_s(I) = (D(I) - I) / s^2.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class ModelBlend:
     """Blends in a second model with weights `share` (H, W) in 0..1.
 
     An image x of the first model is factor x + offset for the second, offset (C, 1, 1), and its
-    noise is `factor` times as strong. The scores of both are mixed at the same noise level of the
+    noise is `factor` times as strong. grad log p_s of both are mixed at the same noise level of the
     same image, so each model sees the other's part and the transition is natural to both.
     """
 

@@ -1,9 +1,10 @@
 """Modes of a generative ConvNet: gradient descent by auto-encoding that never raises the energy.
 
 The change sigma^2 B(I) - I of the auto-encoder is -sigma^2 dU/dI, so `rate` times it is a step of
-steepest descent. Within a cell U is |I - sigma^2 B|^2 / (2 sigma^2) plus a constant: rate 1 moves
-to the mean of the cell, which is a mode if it lies in the cell. If it does not, rate 1 may raise
-the energy, for deep models often; so the rate is halved until the energy falls enough.
+steepest descent. For the published model, U within a cell is |I - sigma^2 B|^2 / (2 sigma^2) plus a
+constant: rate 1 moves to the mean of the cell, which is a mode if it lies in the cell. If it does
+not, rate 1 may raise the energy, for deep models often; so the rate is halved until the energy
+falls enough.
 """
 
 from dataclasses import dataclass

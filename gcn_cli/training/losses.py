@@ -8,7 +8,9 @@ Denoising never shows the model its own samples, whose errors add up over the le
 of training is therefore also maximum likelihood (Algorithm 1 of the paper) at all levels at once,
 with persistent chains that walk down the levels:
 
-    dL/dw = mean over noisy data dF/dw - mean over chains dF/dw.
+    s dL/dw = mean over noisy data dF/dw - mean over chains dF/dw,
+
+the likelihood gradient times s, since f is F / s plus a term without parameters.
 
 Levels well below RESOLVED_LEVEL count less: there a chain carries the errors of all higher levels
 and, with one step for each level, has no time to correct them.
@@ -17,8 +19,9 @@ The clamp. Where chains cannot follow, F would learn to separate them from the d
 better, and denoising and samples would degrade. So for the energy difference d of each image, its F
 minus that of its chain, the objective is d - d^3 / (3 b^2) up to the bound b and constant beyond:
 memorized images exceed the bound permanently. Above OVERSHOT times b it falls: such a chain made
-too large a step, and a steeper F would make the next step larger. The bound is `max_difference` per
-value of up to BOUNDED_CHAINS chains together.
+too large a step, and a steeper F would make the next step larger. For n chains of C x H x W values
+
+    b = max_difference min(n, BOUNDED_CHAINS) C H W.
 
 Aligned images, such as faces or digits, differ in F from each other by more than a chain from its
 data, and a clamp on each image would ignore one kind of image. For them the clamp acts on running
@@ -42,7 +45,7 @@ from gcn_cli.models.backprop import (
     forward,
     potential,
 )
-from gcn_cli.models.cascade import add_score_, denoise_batch
+from gcn_cli.models.cascade import add_potential_gradient_, denoise_batch
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet
 from gcn_cli.pattern import Pattern, pattern_fits
@@ -54,8 +57,8 @@ class DenoisingLoss(NamedTuple):
     """The loss of a batch and its gradients."""
 
     loss: Tensor
-    scores: Tensor | None  # F of the noisy images (N,), if `score_weights` was given
-    gradients: dict[str, Tensor]  # of the loss plus the weighted scores, by parameter name
+    potentials: Tensor | None  # F of the noisy images (N,), if `potential_weights` was given
+    gradients: dict[str, Tensor]  # of the loss plus the weighted potentials, by parameter name
 
 
 @torch.no_grad()
@@ -64,7 +67,7 @@ def denoising_loss(
     clean: Tensor,
     noise: Tensor,
     level: Tensor,
-    score_weights: Callable[[Tensor], Tensor] | None = None,
+    potential_weights: Callable[[Tensor], Tensor] | None = None,
     *,
     known: Tensor | None = None,
     margin: int,
@@ -72,8 +75,8 @@ def denoising_loss(
     """The loss of clean images (N, C, H, W) at levels (N,), with its parameter gradients.
 
     `noise` is standard normal. Errors within `margin` pixels of the border, and where `known` (N,
-    1, H, W) is 0, do not count. `score_weights` maps F of the noisy images (N,) to weights (N,);
-    the gradient of the weighted F is added.
+    1, H, W) is 0, do not count. `potential_weights` maps F of the noisy images (N,) to weights
+    (N,); the gradient of the weighted F is added.
     """
     deviation = level[:, None, None, None]
     sigma = (deviation.square() + 1).sqrt()
@@ -82,7 +85,7 @@ def denoising_loss(
     forward_pass = forward(packed, noisy / sigma, level.log(), training=True)
     backward_pass = backward(forward_pass)
     error = packed.net.spectrum.posterior_mean(noisy, level, packed.net.padding_mode) - clean
-    add_score_(error, outward, backward_pass.input_gradient)
+    add_potential_gradient_(error, outward, backward_pass.input_gradient)
     weights = torch.zeros_like(error)
     inner = slice(margin, -margin or None)
     weights[:, :, inner, inner] = 1 / error[:, :, inner, inner].numel()
@@ -92,12 +95,12 @@ def denoising_loss(
     # d loss / d grad F, scaled to a maximum of 1 for narrow number formats, and back afterwards.
     direction = 2 * error * weights / outward
     largest = direction.abs().max().clamp_min(1e-30)
-    scores, potential_weights = None, None
-    if score_weights is not None:
-        scores = potential(forward_pass)
-        potential_weights = score_weights(scores) / largest
-    gradients = double_backward(forward_pass, backward_pass, direction / largest, potential_weights)
-    return DenoisingLoss(loss, scores, {name: g * largest for name, g in gradients.items()})
+    potentials, scaled_weights = None, None
+    if potential_weights is not None:
+        potentials = potential(forward_pass)
+        scaled_weights = potential_weights(potentials) / largest
+    gradients = double_backward(forward_pass, backward_pass, direction / largest, scaled_weights)
+    return DenoisingLoss(loss, potentials, {name: g * largest for name, g in gradients.items()})
 
 
 def counted_share(mask: Tensor | None, images: int, shard: slice, margin: int) -> Tensor:
@@ -228,7 +231,7 @@ class LikelihoodLoss:
         if self.banded is not None:
             self.banded.update(bands, [difference / self.values for difference in differences])
 
-    def chain_scores(
+    def chain_potentials(
         self, packed: PackedNet, crops: Tensor, level: Tensor
     ) -> tuple[Tensor, ForwardPass]:
         """F of crops of the chains (N,) at levels (N,), and the forward pass for its gradient."""

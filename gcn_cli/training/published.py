@@ -40,7 +40,8 @@ def likelihood_gradient(
 ) -> dict[str, Tensor]:
     """dL/dw by parameter name, from images (N, C, H, W) and (M, C, H, W).
 
-    Contrastive divergence has the same formula. `group` divides the images among its processes.
+    The gradient of contrastive divergence is this with its images as `synthesized`. `group` divides
+    the images among its processes.
     """
     names, parameters = zip(*model.named_parameters(), strict=True)
     mean_data, mean_synthesized = (
@@ -112,7 +113,8 @@ def cd_step(
     Runs k = `steps` Langevin steps of size `step_size` from `images` (N, C, H, W), in the units of
     the model, computes the likelihood gradient and steps the optimizer. For k = 1 without `noise`
     this is learning to reconstruct: while no gate flips, the likelihood gradient of an image is
-    -(step_size^2 / 2) d/dw 1/2 |I / sigma^2 - B|^2.
+    -(step_size^2 / 2) d/dw 1/2 |I / sigma^2 - B|^2. The gradient is not normalized as by
+    `PublishedTrainer`, so learning rates are not those of the presets.
     """
     gradient = energy_gradient(model.sigma, fast_basis(model, images.dtype))
     synthesized, _ = run_langevin(images, gradient, steps=steps, step_size=step_size, noise=noise)
@@ -191,11 +193,11 @@ class PublishedTrainer:
         }
 
     def check_convergence(self, history: Sequence[Metrics]) -> list[str]:
-        """No messages: the energy difference oscillates around 0 and is no criterion."""
+        """Always empty: the energy difference oscillates around 0 and is no criterion."""
         return []
 
     def early_stop_advice(self, iteration: int) -> list[str]:
-        """No messages: the model can be sampled after any iteration."""
+        """Always empty: the model can be sampled after any iteration."""
         return []
 
     def length_for(self, iteration: int, pace: float, seconds_left: float) -> int | None:

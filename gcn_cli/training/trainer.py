@@ -263,12 +263,12 @@ class Stage:
             loss, _, gradients = evaluate()
             return loss, loss.new_zeros(len(clean)), gradients, None
         likelihood, (weights, crops, images) = self.likelihood, chain_inputs
-        chain_scores, passed = likelihood.chain_scores(packed, crops, level)
-        loss, scores, gradients = evaluate(
-            lambda scores: -weights * likelihood.slopes(scores - chain_scores)
+        chain_potentials, passed = likelihood.chain_potentials(packed, crops, level)
+        loss, potentials, gradients = evaluate(
+            lambda potentials: -weights * likelihood.slopes(potentials - chain_potentials)
         )
-        assert scores is not None
-        differences = scores - chain_scores
+        assert potentials is not None
+        differences = potentials - chain_potentials
         factors = weights * likelihood.slopes(differences)
         for name, gradient in potential_gradient(passed, factors).items():
             gradients[name] += gradient

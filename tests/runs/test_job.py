@@ -208,3 +208,27 @@ def test_explicit_iterations_are_kept_and_stopped_at_the_limit(
         model = gcn.train(small_image(), on_step=clock.note, **options)
         assert model.config.iterations == 300
         assert 20 <= len(model.history) <= 21
+
+
+@pytest.mark.parametrize(
+    ("preset", "batch_size", "seconds", "expected"),
+    [("default", 2, 5.0, False), ("default", 12, 5.0, True), ("best", 12, 150.0, False)],
+)
+def test_a_smaller_batch_is_advised_if_few_iterations_fit(
+    preset: str,
+    batch_size: int,
+    seconds: float,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Few means fewer than the default: about 1100 of the 1400 of `best` are enough."""
+    clock = Clock(monkeypatch, 0.1, 0.22)
+    options = {**SMALL_TEXTURE, "preset": preset, "batch_size": batch_size, "max_time": seconds}
+    stop = iter(range(30))
+    with caplog.at_level(logging.INFO, logger="gcn_cli"):
+        gcn.train(
+            small_image(), on_step=clock.note, should_stop=lambda: next(stop) == 29, **options
+        )
+    (message,) = (line for line in caplog.messages if line.startswith("--max-time: about"))
+    assert ("; --batch-size 4 leaves time for more" in message) == expected

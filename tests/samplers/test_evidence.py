@@ -7,7 +7,7 @@ import torch
 
 from gcn_cli.models.energy import Denoiser
 from gcn_cli.samplers.annealed import noise_levels
-from gcn_cli.samplers.evidence import denoising_errors, log_evidence
+from gcn_cli.samplers.evidence import denoising_errors, relative_log_likelihood
 
 LEVELS = noise_levels(60, 300.0, 0.003)
 
@@ -33,7 +33,7 @@ def test_a_difference_of_evidence_is_the_log_likelihood_ratio(
 ) -> None:
     x = torch.randn(1, 1, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     standard, other = (
-        log_evidence(denoising_errors(gaussian(*parameters), x, LEVELS, draws=4), LEVELS)
+        relative_log_likelihood(denoising_errors(gaussian(*parameters), x, LEVELS, draws=4), LEVELS)
         for parameters in ((0.0, 1.0), (mean, deviation))
     )
     expected = log_density(x, 0.0, 1.0) - log_density(x, mean, deviation)
@@ -44,7 +44,7 @@ def test_a_model_has_the_most_evidence_for_its_own_samples() -> None:
     x = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(1))
     for scale in (1.0, 1.3):
         evidence = {
-            deviation: log_evidence(
+            deviation: relative_log_likelihood(
                 denoising_errors(gaussian(0.0, deviation), scale * x, LEVELS, draws=2), LEVELS
             )
             for deviation in (1.0, 1.3)

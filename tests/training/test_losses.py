@@ -60,13 +60,13 @@ def make_aligned_loss() -> LikelihoodLoss:
 
 
 def advance(loss: LikelihoodLoss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Scores of the chains and their gradients, then one step of the chains."""
+    """F of the chains and its gradients, then one step of the chains."""
     chains, level = loss.chains, loss.chains.levels()
     packed = pack(loss.net, torch.float64)
-    scores, forward_pass = loss.chain_scores(packed, chains.crops(SIZE), level)
+    potentials, forward_pass = loss.chain_potentials(packed, chains.crops(SIZE), level)
     gradients = potential_gradient(forward_pass, loss.weights(level))
     chains.advance(loss.denoise_chains(packed, chains.images, level))
-    return scores, gradients
+    return potentials, gradients
 
 
 def test_gradient_is_data_minus_chains_in_float64() -> None:
@@ -84,23 +84,23 @@ def test_gradient_is_data_minus_chains_in_float64() -> None:
     compute = partial(denoising_loss, pack(net, torch.float64), clean, noise, level, margin=0)
     denoising = compute()
     weights = -likelihood.weights(level)
-    both = compute(lambda scores: weights)
+    both = compute(lambda potentials: weights)
     positions = likelihood.chains.positions.get_state()
     crops = likelihood.chains.crops(SIZE)
     likelihood.chains.positions.set_state(positions)
     level_weights = likelihood.level_weights(level)
-    chain_scores, chain_gradients = advance(likelihood)
+    chain_potentials, chain_gradients = advance(likelihood)
 
     sigma = (level.square() + 1).sqrt()[:, None, None, None]
     noisy = clean + level[:, None, None, None] * noise
     resolved = level.square() / (level.square() + RESOLVED_LEVEL**2)
 
-    def mean_score(images: torch.Tensor) -> torch.Tensor:
+    def mean_potential(images: torch.Tensor) -> torch.Tensor:
         return (resolved * net.potential(images / sigma, level.log())).mean()
 
-    loss = -3.0 * (mean_score(noisy) - mean_score(crops)) / clean[0].numel()
-    assert both.scores is not None
-    difference = (level_weights * (both.scores - chain_scores)).sum()
+    loss = -3.0 * (mean_potential(noisy) - mean_potential(crops)) / clean[0].numel()
+    assert both.potentials is not None
+    difference = (level_weights * (both.potentials - chain_potentials)).sum()
     torch.testing.assert_close(-3.0 * difference, loss.detach(), rtol=1e-6, atol=1e-9)
     names, parameters = zip(*net.named_parameters(), strict=True)
     for name, exact in zip(names, torch.autograd.grad(loss, parameters), strict=True):
@@ -125,8 +125,8 @@ def test_waiting_chains_have_no_weight() -> None:
     weights = loss.weights(loss.chains.levels())
     assert float(weights[0]) > 0
     assert float(weights[1]) == 0
-    scores, gradients = advance(loss)
-    assert bool(torch.isfinite(scores).all())
+    potentials, gradients = advance(loss)
+    assert bool(torch.isfinite(potentials).all())
     assert any(bool(g.any()) for g in gradients.values())
 
 

@@ -23,7 +23,7 @@ OWN_OPTIONS = ("size", "flips", "rotations", "iterations", "batch_size", "seed")
 def setting(default: Any, text: str, *, none: str | None = None, **rule: Any) -> Any:
     """A dataclass field with its help text and its rule: `low`, `above`, `high` or `choices`.
 
-    none: the written form of None.
+    none: text that stands for None in files and options.
     """
     return field(default=default, metadata={"help": text, "none": none, **rule})
 
@@ -109,7 +109,7 @@ class BaseConfig:
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
             check_rules(option_text(spec.name, value), value, spec.metadata)
-        color, remedy = self.mean_color or (), "give one a channel, or 'own'"
+        color, remedy = self.mean_color or (), "give one value for each channel, or own"
         if not all(0 <= value <= 255 for value in color):  # refuses NaN too
             raise self._error("mean_color", f"each value must be in 0..255; {remedy}")
         if color and self.channels not in (None, len(color)):
@@ -211,7 +211,7 @@ class NoiseConditionalConfig(BaseConfig):
         if self.noise_min >= self.noise_max:
             raise self._error("noise_min", f"must be below noise_max, {self.noise_max:g}")
         if (self.stages or 1) > 1 and crop is None:
-            raise self._error("stages", "whole images have one; use 1")
+            raise self._error("stages", "a cascade needs crops; use stages=1, or set crop")
         if self.head and (crop is not None or self.rotations):
             remedy = "use --set crop=0 --no-rotations"
             raise self._error("head", f"needs whole upright images; {remedy}")
@@ -411,12 +411,13 @@ _PARSERS: dict[Any, tuple[Callable[[str], Any], str]] = {
     int: (int, "a whole number"),
     int | None: (int, "a whole number"),
     float: (float, "a number"),
+    float | None: (float, "a number"),
     bool: ({"true": True, "false": False}.__getitem__, "true or false"),
     PaddingMode: (PaddingMode, f"one of {', '.join(PaddingMode)}"),
     tuple[LayerSpec, ...]: (parse_layers, "FILTERS@SIZE/STRIDE+PADDING,..., as 100@15/3+2,64@5"),
     tuple[float, ...] | None: (
         lambda text: tuple(map(float, text.split(","))),
-        "one number a channel, as 127,127,127, or own",
+        "one number for each channel, as 127,127,127, or own",
     ),
 }
 

@@ -17,7 +17,7 @@ from gcn_cli.images import Image, TextureMap, split_maps
 from gcn_cli.inputs import LinkedImages, linked_list, open_image, read_repair_mask, to_pixels
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.options import ReconstructOptions, SampleOptions
-from gcn_cli.samplers.inpainting import KnownPixels
+from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.synthesis import OnEvaluation, plan_tiling, sampling_size, to_finished_pixels
 
 log = logging.getLogger(__name__)

@@ -103,7 +103,7 @@ def to_pixels(
         raise InputError(f"{len(parts)} image(s) for a model of {names}; give each (--with)")
     opened = [_fit(open_image(part), size, shrink) for part in parts]
     _check_same_size(opened, [texture_map.name for texture_map in maps])
-    pixels = [part.to_mode(one.mode) for part, one in zip(opened, maps, strict=True)]
+    pixels = [part.to_mode(map_.mode) for part, map_ in zip(opened, maps, strict=True)]
     return torch.cat(pixels) if len(pixels) > 1 else pixels[0]
 
 
@@ -370,7 +370,4 @@ def _refuse_unknown(
                 "use --alpha channel or --alpha drop"
             )
         remedy = "; --alpha drop keeps transparent pixels" if alpha == "mask" else ""
-        raise InputError(
-            f"--mask: hides all of {title}, nothing to learn; paint black what is to be "
-            f"learned{remedy}"
-        )
+        raise InputError(f"--mask: covers all of {title}; paint the parts to learn black{remedy}")

@@ -25,7 +25,7 @@ from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.options import SampleOptions
 from gcn_cli.pattern import Pattern
 from gcn_cli.samplers.annealed import anneal, count_evaluations, noise_levels, with_restarts
-from gcn_cli.samplers.inpainting import KnownPixels
+from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.samplers.langevin import Callback, run_chain
 from gcn_cli.samplers.rng import ImageNoise, named_generator
 from gcn_cli.training.data import TrainingData
@@ -100,7 +100,7 @@ class NoiseConditionalKind:
         return self.net.device
 
     def fitting(self, height: int, width: int, level: float | None = None) -> tuple[int, int]:
-        """The largest (H, W) within that can be evaluated at a noise level, by default 1."""
+        """The largest usable size, at most (H, W), at a noise level, by default 1."""
         return self.net.fitting(height, width, self._stage(level))
 
     def stages(self) -> list[dict[str, float | str]]:
@@ -133,7 +133,7 @@ class NoiseConditionalKind:
         """(height, width) that chains run at for images of `size`.
 
         Axes that do not tile have a border that is cut off. Raises InputError for an option that
-        this kind cannot follow.
+        this kind does not support.
         """
         self._check(options)
         circular = self._padding_mode(options) is PaddingMode.CIRCULAR
@@ -145,7 +145,7 @@ class NoiseConditionalKind:
         return height, width
 
     def _check(self, options: SampleOptions) -> None:
-        """Raise InputError for an option that noise-conditional models cannot follow."""
+        """Raise InputError for an option that noise-conditional models do not support."""
         for given, option in (
             (options.start_kind == "chains", "--start chains"),
             (options.step_size is not None, "--set step_size"),
@@ -187,7 +187,7 @@ class NoiseConditionalKind:
         return (levels - 1) * (options.resampling_steps or 1) + 1
 
     def _noise_levels(self, options: SampleOptions) -> list[float]:
-        """The noise levels of a chain, at most `options.steps` evaluations with restarts."""
+        """Noise levels with restarts; dropped until `options.steps` evaluations suffice."""
         config, highest = self.config, self.config.noise_max
         if options.start_kind != "noise":
             highest = max(options.noise_level or DEFAULT_LEVEL, config.noise_min)
@@ -218,7 +218,7 @@ class NoiseConditionalKind:
         return (values * self.config.channel_count + 4) * size[0] * size[1] + WORKING_BYTES
 
     def evaluation_bytes(self, size: tuple[int, int], dtype: torch.dtype) -> int:
-        """Estimated memory of an evaluation of an image of `size`, besides the chain."""
+        """Estimated memory of an evaluation of an image of `size`, in addition to the chain."""
         # Gates of all layers, and temporary maps of the widest layer.
         values = responses_per_pixel(self.net.layers, self.config.space_to_depth) * dtype.itemsize
         return int(size[0] * size[1] * BYTES_PER_GATE_BYTE * values)

@@ -136,8 +136,8 @@ class Model:
         """New images of `size` (width, height); `kind`: "pillow", "numpy" or "torch" (C, H, W).
 
         Image k of a seed does not depend on the count. `options` are fields of `SampleOptions`, and
-        on_step and on_state of `samples`. Raises InputError for an option that the model cannot
-        follow, DivergedError if a chain diverges.
+        on_step and on_state of `samples`. Raises InputError for an option that the model does
+        not support, DivergedError if a chain diverges.
         """
         options |= {"size": size, "seed": seed, "steps": steps, "indices": range(count)}
         return [convert_output(pixels, kind) for pixels in self.samples(**options)]

@@ -84,14 +84,14 @@ class TrainOptions(Options):
         "Learn this map together with SOURCE, for example its normals. Repeatable.",
         group="Input",
         metavar="FILE",
-        kind="file",
+        kind="input",
         flags=("--with",),
     )
     mask: Any = option(
         None,
         "Image of the size of SOURCE; nothing is learned where it is white.",
         group="Input",
-        kind="file",
+        kind="input",
     )
     alpha: Alpha = option(
         "auto",
@@ -106,13 +106,13 @@ class TrainOptions(Options):
         kind="preset",
     )
     config: Any = option(
-        None, "TOML file of settings; options override it.", group="Training", kind="file"
+        None, "TOML file of settings; options override it.", group="Training", kind="input"
     )
     settings: Mapping[str, Any] = field(default_factory=dict)  # config settings by name
     max_time: float | None = option(
         None,
-        "Finish within this time. Plans a shorter training; with --iterations, stops and saves "
-        "at the limit.",
+        "Finish within this time, as 90s, 5m or 1.5h. Plans a shorter training; with "
+        "--iterations, stops and saves at the limit.",
         group="Training",
         kind="time",
         above=0,
@@ -194,23 +194,23 @@ class SampleOptions(Options):
     )
     steps: int | None = option(
         None,
-        "Evaluations of the network for each image.  [default: 25; objects 60; published models "
-        "100]",
+        "Evaluations of the network for each image; more is slower.  [default: 25; objects 60; "
+        "published models 100]",
         group="Sampling",
         low=0,
     )
     seed: int = 0
     start: Any = option(
         "noise",
-        "Start of the chains: noise, an image, or the chains that a published model keeps.",
+        "Start of sampling: noise, an image, or the chains of a published model (chains).",
         group="Sampling",
         metavar="noise|chains|IMAGE",
-        kind="file",
+        kind="input",
     )
     noise_level: float | None = option(
         None,
-        "Noise added to the --start image, in deviations of the data; less noise changes the "
-        "image less.  [default: 1]",
+        "Noise added to the --start image, in standard deviations of the training image: less "
+        "keeps more of it.  [default: 1]",
         group="Sampling",
         above=0,
     )
@@ -221,8 +221,8 @@ class SampleOptions(Options):
     )
     temperature: float = option(
         1.0,
-        "Scale of the variance of the Langevin noise: below 1 calmer, above 1 more varied than the "
-        "training images.",
+        "Scale of the variance of the Langevin noise: below 1 smoother, above 1 more varied than "
+        "the training images.",
         group="Sampling",
         above=0,
     )
@@ -238,7 +238,7 @@ class SampleOptions(Options):
         "Follow the large shapes of this image.",
         group="Guidance",
         metavar="IMAGE",
-        kind="file",
+        kind="input",
     )
     guide_strength: float | None = option(
         None,
@@ -252,14 +252,14 @@ class SampleOptions(Options):
         "Second model, used where --mask is white.",
         group="Guidance",
         metavar="RUN",
-        kind="file",
+        kind="input",
     )
     mask: Any = option(
         None,
         "Where to use --blend; resized to the images.",
         group="Guidance",
         metavar="IMAGE",
-        kind="file",
+        kind="input",
     )
     tile: Tile = option(
         "auto",
@@ -308,14 +308,15 @@ class ReconstructOptions(Options):
 
     steps: int | None = option(
         None,
-        "Auto-encode this often: more than 1 descends to a mode of the energy. In a repair: number "
-        "of noise levels.  [default: 1; repairs 25]",
+        "Auto-encode this often (more approaches an energy minimum). In a repair: number of noise "
+        "levels (repairs take almost twice as many evaluations).  [default: 1; repairs 25]",
         group="Reconstruction",
         low=1,
     )
     noise_level: float | None = option(
         None,
-        "Noise level of the auto-encoder, in deviations of the data.  [default: 1]",
+        "Noise level of the auto-encoder, in standard deviations of the training image.  "
+        "[default: 1]",
         group="Reconstruction",
         above=0,
     )
@@ -324,10 +325,10 @@ class ReconstructOptions(Options):
         "Repair IMAGE where this image of the same size is white, or transparent (alpha).",
         group="Repair",
         metavar="IMAGE|alpha",
-        kind="file",
+        kind="input",
     )
     extend: tuple[int, int, int, int] | None = option(
-        None, "Extend IMAGE by so many pixels on each side.", group="Repair", kind="sides"
+        None, "Pixels to add at the left, top, right and bottom.", group="Repair", kind="sides"
     )
     make_seamless: int | None = option(
         None,

@@ -1,12 +1,12 @@
 """Regular patterns: find the period, average the repeated cell, keep it in place while sampling.
 
-Period. The autocorrelation r(d) of a texture of courses, tiles or strands peaks at every multiple
+Period. The autocorrelation r(d) of a texture of rows, tiles or strands peaks at every multiple
 of its period p and drops in between. The contrast of this comb,
 
     mean over k of r(k p) - r((k - 1/2) p),
 
 is largest at the period itself: for 2 p, points half way are peaks too; for p / 2, every other
-multiple is none. On a torus whose side is not a multiple of p the pattern has to bend.
+multiple is none. On a torus whose side is not a multiple of p the pattern is distorted.
 
 Cell. A regular pattern has its power in a few frequencies, the lines of the spectrum, an order of
 magnitude above their neighborhood and in phase across the whole image. Filters see no further than
@@ -23,9 +23,9 @@ the posterior mean that it would have if it were distributed as N(m, R),
 
     m + K (x - m),   K = R / (R + s^2),
 
-so that courses are straight and close on a torus of any size. A harmonic is left to the model
+so that rows are straight and close on a torus of any size. A harmonic is left to the model
 below the level at which noise no longer hides its R: there the model sees and decides how one
-repetition differs from the next. R is largest at low frequencies, so the space between two courses
+repetition differs from the next. R is largest at low frequencies, so the space between two rows
 is left to the model long before their edges are.
 """
 
@@ -46,7 +46,7 @@ Periods = tuple[float | None, float | None]
 SHORTEST_PERIOD = 6.0  # pixels
 LARGEST_LAG = 0.7  # of the side: beyond it, too little of the image overlaps itself
 MANY_PEAKS = 4  # combs with fewer peaks need more contrast
-MIN_CONTRAST = 0.3  # of a comb of many peaks; below it bending would be visible anyway
+MIN_CONTRAST = 0.3  # of a comb of many peaks; below it distortion would be visible anyway
 MIN_CONTRAST_OF_FEW = 0.4
 EQUAL_CONTRAST = 0.8  # of the largest contrast: as good as it
 PERIOD_STEP = 0.02  # pixels between candidates
@@ -60,15 +60,17 @@ MIN_CYCLES = 4  # in the image: lower frequencies have too few neighbors to comp
 MEDIAN_SIDE = 13  # frequencies per side of the neighborhood for the median
 MEDIAN_CHUNK = 2**15  # frequencies whose neighborhoods are unfolded at a time: 22 MB
 MIN_LINE_SHARE = 0.05  # of the power, in lines
-MIN_CELL_SHARE = 0.5  # of the power in lines that repeats exactly; else courses bend in the image
-MULTIPLES = (1, 2, 3)  # of the first period that are tried: bricks repeat every second course
+MIN_CELL_SHARE = (
+    0.5  # of the power in lines that repeats exactly; else rows are distorted in the image
+)
+MULTIPLES = (1, 2, 3)  # of the first period that are tried: bricks repeat every second row
 EQUAL_POWER = 0.95  # of the largest power of a cell: as good as it
 
 HIDING_NOISE = 1.4  # times the root of the mean R: noise that hides what differs
-HIDING_NOISE_OF_HARMONIC = 2.8  # the same of one harmonic, whose own R is known less precisely
+HIDING_NOISE_OF_HARMONIC = 2.8  # for a single harmonic, whose R is a noisier estimate
 LARGEST_PERIOD_CHANGE = 0.1  # of a period, so that a whole number of them fits a side
 LARGEST_STRETCH = 0.04  # of an image resampled so that whole periods fit
-VISIBLE_STRETCH = 0.004  # below it, bending is invisible
+VISIBLE_STRETCH = 0.004  # below it, distortion is invisible
 
 
 def find_period(image: Tensor, axis: int, known: Tensor | None = None) -> float | None:
@@ -400,8 +402,8 @@ def _shifted_basis(period: float | None, side: int, shifts: Tensor) -> Tensor:
 def fitting_side(side: int, period: float | None) -> tuple[int, bool]:
     """The side near `side` of a torus on which a pattern keeps its period, and whether it does.
 
-    `side` itself where there is no period, where bending is invisible, or where no whole number of
-    periods is near enough.
+    `side` itself where there is no period, where distortion is invisible, or where no whole number
+    of periods is near enough.
     """
     if period is None:
         return side, True

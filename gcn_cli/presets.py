@@ -34,12 +34,12 @@ OBJECT = NoiseConditionalConfig(
 )
 PRESETS: dict[str, Config] = {
     "default": NoiseConditionalConfig(),
-    # Without the widest layers: crops of 96 would show them little but mirrors.
+    # Without the widest layers: at a crop of 96 their input would be mostly reflected padding.
     "quick": NoiseConditionalConfig(layers=DEFAULT_LAYERS[:8], crop=96),
-    # Things are truer by more images; small pictures are better off with fewer.
+    # More images per batch improve large images and worsen small ones.
     "best": NoiseConditionalConfig(batch_size=12, iterations=1400),
     "object": OBJECT,
-    # Half as many filters again, of all layers: of the wider ones alone no more objects are whole.
+    # 1.5 times the filters in all layers: widening only the widest layers did not help.
     "object-best": dataclasses.replace(
         OBJECT,
         layers=tuple(
@@ -67,7 +67,7 @@ PRESETS: dict[str, Config] = {
 }
 PRESET_NOTES = {
     "default": "a texture; two minutes on two CPU cores",
-    "quick": "a texture, in half the time and with a smaller receptive field",
+    "quick": "a texture, in half the time; sees smaller structures",
     "best": "a texture of 384 pixels or more, with better objects; a quarter of an hour",
     "object": "a folder of aligned objects; five minutes",
     "object-best": "the same with more filters: more objects are whole; nine minutes",
@@ -133,8 +133,10 @@ def check_names(source: str, names: Iterable[str]) -> None:
             raise InputError(f"{source} {name}: is now {RENAMED[name]}")
         if name not in SETTINGS:
             similar = get_close_matches(name, SETTINGS, 3, 0.5)
-            hint = f"similar are {', '.join(similar)}" if similar else "see gcn inspect --preset"
-            raise InputError(f"{source} {name}: no such setting; {hint}")
+            hint = f"similar are {', '.join(similar)}; " if similar else ""
+            raise InputError(
+                f"{source} {name}: no such setting; {hint}see gcn inspect --preset default"
+            )
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -142,7 +144,8 @@ def read_toml(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"--config {path}: {error.strerror}") from error
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError(f"--config {path}: {reason}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path}: not a TOML file: {error}") from error
 

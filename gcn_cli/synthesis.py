@@ -58,7 +58,7 @@ def samples(
     A sample depends on its index and the seed, not on the other indices nor on the tiling. On a
     GPU all images run as one batch, or as smaller ones if memory does not hold it. `on_state` gets
     the chains (N, C, H, W), in model units, after every evaluation. Raises InputError for options
-    that the model cannot follow, DivergedError if a chain diverged.
+    that the model does not support, DivergedError if a chain diverged.
     """
     plan = _plan(checkpoint, options, indices, dtype)
     kind, device, count = checkpoint.kind, checkpoint.kind.device, len(indices)
@@ -374,7 +374,7 @@ def plan_tiling(
 ) -> TilingPlan:
     """Blocks and storage for chains of `size` (height, width); logged unless the image is whole.
 
-    `extra_bytes` are needed besides the chain and its evaluation. Raises InputError if neither
+    `extra_bytes`: needed in addition to the chain and its evaluation. Raises InputError if neither
     memory nor disk holds the image, or if the model cannot be evaluated in blocks.
     """
     known_free = free_memory(kind.device)

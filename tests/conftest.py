@@ -11,14 +11,17 @@ from gcn_cli.models.layers import LayerSpec, PaddingMode
 MakeModel = Callable[..., GenerativeConvNet]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One order of sums and one seed, so that results repeat bit for bit."""
-    before = torch.get_num_threads()
+def pytest_configure() -> None:
+    """One order of sums in every fixture and test, so that results repeat bit for bit."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_seed() -> Iterator[None]:
+    """What a test sets is undone for the next one."""
     torch.manual_seed(0)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

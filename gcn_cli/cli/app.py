@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import traceback
+from difflib import get_close_matches
 
 import click
 
@@ -37,6 +38,14 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"gcn_cli.cli.{name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        similar = get_close_matches(args[0], COMMANDS, 1)
+        if args[0] not in COMMANDS and similar and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{args[0]}'; did you mean {similar[0]}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,19 @@ class InspectGroup(GroupedCommand, click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, path = args[0], Path(args[0])
+        if name not in SUBCOMMANDS and not ctx.resilient_parsing:
+            if path.is_dir() or path.suffix == ".safetensors" or ("/" in name and not path.suffix):
+                words: list[str] = [f"--model {name}"]
+            else:
+                words = [f"image {name}"] if path.suffix else get_close_matches(name, SUBCOMMANDS)
+            if words:
+                ctx.fail(f"No such command '{name}'; did you mean gcn inspect {words[0]}?")
+        return super().resolve_command(ctx, args)
 
 
 @click.group("inspect", cls=InspectGroup, invoke_without_command=True)
@@ -99,7 +113,7 @@ def command(
     "--noise-level",
     type=float,
     metavar="X",
-    help="Noise level of the density, in deviations of the data.  [default: 1]",
+    help="Noise level of the density, in standard deviations of the training image.  [default: 1]",
 )
 @grouped("Input", "--at", type=KINDS["point"], help="A pixel of IMAGE, for --filters.")
 @grouped(
@@ -179,7 +193,7 @@ def filters_command(file: str, model: str | None, overwrite: bool, as_json: bool
 @command.command("report", cls=GroupedCommand)
 @click.argument("folder")
 @model_option
-@grouped("Input", "--image", metavar="FILE", help="Image to analyze.  [default: the exemplar]")
+@grouped("Input", "--image", type=KINDS["input"], help="Image to analyze.  [default: the exemplar]")
 @overwrite_option
 @output_options
 def report_command(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -9,8 +10,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
-from gcn_cli.config import SETTINGS, option_name
+from gcn_cli.config import OWN_OPTIONS, SETTINGS, option_name
 from gcn_cli.errors import InputError
+from gcn_cli.models.layers import PaddingMode
 from gcn_cli.options import flag_of
 from gcn_cli.presets import PRESET_NOTES, RENAMED, check_names
 
@@ -34,6 +36,21 @@ class Kind(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
             return self.parse(value)
         except ValueError:
             self.fail(f"{value!r} is not {self.words}", param, ctx)
+
+
+class InputFile(Kind):
+    """A file that must exist, "-" (stdin), or one of the words in the option's metavar."""
+
+    def __init__(self) -> None:
+        super().__init__("FILE", str, "a file")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value itself. Raises InputError, which names the option, if there is no such file."""
+        if isinstance(value, str) and isinstance(param, click.Option):
+            words = ["-", *(param.metavar or "").split("|")]
+            if value not in words and not os.path.exists(value):
+                raise InputError(f"{param.opts[-1]} {value}: no such file")
+        return value
 
 
 def _match(pattern: str, text: str) -> list[str | None]:
@@ -120,6 +137,7 @@ def parse_assignment(text: str) -> tuple[str, str]:
 
 KINDS: dict[str, click.ParamType] = {  # type: ignore[type-arg]
     "file": Kind("FILE", str, "a file"),
+    "input": InputFile(),
     "folder": Kind("FOLDER", str, "a folder"),
     "size": Kind("WIDTHxHEIGHT", parse_size, "a size such as 512 or 640x480"),
     "time": Kind("TIME", parse_time, "a time such as 90s, 5m or 1.5h, more than 0"),
@@ -127,7 +145,9 @@ KINDS: dict[str, click.ParamType] = {  # type: ignore[type-arg]
     "seeds": Kind("N,N-N", parse_seeds, "seeds such as 5 or 0,3-7, rising"),
     "tile": Kind("auto|off|N", parse_tile, "auto, off or a number of pixels, as 1024"),
     "sides": Kind(
-        "LEFT,TOP,RIGHT,BOTTOM", parse_sides, "LEFT,TOP,RIGHT,BOTTOM in pixels, as 0,0,256,0"
+        "LEFT,TOP,RIGHT,BOTTOM",
+        parse_sides,
+        "LEFT,TOP,RIGHT,BOTTOM in pixels with commas, no spaces, as 0,0,256,0",
     ),
     "sigma": Kind("auto|SIGMA", parse_sigma, "auto or gray levels, more than 0, as 12.5"),
     "count": Kind("N", parse_count, "a number from 1 to 9999"),
@@ -292,6 +312,7 @@ dry_run_option: Callable[[F], F] = grouped(
     help="Write nothing; print all settings, and the time and memory to expect.",
 )
 
+PADDING_MODES = "|".join(SETTINGS["padding_mode"].metadata["choices"])
 REMOVED = {
     "synthesize": {
         "--seeds": "--seed 0,3-7",
@@ -300,8 +321,8 @@ REMOVED = {
         "--step-size": "--set step_size=X",
         "--noise": "--set noise=true",
         "--no-noise": "--set noise=false",
-        "--lattice": "--set padding_mode=MODE",
-        "--padding-mode": "--set padding_mode=MODE",
+        "--lattice": f"--set padding_mode={PADDING_MODES}",
+        "--padding-mode": f"--set padding_mode={PADDING_MODES}",
     },
     "reconstruct": {"--level": "--noise-level X"},
     "inspect": {
@@ -316,18 +337,32 @@ REMOVED = {
     },
 }
 """Options of earlier versions, and what replaces them."""
+GUESSES = {
+    "--width": "--size",
+    "--height": "--size",
+    "--sigma": "--denoise",
+    "--epochs": "--iterations",
+}
+"""Options that a person may expect, and the option meant, in the commands that have it."""
 
 
 def replacement(command: str, flag: str) -> str | None:
     """What replaces an option of an earlier version; None for one that never was."""
-    if command != "train":
-        return REMOVED.get(command, {}).get(flag)
+    if flag in REMOVED.get(command, {}):
+        return REMOVED[command][flag]
     name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
     name = RENAMED.get(name, name)
-    if name not in SETTINGS:
+    if name not in SETTINGS or name in OWN_OPTIONS:
         return None
-    value = "N" if SETTINGS[name].type is not bool else str(not flag.startswith("--no-")).lower()
-    return f"--set {name}={'...' if name == 'layers' else value}"
+    placeholders: dict[Any, str] = {
+        bool: str(not flag.startswith("--no-")).lower(),
+        int: "N",
+        int | None: "N",
+        float: "X",
+        PaddingMode: PADDING_MODES,
+    }
+    option = f"--set {name}={placeholders.get(SETTINGS[name].type, '...')}"
+    return option if command == "train" else f"gcn train {option}"
 
 
 class GroupedCommand(click.Command):
@@ -349,8 +384,13 @@ class GroupedCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            command = ctx.command_path.split()[1]
-            new = replacement(command, error.option_name)
+            flag, command = error.option_name, ctx.command_path.split()[1]
+            guess = GUESSES.get(flag)
+            if any(guess in param.opts for param in self.params):
+                raise click.UsageError(
+                    f"No such option: {flag}; did you mean {guess}?", ctx
+                ) from error
+            new = replacement(command, flag)
             if new is None:
                 raise
-            raise click.UsageError(f"{error.option_name}: is now {new}", ctx) from error
+            raise click.UsageError(f"{flag}: is now {new}", ctx) from error

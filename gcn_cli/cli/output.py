@@ -154,7 +154,7 @@ def best_samples(
 
 
 def summarize_quality(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median quality of the records that have one; their own values are rounded in place."""
+    """The median quality of the records that have a quality, whose values are rounded in place."""
     measured = [record for record in records if "quality" in record]
     if not measured:
         return {}

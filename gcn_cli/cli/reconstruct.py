@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gcn_cli.cli.options import (
+    KINDS,
     GroupedCommand,
     collect,
     grouped,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     "--with",
     "linked",
     multiple=True,
-    metavar="FILE",
+    type=KINDS["input"],
     help="Linked map of IMAGE. Repeatable, in the order of training.",
 )
 @options_of(ReconstructOptions)
@@ -60,13 +61,16 @@ def command(
     threads: int | None,
     **given: Any,
 ) -> None:
-    """Auto-encode, repair or denoise IMAGE with the newest run, or with --model.
+    """Repair, extend, make seamless or denoise IMAGE; without such an option, auto-encode it.
 
-    Auto-encoding prints for each image: rms error in gray levels, error as a share of the variance
-    of the image, PSNR in dB, and the residual |I - sigma^2 B(I)| / |I| of the result, which is 0 at
-    a mode; with several --steps also the energy and its fall, whether the descent is stuck, and the
-    share of gates that a small step flips. Repairs and denoising print the paths; the pixels that
-    are kept do not change.
+    Repairs and denoising print the paths of the results. A repair does not change the pixels that
+    it keeps.
+
+    Auto-encoding prints for each image how far the result is from it (rms_error in gray levels,
+    share_of_variance that is lost, psnr_db) and how far the result is from an energy minimum
+    (residual: 0 at one). With several --steps it also prints the energy, how much the steps lowered
+    it (energy_decrease), their number, 1 if no step lowers it further (stuck), and the share of
+    gates that a small step flips (kink_share).
 
     \b
     gcn reconstruct texture.jpg
@@ -91,13 +95,13 @@ def command(
         raise InputError(f"--with: needs a single IMAGE, not {len(sources)}")
     auto_encodes = not options.is_repair and options.denoise is None
     folder = path.parent / ("reconstructions" if auto_encodes else "repairs")
+    images = [[read_image(file) for file in (source, *linked)] for source in sources]
     targets = reconstruction_outputs(output or str(folder), sources, options.count)
     loaded = load(path, device=device, precision=precision)
     if output or not auto_encodes:  # the default reconstructions are replaced
         for target in targets:
             for texture_map in loaded.maps:
                 refuse_existing(map_path(str(target), texture_map.name), overwrite)
-    images = [[read_image(file) for file in (source, *linked)] for source in sources]
     if auto_encodes:
         new = output is not None and not overwrite
         results = _auto_encode(loaded, images, targets, options, new=new)

@@ -58,7 +58,7 @@ class OutputOptions(Options):
         "Linked map of the --start image. Repeatable, in the order of training.",
         group="Sampling",
         metavar="FILE",
-        kind="file",
+        kind="input",
         flags=("--with",),
     )
     output: str | None = option(
@@ -78,7 +78,7 @@ class OutputOptions(Options):
     )
     best_of: int | None = option(
         None,
-        "Make so many samples for each image and keep the best; textures only.",
+        "Make N samples for each image and keep the one of best quality; textures only.",
         group="Output",
         low=2,
         high=1000,
@@ -88,7 +88,7 @@ class OutputOptions(Options):
         "Image to measure quality against.  [default: exemplar of the run]",
         group="Output",
         metavar="IMAGE",
-        kind="file",
+        kind="input",
     )
     skip_existing: bool = option(
         False, "Make only the images whose files are missing.", group="Output"

@@ -164,7 +164,7 @@ def side_by_side(pixels: Tensor, maps: Sequence[TextureMap]) -> Tensor:
     if len(maps) == 1:
         return pixels
     parts = zip(split_maps(pixels, maps), maps, strict=True)
-    return torch.cat([Image(part, one.mode, 32).to_mode("RGB") for part, one in parts], dim=2)
+    return torch.cat([Image(part, map_.mode, 32).to_mode("RGB") for part, map_ in parts], dim=2)
 
 
 def mode_of(channels: int) -> str:

@@ -1,7 +1,15 @@
 """Metrics of images and textures without learned networks. Pixels are (C, H, W) in 0..255."""
 
-from gcn_cli.metrics.pixels import contrast, psnr, rms_error, seams, unexplained_variance
-from gcn_cli.metrics.texture import DESCRIPTIONS, SMALLEST_SIDE, TextureMetrics
+from gcn_cli.metrics.texture import (
+    DESCRIPTIONS,
+    SMALLEST_SIDE,
+    TextureMetrics,
+    contrast,
+    psnr,
+    rms_error,
+    seams,
+    unexplained_variance,
+)
 
 __all__ = [
     "DESCRIPTIONS",

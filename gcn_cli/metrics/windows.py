@@ -308,7 +308,7 @@ def _coherent_share(offsets: Tensor) -> float:
 
 
 def classifier_score(exemplar: FeatureMaps, sample: FeatureMaps) -> float:
-    """How well a classifier tells windows of the sample from those of the exemplar.
+    """Two-sample classifier score (AUC) of windows of the sample against those of the exemplar.
 
     Kernel ridge regression on means and deviations of features is trained on one half of both
     images and tested on the other, for four halves. The score is the mean area under the ROC

@@ -122,7 +122,7 @@ class Cascade(nn.Module):
         return max(self.stage_stride(stage) for stage in range(len(self.nets)))
 
     def fitting(self, height: int, width: int, stage: int = 0) -> tuple[int, int]:
-        """The largest (H, W) within that a stage can evaluate, by default the finest."""
+        """The largest size, at most (H, W), that a stage can evaluate, by default the finest."""
         stride = self.stage_stride(stage)
         return height // stride * stride, width // stride * stride
 
@@ -391,9 +391,9 @@ def make_denoiser(
     """D of a cascade, as a function (N, C, H, W), noise level -> (N, C, H, W).
 
     Copies the parameters: make it again after they change. dtype: of the maps. padding_mode: by
-    default that of the nets. block, allocator: as in `denoise_batch`; `on_block` is called as
-    often as the finest stage has tiles, whichever stage is in charge. On a GPU images are
-    evaluated one by one.
+    default that of the nets. block, allocator: as in `denoise_batch`; `on_block` is called
+    once for each block of the finest stage, also when a coarser stage is evaluated. On a GPU images
+    are evaluated one by one.
     """
     links, mode = cascade.links(), padding_mode or cascade.finest.padding_mode
     stages = [

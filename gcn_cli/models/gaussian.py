@@ -1,6 +1,6 @@
 """The Gaussian part of a noise-conditional model: the power spectrum of the data.
 
-In the score f it is a fixed quadratic term beside the filters,
+In the score f it is a fixed quadratic term added to the filters,
 
     f(I; w, s) = F(c I; s) / s + <I, Q_s I> / 2,    Q_s = Id / (s^2 + 1) - (C + s^2 Id)^-1,
 

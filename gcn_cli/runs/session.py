@@ -24,6 +24,7 @@ from gcn_cli.kinds import ModelKind, make_trainer
 from gcn_cli.models.layers import filter_parameters, responses_per_pixel
 from gcn_cli.options import TrainOptions
 from gcn_cli.pattern import Periods, find_pattern, find_periods
+from gcn_cli.presets import PRESETS, build_config
 from gcn_cli.runs.folder import MODEL_FILE
 from gcn_cli.runtime import choose_device, choose_precision, free_memory
 from gcn_cli.training.data import coarse_share, crop_limit
@@ -111,7 +112,7 @@ class Session:
                 log.info(note)
             _check_memory(config, images, device)
             return cls(images, requested, config, device, dtype, current_group())
-        _check_same(run, saved, requested, images)
+        _check_same(run, saved, requested, images, options)
         session = cls(images, requested, saved.config, device, dtype, current_group())
         session.trainer.load_state(saved.trainer_state)
         session.iteration, session.history = saved.iteration, list(saved.history)
@@ -212,19 +213,46 @@ class Session:
 
 
 def _check_same(
-    run: Path | None, saved: Checkpoint, requested: Config, images: TrainingImages
+    run: Path | None,
+    saved: Checkpoint,
+    requested: Config,
+    images: TrainingImages,
+    options: TrainOptions,
 ) -> None:
     """Raise InputError if a run was trained with other settings or on other images."""
-    remedy = "use --overwrite to train anew, or -o for another run"
-    now, before = to_json(requested), to_json(saved.requested or saved.config)
-    for key, value in now.items():
-        if key == "channels" and value is None:
-            continue  # as many as the images have, and those are compared below
-        if value != before.get(key):
-            old, new = _setting_text(key, before.get(key)), _setting_text(key, value)
-            raise InputError(f"{run}: trained with {old}, not {new}; {remedy}")
+    others = "use --overwrite to start over, or -o for another run"
+    before = saved.requested or saved.config
+    key = _difference(requested, before)
+    if key is not None:
+        old, new = (_setting_text(key, to_json(c).get(key)) for c in (before, requested))
+        preset = _preset_of(before, options)
+        remedy = f"{others}; to resume, repeat the options of its training (--preset ...)"
+        if preset is not None:
+            remedy = f"use --preset {preset} to resume it, --overwrite to start over, or another -o"
+        raise InputError(f"{run}: trained with {old}, not {new}; {remedy}")
     if saved.data_digest != images.digest:
-        raise InputError(f"{run}: trained on other images; {remedy}")
+        raise InputError(f"{run}: trained on other images; {others}")
+
+
+def _difference(requested: Config, saved: Config) -> str | None:
+    """The first setting that differs; channels left to the images agree with any number."""
+    before = to_json(saved)
+    for key, value in to_json(requested).items():
+        if value != before.get(key) and not (key == "channels" and value is None):
+            return key
+    return None
+
+
+def _preset_of(saved: Config, options: TrainOptions) -> str | None:
+    """The preset with which the settings now given make the saved config, if there is one."""
+    settings = {key: value for key, value in options.settings.items() if key != "preset"}
+    for name in PRESETS:
+        try:
+            if _difference(build_config(settings, preset=name), saved) is None:
+                return name
+        except InputError:  # a preset of another learner
+            continue
+    return None
 
 
 def _setting_text(name: str, value: Any) -> str:

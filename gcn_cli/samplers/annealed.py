@@ -67,7 +67,7 @@ def anneal(
 ) -> Tensor:
     """Sample from `start`, noisy images at levels[0]; returns D at the last level, (N, C, H, W).
 
-    `start` is overwritten, in chunks: besides it, only D and the last D are in memory. Where a
+    `start` is overwritten, in chunks: in addition, only D and the last D are in memory. Where a
     level is above the last one, noise is added (`with_restarts`). With `resampling` n, each step
     but the last is taken n times, with noise added in between (RePaint, Lugmayr et al. 2022), so
     that missing pixels adapt to known ones. The callback counts evaluations of D.

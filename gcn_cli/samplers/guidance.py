@@ -1,6 +1,16 @@
-"""Guided sampling: a guide image whose large shapes are followed; a blend of two models.
+"""Denoisers that are guided by an image or a second model, or constrained by known pixels.
 
-Both change the posterior mean D, and with it grad log p_s(I) = (D(I) - I) / s^2.
+All change the posterior mean D, and with it grad log p_s(I) = (D(I) - I) / s^2.
+
+Inpainting (repair, extension, seamless borders): a chain at noise level s is a clean image plus
+noise of deviation s. The posterior mean of a known pixel is its value at every level, so
+
+    D(I | known) = D(I) at missing pixels, the known image elsewhere.
+
+Under annealed sampling the chain of a known pixel is its value plus noise of the current level,
+from the draws of the chain, so the net sees known and missing pixels equally noisy. This is
+exact for the known pixels. The missing pixels are sampled as if each step knew all later values of
+the known ones, which it does not: resampling steps (`anneal`) let both parts adapt.
 """
 
 from dataclasses import dataclass
@@ -61,6 +71,22 @@ class ModelBlend:
             return torch.lerp(denoise(x, noise), (mean - self.offset) / self.factor, self.share)
 
         return blended
+
+
+@dataclass(frozen=True)
+class KnownPixels:
+    """An image `known` (1, C, H, W), known except where `missing` (H, W) is True."""
+
+    known: Tensor
+    missing: Tensor
+
+    def constrain(self, denoise: Denoiser) -> Denoiser:
+        """D given the known pixels."""
+
+        def constrained(x: Tensor, noise: float) -> Tensor:
+            return torch.where(self.missing, denoise(x, noise), self.known)
+
+        return constrained
 
 
 def low_pass(x: Tensor, deviation: float = BLUR) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gcn_cli.config import NoiseConditionalConfig
 from gcn_cli.models.cascade import Cascade, make_denoiser
 from gcn_cli.samplers.annealed import anneal, noise_levels
-from gcn_cli.samplers.inpainting import KnownPixels
+from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.samplers.rng import ImageNoise, named_generator
 
 MIN_POSITIONS = 256  # of a crop without missing pixels: enough for crops to differ

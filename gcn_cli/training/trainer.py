@@ -49,8 +49,8 @@ from gcn_cli.training.schedule import (
     too_short_warning,
 )
 
-# A transition is at so many times the deviation of the details that the coarser image lacks: noise
-# that hides them. First at full resolution, then at coarser ones, whose pixels are sharper.
+# Transition level divided by the deviation of the details that downsampling removes: this noise
+# hides them. First at full resolution, then at coarser ones, whose pixels are sharper.
 TRANSITION_FACTORS = (2.5, 4.0)
 # Stages also learn levels up to this factor above, and down to it below, the transition: chains
 # over a longer range of levels show the errors of a stage.
@@ -60,13 +60,13 @@ LIKELIHOOD_RATE = 0.1  # share of the learning rates at which likelihood trainin
 # Iterations of likelihood training that start at that rate: as many as the presets have.
 FULL_RATE_ITERATIONS, FULL_RATE_ITERATIONS_ALIGNED = 200, 400
 
-# Coarser stages: large structures are not learned by denoising, which is content with patches of
-# the right colors, but by likelihood. So its share and its rate are higher there.
+# Coarser stages learn large structures by likelihood: the denoising loss is low once local colors
+# are right. So the share and the rate of the likelihood are higher there.
 COARSE_LIKELIHOOD_SHARE = 0.8
 COARSE_LIKELIHOOD_RATE = 0.3
 COARSE_FULL_RATE_ITERATIONS = 560  # the default number
 COARSE_RATE_IMAGES = 4  # images per iteration above which the rate falls in proportion
-MANY_STAGES, MANY_STAGES_RATE = 4, 0.1  # with so many the contrast diverges at the higher rate
+MANY_STAGES, MANY_STAGES_RATE = 4, 0.1  # with 4 or more, contrast diverges at the higher rate
 # Bound on energy differences: whole structures differ by more than grain does; under the bound of
 # full resolution joints and edges fade.
 COARSE_MAX_DIFFERENCE = 0.035
@@ -82,8 +82,8 @@ def level_ranges(
 ) -> tuple[list[float], list[tuple[float, float]]]:
     """The transition to each coarser stage, and the (lowest, highest) noise level of every stage.
 
-    In deviations of a stage's data, a transition in those of the finer one's. An image of 2x2 means
-    keeps 1 / gain^2 of the variance. Raises ValueError if no levels are left for a stage.
+    Ranges are in deviations of the data of each stage, a transition in those of the finer stage.
+    Downsampling keeps 1 / gain^2 of the variance. Raises ValueError if a stage has no levels left.
     """
     transitions, ranges = [], []
     lowest, highest = config.noise_min, config.noise_max

@@ -162,13 +162,14 @@ def test_inspect_describes_model_image_and_preset(trained: Path, tmp_path: Path)
             ],
             "smaller than",
         ),
-        (["train", "texture.png", "--config", "no.toml"], "--config no.toml: No such file"),
+        (["train", "texture.png", "--config", "no.toml"], "--config no.toml: no such file"),
         (["synthesize"], "no runs under runs/"),
         (["synthesize", "--model", "bad.png"], "bad.png: not a gcn model file"),
         (["synthesize", "--size", "0"], "'0' is not a size"),
         (["reconstruct", "texture.png", "--model", "none"], "none: no such model file"),
         (["inspect", "--preset", "paper-fish"], "'paper-fish' is not one of"),
         (["explode"], "No such command 'explode'"),
+        (["trian"], "No such command 'trian'; did you mean train?"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(

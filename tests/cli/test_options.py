@@ -75,10 +75,12 @@ def test_help_has_groups_of_at_most_31_options(command: list[str], tmp_path: Pat
     [
         ("train", "--crop", "--set crop=N"),
         ("train", "--octaves", "--set stages=N"),
-        ("train", "--lattice", "--set padding_mode=N"),
+        ("train", "--lattice", "--set padding_mode=zeros|reflect|circular"),
         ("train", "--layers", "--set layers=..."),
         ("train", "--no-growth", "--set layerwise=false"),
         ("train", "--head", "--set head=true"),
+        ("synthesize", "--octaves", "gcn train --set stages=N"),
+        ("synthesize", "--padding-mode", "--set padding_mode=zeros|reflect|circular"),
         ("synthesize", "--seeds", "--seed 0,3-7"),
         ("synthesize", "--preview-tiled", "--sheet FILE"),
         ("synthesize", "--no-noise", "--set noise=false"),
@@ -94,6 +96,18 @@ def test_a_removed_option_names_its_successor(
     done = gcn(command, option, "1", cwd=tmp_path)
     assert done.returncode == 2
     assert f"{option}: is now {new}" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "meant"),
+    [("synthesize", "--width", "--size"), ("reconstruct", "--sigma", "--denoise")],
+)
+def test_a_common_guess_names_the_option_meant(
+    command: str, option: str, meant: str, tmp_path: Path
+) -> None:
+    done = gcn(command, option, "1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"No such option: {option}; did you mean {meant}?" in done.stderr.decode()
 
 
 def test_an_option_that_never_was_is_refused_as_such(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["--guide", "mask.png", "--guide-strength", "2"], "--guide-strength 2.0: must be 1 or"),
         (["--blend", "runs/gray", "--mask", "mask.png"], "they must be alike"),
         (["--blend", "paper", "--mask", "mask.png"], "a published model has no noise levels"),
-        (["--guide", "absent.png"], "absent.png: No such file"),
+        (["--guide", "absent.png"], "--guide absent.png: no such file"),
         (["--model", "paper", "--restarts", "1"], "--restarts: a published model has no noise"),
         (["--model", "paper", "--guide", "mask.png"], "--guide, --blend: a published model has"),
         (["--model", "paper", "--seamless", "x"], "--seamless: only for noise-conditional"),

@@ -80,6 +80,23 @@ def test_a_run_with_other_settings_is_refused_with_both_values(
         trained(tmp_path, SMALL_TEXTURE | second)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "remedy"),
+    [
+        ({"preset": "object"}, {}, "; use --preset object to resume it, --overwrite to"),
+        ({}, {"preset": "object"}, "; use --preset default to resume it"),
+        ({"preset": "object", "noise_max": 50}, {}, r"repeat the options of its .*\(--preset"),
+    ],
+)
+def test_the_preset_of_the_run_is_named_if_it_resumes_it(
+    first: dict[str, Any], second: dict[str, Any], remedy: str, tmp_path: Path
+) -> None:
+    small = {"layers": "4@3", "crop": 0, "margin": 0, "batch_size": 1, "iterations": 9}
+    trained(tmp_path, small | first, should_stop=lambda: True)
+    with pytest.raises(InputError, match=remedy):
+        trained(tmp_path, small | second)
+
+
 def trained(run: Path, settings: dict[str, Any], **options: Any) -> gcn.Model:
     return gcn.train(small_image(), output=run, **settings, **options)
 

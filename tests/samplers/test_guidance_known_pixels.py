@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gcn_cli.samplers.annealed import anneal, noise_levels
-from gcn_cli.samplers.inpainting import KnownPixels
+from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.samplers.rng import ImageNoise
 
 CORRELATION = 0.8

@@ -19,13 +19,14 @@ from PIL import Image
 from tests.commands import DOCS, ROOT, commands, make_inputs, run_command
 from tests.test_architecture import LAYERS
 
+pytestmark = pytest.mark.slow
+
 PAGES = [
     str(page.relative_to(DOCS))
     for page in sorted(DOCS.rglob("*.md"))
     if any(words[0] in ("gcn", "torchrun") for words in commands(page))
 ]
 assert len(PAGES) > 10
-SLOW_PAGES = {"howto/gpu.md"}
 
 
 class Page(HTMLParser):
@@ -166,10 +167,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW_PAGES else ()) for name in PAGES],
-)
+@pytest.mark.parametrize("name", PAGES)
 def test_every_command_of_a_page_runs(name: str, tmp_path: Path, trained: Path) -> None:
     make_inputs(tmp_path)
     for words in commands(DOCS / name):

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.cli.running import TEXTURE
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 TRAINING = ["--", *TEXTURE, "--iterations", "5"]

@@ -16,6 +16,8 @@ from PIL import Image
 from tests.cli.running import gcn, gcn_process
 from tests.commands import DOCS, ROOT, SMALL_TEXTURE
 
+pytestmark = pytest.mark.slow
+
 PAGE = (DOCS / "guarantees.md").read_text()
 LONG = [*SMALL_TEXTURE, "--iterations", "1000000", "--save-every", "0.1s"]
 
@@ -109,7 +111,6 @@ def test_quiet_prints_errors_only(folder: Path) -> None:
     assert b"--quiet, --verbose: give one of them" in both.stderr
 
 
-@pytest.mark.slow
 def test_each_continues_after_a_bad_image(tmp_path: Path) -> None:
     (tmp_path / "textures").mkdir()
     Image.effect_noise((40, 32), 60).save(tmp_path / "textures" / "a [red] one.png")
@@ -126,7 +127,7 @@ def test_each_continues_after_a_bad_image(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert b"complete, 4 iterations" in again.stderr
     for more, message in (
-        (["--with", "x.png"], b"--each, --with: is for one image"),
+        (["--with", "textures/a [red] one.png"], b"--each, --with: is for one image"),
         (["--dry-run"], b"--each, --dry-run"),
     ):
         refused = gcn(*words, *more, cwd=tmp_path)
@@ -165,7 +166,6 @@ def stubs(folder: Path) -> Path:
     return programs
 
 
-@pytest.mark.slow
 def test_each_passes_signals_on(tmp_path: Path) -> None:
     (tmp_path / "textures").mkdir()
     for name in "ab":
@@ -191,7 +191,6 @@ def array_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_an_array_task_trains_its_image_and_requeues_itself(array_task: Path) -> None:
     script = ["bash", str(ROOT / "examples/slurm/array.sbatch"), "images", "out"]
     model = array_task / "out" / "c d" / "model.safetensors"
@@ -207,7 +206,6 @@ def test_an_array_task_trains_its_image_and_requeues_itself(array_task: Path) ->
     assert not (array_task / "out" / "a.b").exists()
 
 
-@pytest.mark.slow
 def test_many_gpus_with_two_processes(array_task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("JOB_ID", "7"), ("NNODES", "1"), ("JOB_NODELIST", "localhost")):
         monkeypatch.setenv(f"SLURM_{name}", value)
@@ -222,7 +220,6 @@ def test_many_gpus_with_two_processes(array_task: Path, monkeypatch: pytest.Monk
     assert len(list((array_task / "out" / "run" / "samples").iterdir())) == 4
 
 
-@pytest.mark.slow
 def test_a_folder_by_xargs(array_task: Path) -> None:
     script = ["sh", str(ROOT / "examples/xargs.sh"), "images", "out", "2"]
     done = started([*script, *SMALL_TEXTURE], array_task, Path("none"))

@@ -218,7 +218,7 @@ def test_a_mask_must_leave_a_known_pixel() -> None:
     white = Image(torch.full((1, 48, 48), 255.0), "L")
     with pytest.raises(InputError) as error:
         load([noise("RGB")], mask=white)
-    assert "--mask: hides all of an image, nothing to learn; paint black" in str(error.value)
+    assert "--mask: covers all of an image; paint the parts to learn black" in str(error.value)
     alpha = torch.full((48, 48), 255.0)
     alpha[:16] = 0
     with pytest.raises(InputError, match="--alpha drop keeps transparent pixels"):

@@ -49,6 +49,7 @@ def test_the_public_names() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_importing_is_quick_and_loads_no_torch() -> None:
     script = (
         "import sys, gcn_cli; assert 'torch' not in sys.modules; "

@@ -241,6 +241,7 @@ def test_a_pattern_fits_where_whole_periods_are_near() -> None:
     torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows), dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_chains_have_the_variance_between_repetitions_about_the_pattern() -> None:
     """Annealed with a denoiser that gives 0, harmonics are distributed as N(m, R)."""
     size, variance, count = (24, 32), 4.0, 200

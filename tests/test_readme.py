@@ -8,6 +8,8 @@ import pytest
 from tests.cli.running import gcn_process
 from tests.commands import DOCS, ROOT, commands, make_inputs, run_command, shortened
 
+pytestmark = pytest.mark.slow
+
 README = ROOT / "README.md"
 
 
@@ -16,7 +18,6 @@ def of_program(name: str) -> list[list[str]]:
     return [words for words in commands(README) if words[0] == name]
 
 
-@pytest.mark.slow
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     make_inputs(tmp_path)
     first: dict[str, list[str]] = {}

@@ -10,6 +10,8 @@ from PIL import Image
 from tests.cli.running import gcn
 from tests.reading import read
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--set", "layers=6@3,6@3/2", "--set", "crop=16", "--set", "margin=2", "--iterations", "20",
     "--set", "stages=3", "--threads", "1", "--device", "cpu", "--precision", "float32",
@@ -106,7 +108,10 @@ def test_inspect_lists_the_stages(trained: Path) -> None:
     ("words", "message"),
     [
         (["--set", "stages=6"], "--set stages: an image at 1/16 of the resolution is too small"),
-        (["--set", "stages=2", "--set", "crop=0"], "--set stages=2: whole images have one; use 1"),
+        (
+            ["--set", "stages=2", "--set", "crop=0"],
+            "--set stages=2: a cascade needs crops; use stages=1, or set crop",
+        ),
         (["--set", "stages=3", "--set", "noise_max=0.4"], "--set stages: noise_max is below"),
     ],
 )

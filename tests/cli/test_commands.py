@@ -207,6 +207,7 @@ def test_the_installed_command_is_the_module(folder: Path) -> None:
     assert done.stdout == gcn("--version", cwd=folder).stdout
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(trained: Path) -> None:
     command = f"{sys.executable} -m gcn_cli inspect | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(

@@ -14,6 +14,8 @@ from gcn_cli.model import compare
 from gcn_cli.report.figures import filters_at, unit_filters
 from tests.cli.running import TEXTURE, gcn
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 LONGER = [*TEXTURE, "--iterations", "30"]
 

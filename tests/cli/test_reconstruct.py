@@ -14,6 +14,8 @@ from gcn_cli.images import read_image
 from tests.cli.running import gcn
 from tests.reading import read
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--set", "layers=8@5,8@3/2", "--set", "crop=16", "--set", "margin=2", "--iterations", "10",
     "--threads", "1", "--device", "cpu", "--precision", "float32",

@@ -16,6 +16,8 @@ from PIL import Image
 from gcn_cli import images
 from tests.cli.running import gcn
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--set", "layers=8@5,8@3/2", "--set", "crop=16", "--set", "margin=2", "--iterations", "20",
     "--threads", "1", "--device", "cpu", "--precision", "float32",

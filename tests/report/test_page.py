@@ -14,6 +14,8 @@ from PIL import Image
 from gcn_cli.report.page import curve
 from tests.cli.running import TEXTURE, gcn
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 RUN = "a <b> & 'run'"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -18,6 +18,8 @@ from gcn_cli.training.trainer import CascadeTrainer
 from tests.clock import Clock
 from tests.small import SMALL_PUBLISHED, SMALL_TEXTURE, small_image
 
+pytestmark = pytest.mark.slow
+
 
 def diverge_at(monkeypatch: pytest.MonkeyPatch, iterations: list[int], interval: int) -> None:
     """Have these iterations return a loss of NaN, each once, one after the other."""

@@ -13,6 +13,8 @@ from gcn_cli.runs import session as sessions
 from tests.clock import Clock
 from tests.small import SMALL_PUBLISHED, SMALL_TEXTURE, small_image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("settings", "message"),

@@ -16,6 +16,8 @@ from gcn_cli.errors import InputError
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
 from tests.cli.running import Done, gcn
 
+pytestmark = pytest.mark.slow
+
 TEXTURE = [
     "--set", "layers=4@5,4@3/2", "--set", "crop=16", "--set", "margin=2", "--iterations", "10",
 ]  # fmt: skip

@@ -210,6 +210,7 @@ def test_state_resumes_exactly(stop_at: int, config: PublishedConfig) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_maximum_likelihood_brings_the_chains_to_the_data() -> None:
     config = dataclasses.replace(SMALL, iterations=60, langevin_steps=10, learning_rate=5e-3)
     rows = run(build_trainer(config), 0, 120)
@@ -217,6 +218,7 @@ def test_maximum_likelihood_brings_the_chains_to_the_data() -> None:
     assert abs(rows[-1]["energy_difference"]) < abs(rows[0]["energy_difference"])
 
 
+@pytest.mark.slow
 def test_contrastive_divergence_learns_to_reconstruct() -> None:
     config = dataclasses.replace(
         SMALL_CD, layerwise=False, iterations=150, langevin_steps=1,

@@ -181,6 +181,7 @@ def test_a_resumed_training_of_one_stage_is_exact(stop_at: int, variant: str) ->
     assert_same(second.state(), whole.state())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("holes", [False, True])
 def test_a_resumed_training_of_a_cascade_is_exact(holes: bool) -> None:
     known = scratched(64, 12, 3) if holes else None
@@ -227,6 +228,7 @@ def test_coarser_images_follow_the_imputed_ones() -> None:
     assert torch.equal(coarse.images[0], gain * means)
 
 
+@pytest.mark.slow
 def test_samples_look_like_the_data() -> None:
     """Checkerboard samples: unit variance, and opposite colors 4 pixels apart."""
     config = replace(ONE, iterations=250, batch_size=4)
@@ -245,6 +247,7 @@ def test_samples_look_like_the_data() -> None:
     assert float((samples * samples.roll(8, -1)).mean()) > 0.1
 
 
+@pytest.mark.slow
 def test_learning_rates_rise_fall_and_are_low_during_likelihood_training() -> None:
     config = replace(ONE, iterations=200, likelihood_share=0.25)
     trainer, rates = trainer_of(config), []

@@ -33,7 +33,8 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
 
 def test_no_command_of_the_readme_is_left_out() -> None:
     programs = {words[0] for words in commands(README)}
-    assert programs == {"gcn", "make", "pipx", "uvx"}
+    assert programs == {"gcn", "make", "pip", "pipx", "uvx"}
+    assert of_program("pip") == [["pip", "install", "."]]
     assert of_program("pipx") == [["pipx", "install", "."]]
     (uvx,) = of_program("uvx")
     assert uvx[:4] == ["uvx", "--from", ".", "gcn"]

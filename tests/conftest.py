@@ -1,5 +1,6 @@
 """One thread and float64 helpers for every test."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,7 @@ MakeModel = Callable[..., GenerativeConvNet]
 def pytest_configure() -> None:
     """One order of sums in every fixture and test, so that results repeat bit for bit."""
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,13 @@ from gcn_cli.inputs import LinkedImages, linked_list, open_image, read_repair_ma
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.options import ReconstructOptions, SampleOptions
 from gcn_cli.samplers.guidance import KnownPixels
-from gcn_cli.synthesis import OnEvaluation, plan_tiling, sampling_size, to_finished_pixels
+from gcn_cli.synthesis import (
+    OnEvaluation,
+    mirror_positions,
+    plan_tiling,
+    sampling_size,
+    to_finished_pixels,
+)
 
 log = logging.getLogger(__name__)
 
@@ -163,8 +169,8 @@ def inpaint(
         rows, columns = (torch.arange(len(axis)) for axis in axes)
     else:
         rows, columns = (_window(axis, kind.net.total_stride) for axis in axes)
-    mirrored_rows = _mirrored(rows, missing.shape[0])
-    mirrored_columns = _mirrored(columns, missing.shape[1])
+    mirrored_rows = mirror_positions(rows, missing.shape[0])
+    mirrored_columns = mirror_positions(columns, missing.shape[1])
     window = pixels[:, mirrored_rows][:, :, mirrored_columns]
     missing = missing[mirrored_rows][:, mirrored_columns]
     inside = [(p >= 0) & (p < n) for p, n in zip((rows, columns), pixels.shape[1:], strict=True)]
@@ -203,10 +209,3 @@ def _window(missing: Tensor, stride: int) -> Tensor:
     if high == side and low > 0:
         low = max(0, side - length)
     return torch.arange(low, low + length)
-
-
-def _mirrored(positions: Tensor, side: int) -> Tensor:
-    """Positions beyond the ends of an axis, mirrored at the ends."""
-    period = max(1, 2 * (side - 1))
-    positions = positions % period
-    return torch.minimum(positions, period - positions)

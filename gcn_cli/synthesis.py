@@ -354,10 +354,15 @@ def place_image(image: Tensor, larger_size: tuple[int, int], *, periodic: bool) 
             # The end is next to the first pixel: the jump is halfway, where it is cut off.
             middle = side + (length - side + 1) // 2
             places = torch.where(places < middle, places, places - length)
-        period = max(1, 2 * side - 2)
-        places = places % period
-        image = image.index_select(axis, torch.minimum(places, period - places))
+        image = image.index_select(axis, mirror_positions(places, side))
     return image
+
+
+def mirror_positions(positions: Tensor, side: int) -> Tensor:
+    """Positions beyond the ends of an axis of `side` pixels, mirrored at the ends, (n,)."""
+    period = max(1, 2 * (side - 1))
+    positions = positions % period
+    return torch.minimum(positions, period - positions)
 
 
 # Memory

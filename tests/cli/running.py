@@ -15,6 +15,12 @@ from unittest import mock
 
 from gcn_cli.cli.app import main
 
+PUBLISHED = [
+    "--set", "learner=mle", "--size", "24", "--set", "layers=6@5/2+2,4@3+1", "--iterations", "4",
+    "--set", "langevin_steps=2", "--threads", "1", "--device", "cpu",
+]  # fmt: skip
+"""Options of a small published training."""
+
 TEXTURE = [
     "--set", "layers=8@5,8@3/2", "--set", "crop=32", "--set", "margin=4", "--iterations", "20",
     "--preview-every", "0", "--device", "cpu",

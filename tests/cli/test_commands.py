@@ -10,12 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.running import gcn
-
-SMALL = [
-    "--set", "learner=mle", "--size", "24", "--set", "layers=6@5/2+2,4@3+1", "--iterations", "4",
-    "--set", "langevin_steps=2", "--threads", "1", "--device", "cpu",
-]  # fmt: skip
+from tests.cli.running import PUBLISHED, gcn
 
 
 @pytest.fixture
@@ -29,7 +24,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one finished run; read only."""
     folder = tmp_path_factory.mktemp("trained")
     Image.effect_noise((40, 32), 60).convert("RGB").save(folder / "texture.png")
-    done = gcn("train", "texture.png", *SMALL, "--preview-every", "4", cwd=folder)
+    done = gcn("train", "texture.png", *PUBLISHED, "--preview-every", "4", cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().strip() == "runs/texture"
     return folder
@@ -45,13 +40,13 @@ def test_training_leaves_a_whole_run(trained: Path) -> None:
 
 
 def test_the_same_command_again_says_complete(trained: Path) -> None:
-    again = gcn("train", "texture.png", *SMALL, cwd=trained)
+    again = gcn("train", "texture.png", *PUBLISHED, cwd=trained)
     assert again.returncode == 0
     assert b"complete, 8 iterations" in again.stderr
 
 
 def test_other_values_for_an_existing_run_are_refused(trained: Path) -> None:
-    other = gcn("train", "texture.png", *SMALL, "--set", "sigma=2", cwd=trained)
+    other = gcn("train", "texture.png", *PUBLISHED, "--set", "sigma=2", cwd=trained)
     assert other.returncode == 2
     assert b"--set sigma=1, not --set sigma=2; use --overwrite" in other.stderr
 
@@ -90,7 +85,7 @@ def test_synthesis_starts_and_sizes(trained: Path) -> None:
 
 def test_chains_of_a_run_trained_from_crops_have_the_size_of_crops(folder: Path) -> None:
     words = ["--set", "crop=16", "--batch-size", "2", "-o", "cropped"]
-    assert gcn("train", "texture.png", *SMALL, *words, cwd=folder).returncode == 0
+    assert gcn("train", "texture.png", *PUBLISHED, *words, cwd=folder).returncode == 0
     start = ["--start", "chains", "--steps", "1", "--model", "cropped", "-o", "-"]
     done = gcn("synthesize", *start, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()

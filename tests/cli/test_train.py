@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from gcn_cli import images
-from tests.cli.running import gcn
+from tests.cli.running import PUBLISHED, gcn
 
 pytestmark = pytest.mark.slow
 
@@ -23,10 +23,6 @@ SMALL = [
     "--threads", "1", "--device", "cpu", "--precision", "float32",
 ]  # fmt: skip
 LONG = [*SMALL, "--iterations", "1000000", "--save-every", "0.1s", "--preview-every", "0"]
-PUBLISHED = [
-    "--set", "learner=mle", "--size", "24", "--set", "layers=6@5/2+2,4@3+1", "--iterations", "4",
-    "--set", "langevin_steps=2", "--threads", "1", "--device", "cpu",
-]  # fmt: skip
 
 
 @pytest.fixture

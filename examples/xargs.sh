@@ -3,15 +3,16 @@
 #
 #   examples/xargs.sh IMAGES RUNS JOBS [train options]
 #
-# `gcn train --each IMAGES -o RUNS --jobs JOBS` does the same and ends with a table.
+# `gcn train --each IMAGES -o RUNS --jobs JOBS` does the same, ends with a table, and passes signals
+# on to its trainings. A signal for this script reaches them only if its process group gets it.
 set -u
 images=$1 runs=$2 jobs=$3
 shift 3
 threads=$(($(nproc) / jobs))
-find "$images" -maxdepth 1 -type f -print0 |
+find "$images" -maxdepth 1 -type f ! -name '.*' -print0 |
     xargs -0 -P "$jobs" -I{} sh -c '
         image=$1 runs=$2 threads=$3
         shift 3
-        name=$(basename "${image%.*}")
-        gcn train "$image" -o "$runs/$name" --threads "$threads" "$@"
+        name=$(basename "$image")
+        exec gcn train -o "$runs/${name%.*}" --threads "$threads" "$@" -- "$image"
     ' sh {} "$runs" "$((threads > 0 ? threads : 1))" "$@"

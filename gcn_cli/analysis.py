@@ -24,7 +24,7 @@ from gcn_cli.config import to_json
 from gcn_cli.errors import InputError
 from gcn_cli.inputs import LinkedImages, to_pixels
 from gcn_cli.kinds import TilingPlan
-from gcn_cli.models.energy import Denoiser, GenerativeModel, energy
+from gcn_cli.models.energy import Denoiser, energy
 from gcn_cli.options import SampleOptions
 from gcn_cli.reconstruction import fit_to_model, fit_to_model_with_scale
 from gcn_cli.samplers.annealed import noise_levels
@@ -36,6 +36,15 @@ ERROR_TOLERANCE = 1.1  # factor by which an error may exceed its bound by chance
 EXCLUDED_BORDER = 8  # 1/8 of each side is left out: an exemplar does not tile
 SMOOTHING_SIDE = 17  # pixels: the energy of a filter lies at its center
 UNUSUAL = 4.0  # deviations of the energy from which a pixel counts as unusual
+
+
+def _vectors(checkpoint: Checkpoint) -> list[list[float]]:
+    """Vectors of repetition (across, down) in pixels of a regular pattern; empty without one."""
+    pattern = checkpoint.pattern
+    if pattern is None:
+        return []
+    vectors = sorted(pattern.vectors(), key=lambda vector: abs(vector[0]))
+    return [[round(across, 2) + 0.0, round(down, 2) + 0.0] for down, across in vectors]
 
 
 def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -64,7 +73,7 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "config": to_json(checkpoint.config),
         "maps": [f"{m.name} {m.mode} {m.bit_depth} bits".strip() for m in checkpoint.maps],
         "mean_color": list(checkpoint.normalization.mean),
-        "periods": dict(zip(("down", "across"), checkpoint.periods, strict=True)),
+        "pattern": _vectors(checkpoint),
         "iteration": checkpoint.iteration,
         "total_iterations": checkpoint.total_iterations,
         "seconds": round(checkpoint.seconds, 1),
@@ -77,12 +86,15 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def image_facts(checkpoint: Checkpoint, density: GenerativeModel, pixels: Tensor) -> dict[str, Any]:
+def image_facts(
+    checkpoint: Checkpoint, pixels: Tensor, noise_level: float | None
+) -> dict[str, Any]:
     """Score, energy and share of open gates in each layer, of an image (C, H, W) in 0..255.
 
     A smooth gate counts by its value in 0..1.
     """
     x = checkpoint.to_model(pixels)
+    density = checkpoint.density(x, noise_level)
     gates = density.activation_pattern(x)
     total = float(energy(density, x))
     return {
@@ -117,8 +129,8 @@ def level_reports(
 ) -> list[LevelReport]:
     """A report for each noise level of sampling, from the exemplar and one sample of its size.
 
-    The sample follows no stored pattern. Raises InputError for models of anything but textures,
-    and if the run keeps no exemplar.
+    The sample has the lattice of the exemplar. Raises InputError for models of anything but
+    textures, and if the run keeps no exemplar.
     """
     if not checkpoint.config.is_texture:
         raise InputError("levels: only for noise-conditional models of textures")
@@ -136,9 +148,11 @@ def level_reports(
 
         return denoise_and_record
 
-    kind = checkpoint.kind
-    kind.sample(options, [0], None, plan, dtype, lambda _, __: None, guidance=recorded)
-    denoise = kind.denoiser(options, plan, dtype)
+    kind, phases = checkpoint.kind, checkpoint.phases(exemplar)
+    kind.sample(
+        options, [0], None, plan, dtype, lambda _, __: None, guidance=recorded, phases=phases
+    )
+    denoise = kind.denoiser(options, plan, dtype, phases)
     inner, reports = _inner_part(exemplar), []
     variance = float(inner.var())
     for index, (noise, chain_variance) in enumerate(chain_variances.items()):
@@ -181,13 +195,12 @@ class AnomalyMap(NamedTuple):
 def anomaly_map(
     checkpoint: Checkpoint,
     exemplar_file: str | None,
-    density: GenerativeModel,
     image: LinkedImages,
     noise_level: float | None = None,
 ) -> AnomalyMap:
     """How unusual each pixel of an image is, compared with the exemplar that the run keeps.
 
-    `noise_level` is that of the density. Raises InputError if the run keeps no exemplar.
+    noise_level: of the model, by default 1. Raises InputError if the run keeps no exemplar.
     """
     if exemplar_file is None:
         raise InputError("--map: the run keeps no exemplar to compare with; train it again")
@@ -195,16 +208,17 @@ def anomaly_map(
         raise InputError("--map: not for linked maps; the run keeps the first map only")
     exemplar = checkpoint.to_model(fit_to_model(checkpoint, exemplar_file, noise_level))
     pixels, scale = fit_to_model_with_scale(checkpoint, image, noise_level)
-    usual = _local_energy(density, exemplar)
-    deviations = (_local_energy(density, checkpoint.to_model(pixels)) - usual.mean()) / usual.std()
+    usual = _local_energy(checkpoint, exemplar, noise_level)
+    energies = _local_energy(checkpoint, checkpoint.to_model(pixels), noise_level)
+    deviations = (energies - usual.mean()) / usual.std()
     row, column = divmod(int(deviations.argmax()), deviations.shape[1])
     share = float((deviations > UNUSUAL).float().mean())
     return AnomalyMap(deviations, share, float(deviations.max()), scale.outward((column, row)))
 
 
-def _local_energy(density: GenerativeModel, x: Tensor) -> Tensor:
+def _local_energy(checkpoint: Checkpoint, x: Tensor, noise_level: float | None) -> Tensor:
     """Energy of every pixel, averaged over a square around it: (H, W)."""
-    energies = density.energy_map(x)
+    energies = checkpoint.density(x, noise_level).energy_map(x)
     side = min(SMOOTHING_SIDE, *(2 * length - 1 for length in energies.shape[1:]))
     padded = F.pad(energies[:, None], (side // 2,) * 4, mode="reflect")
     return F.avg_pool2d(padded, side, stride=1)[0, 0].cpu()
@@ -254,7 +268,8 @@ def _evidence(
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     x = checkpoint.to_model(pixels[:, top : top + height, left : left + width])
     options = SampleOptions(padding_mode=config.padding_mode)
-    denoise = kind.denoiser(options, TilingPlan((height, width)), dtype)
+    plan = TilingPlan((height, width))
+    denoise = kind.denoiser(options, plan, dtype, checkpoint.phases(x))
     # In gray levels. Below 3 all denoisers leave images as they are.
     levels = noise_levels(16, 600.0, 3.0)
     (scale,) = scales

@@ -7,13 +7,13 @@ be resumed exactly. No pickle. A file is written under a temporary name, synced 
 import base64
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor
 
@@ -22,11 +22,12 @@ from gcn_cli.config import Config, from_json, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.images import Normalization, TextureMap, write_bytes
 from gcn_cli.kinds import ModelKind, build_kind
+from gcn_cli.models.energy import GenerativeModel
 from gcn_cli.models.layers import parse_layers
-from gcn_cli.pattern import Pattern, Periods, pattern_basis
+from gcn_cli.pattern import Pattern, PhaseField, locate
 from gcn_cli.training.optim import substate
 
-FORMAT = 12
+FORMAT = 13
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Checkpoint:
     trainer_state: dict[str, Tensor] = field(default_factory=dict)
     requested: Config | None = None  # the config before images and device resolved it
     maps: tuple[TextureMap, ...] = (TextureMap(),)  # the images that the channels are
-    periods: Periods = (None, None)  # vertical and horizontal, of a regular pattern
-    pattern: Pattern | None = None  # that samples are projected onto, in model units
+    pattern: Pattern | None = None  # of a regular texture, in model units
 
     @property
     def config(self) -> Config:
@@ -54,6 +54,22 @@ class Checkpoint:
     def to_model(self, pixels: Tensor) -> Tensor:
         """An image (C, H, W) in 0..255 in model units, (1, C, H, W) on the model's device."""
         return self.normalization.to_model(pixels)[None].to(self.kind.device)
+
+    def phases(self, x: Tensor, known: Tensor | None = None) -> PhaseField | None:
+        """The phases of the pattern in a given image (1, C, H, W) in model units, where it is.
+
+        known: mask (H, W) of the pixels to use, by default all.
+        """
+        if self.pattern is None:
+            return None
+        found = locate(self.pattern, x[0].cpu(), known)
+        return None if found is None else found.to(self.kind.device)
+
+    def density(
+        self, x: Tensor, noise_level: float | None, dtype: torch.dtype = torch.float32
+    ) -> GenerativeModel:
+        """p_s for evaluation of an image x (1, C, H, W), with the phases of the lattice in it."""
+        return self.kind.density(noise_level, dtype, phases=self.phases(x))
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -68,8 +84,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "maps": list(map(_map_to_json, checkpoint.maps)),
         "layers": ",".join(map(str, net.layers)),
         "image_size": checkpoint.image_size,
-        "periods": checkpoint.periods,
-        "pattern": None if pattern is None else pattern.periods,
+        "pattern": 0 if pattern is None else pattern.axes,
         "iteration": checkpoint.iteration,
         "total_iterations": checkpoint.total_iterations,
         "seconds": checkpoint.seconds,
@@ -82,7 +97,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         if not name.startswith("model."):
             tensors[f"trainer.{name}"] = tensor
     if pattern is not None:
-        tensors |= {"pattern.cell": pattern.cell, "pattern.variance": pattern.variance}
+        tensors |= {f"pattern.{name}": tensor for name, tensor in vars(pattern).items()}
     rows = [list(row.values()) for row in checkpoint.history]
     tensors["history"] = torch.tensor(rows, dtype=torch.float64)
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -106,10 +121,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise InputError(f"{path}: no such model file; train one with 'gcn train IMAGE'")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description = json.loads(metadata["gcn"])
+        with path.open("rb") as file:  # `safe_open` takes no path that is not UTF-8
+            start = file.read(9)
+            data = start + file.read() if start.endswith(b"{") else b""  # else no model file
+        tensors = deserialize(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        description = json.loads(header["__metadata__"]["gcn"])
         number = description["format"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a gcn model file, or damaged") from error
@@ -128,7 +145,8 @@ def _checkpoint(
     config = from_json(description["config"])
     height, width = description["image_size"]
     with torch.device("meta"):  # no memory is allocated for what a damaged file asks for
-        kind = build_kind(config, (height, width), parse_layers(description["layers"]))
+        layers = parse_layers(description["layers"])
+        kind = build_kind(config, (height, width), layers, description["pattern"])
     weights = substate(tensors, "model.")
     shapes = {name: tensor.shape for name, tensor in kind.net.state_dict().items()}
     if shapes != {name: tensor.shape for name, tensor in weights.items()}:
@@ -155,7 +173,6 @@ def _checkpoint(
         trainer_state=model_state | substate(tensors, "trainer."),
         requested=from_json(description["requested"]),
         maps=maps,
-        periods=_periods(description["periods"]),
         pattern=_pattern(description["pattern"], tensors, config.channel_count),
     )
 
@@ -172,21 +189,13 @@ def _map_from_json(values: dict[str, Any]) -> TextureMap:
     return TextureMap(**{**values, "icc_profile": profile})
 
 
-def _periods(values: Sequence[float | None]) -> Periods:
-    vertical, horizontal = (None if value is None else float(value) for value in values)
-    return vertical, horizontal
-
-
-def _pattern(
-    values: Sequence[float | None] | None, tensors: dict[str, Tensor], channels: int
-) -> Pattern | None:
-    """The pattern with these periods. Raises ValueError if its tensors have other shapes."""
-    if values is None:
+def _pattern(axes: int, tensors: dict[str, Tensor], channels: int) -> Pattern | None:
+    """The pattern along 0, 1 or 2 axes. Raises ValueError if its tensors have other shapes."""
+    if not axes:
         return None
-    periods = _periods(values)
-    shape = (channels, *(len(pattern_basis(periods[axis], torch.zeros(1))) for axis in (0, 1)))
-    cell, variance = tensors["pattern.cell"], tensors["pattern.variance"]
-    for tensor in (cell, variance):
-        if tuple(tensor.shape) != shape or not bool(tensor.isfinite().all()):
-            raise ValueError("the pattern has another shape than its periods")
-    return Pattern(periods, cell, variance)
+    pattern = Pattern(**substate(tensors, "pattern."))
+    shapes = [tuple(pattern.waves.shape), tuple(pattern.wander.shape), pattern.cell.shape[0]]
+    finite = all(bool(tensor.isfinite().all()) for tensor in vars(pattern).values())
+    if shapes != [(axes, 2), (axes,), channels] or pattern.cell.ndim != 1 + axes or not finite:
+        raise ValueError("the pattern has other shapes than its lattice")
+    return pattern

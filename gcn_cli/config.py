@@ -8,7 +8,7 @@ reads them from text (--set KEY=VALUE), TOML (--config) and JSON (model file).
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -17,7 +17,7 @@ from gcn_cli.errors import InputError
 from gcn_cli.models.layers import LayerSpec, PaddingMode, circular_border, parse_layers
 
 # Settings that have an option of their own on the command line; all others are given by --set.
-OWN_OPTIONS = ("size", "flips", "rotations", "iterations", "batch_size", "seed")
+OWN_OPTIONS = ("size", "pattern", "flips", "rotations", "iterations", "batch_size", "seed")
 
 
 def setting(default: Any, text: str, *, none: str | None = None, **rule: Any) -> Any:
@@ -153,6 +153,10 @@ DEFAULT_ITERATIONS, DEFAULT_CASCADE_ITERATIONS = 1000, 700
 DENOISE_MLE = "denoise,mle"
 CASCADE_SIDE = 384  # pixels: larger images have structure that one network does not see
 CASCADE_COARSE_SHARE = 0.5  # share of variance in means of 4x4 pixels: a cascade from here on
+SHORTEST_PERIOD = 6  # pixels, of a regular pattern
+MAX_CROP_SHARE = 0.75  # of the shorter side: a net learns the positions of crops that hardly differ
+SMALLEST_CROP, SMALLEST_MAP = 32, 3  # sides of a reduced crop, and of its map in the last layer
+MARGIN_PARTS = 8  # of a reduced crop: its margin has at most one
 SMALLEST_STAGE_SIDE = 112  # pixels a side of the coarsest image that a default cascade has
 
 
@@ -190,6 +194,11 @@ class NoiseConditionalConfig(BaseConfig):
     margin: int = setting(
         12, "Width of the border of crops without loss; coarser stages have none.", low=0
     )
+    pattern: str = setting(
+        "auto",
+        "Regular pattern: auto, off, periods ACROSS,DOWN in pixels (0 for none), or two vectors of "
+        "repetition ACROSS,DOWN:ACROSS,DOWN.",
+    )
     flips: bool = setting(False, "Mirror training images left to right at random.")
     rotations: bool = setting(False, "Rotate training images by 90, 180 or 270 degrees at random.")
     shifts: int = setting(0, "Shift whole images at random, by up to N pixels.", low=0)
@@ -217,9 +226,12 @@ class NoiseConditionalConfig(BaseConfig):
             raise self._error("head", f"needs whole upright images; {remedy}")
         if crop is not None and self.shifts:
             raise self._error("shifts", "crops are shifted already; leave it out")
+        if parse_pattern(self.pattern) and crop is None:
+            raise self._error("pattern", "only for textures, which are learned from crops")
         if crop is not None and crop <= 2 * self.margin:
             raise self._error("margin", f"must be under half of crop, {crop}")
-        if crop is not None and self._too_narrow(crop):
+        first_side = (crop or 0) // self.space_to_depth
+        if crop is not None and _too_narrow(self.layers, self.padding_mode, first_side):
             raise self._error("crop", "too small for the padding of these layers; enlarge it")
 
     @property
@@ -253,13 +265,20 @@ class NoiseConditionalConfig(BaseConfig):
         return DEFAULT_CASCADE_ITERATIONS if (self.stages or 1) > 1 else DEFAULT_ITERATIONS
 
     def resolve(
-        self, largest_crop: int, channels: int, coarse_share: float, *, on_gpu: bool
+        self,
+        largest_crop: int,
+        channels: int,
+        coarse_share: float,
+        *,
+        on_gpu: bool,
+        shortest_side: int | None = None,
     ) -> tuple[Self, list[str]]:
         """The config with all choices made by the training images, and messages about them.
 
         largest_crop: side of the largest crop that fits every image. channels: of the images.
-        coarse_share: share of their variance in means of 4x4 pixels. Raises InputError where the
-        images are too small.
+        coarse_share: share of their variance in means of 4x4 pixels. shortest_side: of the images,
+        of which a crop has at most MAX_CROP_SHARE; by default largest_crop. Raises InputError where
+        the images are too small.
         """
         del on_gpu
         stages, notes = self._choose_stages(largest_crop, coarse_share), []
@@ -277,19 +296,48 @@ class NoiseConditionalConfig(BaseConfig):
                 f"--batch-size {images}: samples of most images of this size are worse than with "
                 f"{DEFAULT_BATCH_SIZE}; use {DEFAULT_BATCH_SIZE}"
             )
-        if self.crop is None or largest_crop >= self.crop:
+        shortest = largest_crop if shortest_side is None else shortest_side
+        limit = min(largest_crop, int(MAX_CROP_SHARE * shortest))
+        if self.crop is None or limit >= self.crop:
             return config, notes
-        crop = largest_crop // self.size_multiple * self.size_multiple
-        if crop <= 2 * self.margin or self._too_narrow(crop):
+        fitted = config._with_smaller_crop(limit)
+        if fitted is None:
+            needed = math.ceil(SMALLEST_CROP / MAX_CROP_SHARE)
             raise InputError(
-                f"the largest crop that fits every image, {largest_crop} pixels, is too small to "
-                "train on; enlarge the image, or mask less of it"
+                f"the shorter side, {shortest} pixels, leaves crops of {limit}, too small to train "
+                f"on; enlarge the image to {needed} pixels or more, mask less of it, or set fewer "
+                "and smaller layers with a smaller crop (--set layers, --set crop)"
             )
-        notes.append(
-            f"{option_text('crop', self.crop)}: reduced to {crop}; crops of {largest_crop} pixels "
-            "fit the smallest image"
-        )
-        return dataclasses.replace(config, crop=crop), notes
+        taken = [f"{option_text('crop', self.crop)}: reduced to {fitted.crop}"]
+        if fitted.margin < config.margin:
+            taken.append(option_text("margin", fitted.margin))
+        if len(fitted.layers) < len(config.layers):
+            taken.append(f"the first {len(fitted.layers)} of {len(config.layers)} layers")
+        reason = f"three quarters of the shorter side, {shortest} pixels, so that crops differ"
+        if limit == largest_crop:
+            reason = f"{largest_crop} pixels, of which enough crops are known"
+        notes.append(f"{', '.join(taken)}; a crop has at most {reason}")
+        return fitted, notes
+
+    def _with_smaller_crop(self, limit: int) -> Self | None:
+        """With the largest crop of at most `limit` pixels, and as many layers as fit it.
+
+        The last map of a crop has SMALLEST_MAP positions or more a side: of smaller ones most is
+        padding. None if nothing fits.
+        """
+        layers, stages = self.layers, self.stages or 1
+        smallest = min(SMALLEST_CROP, (self.crop or SMALLEST_CROP) // 2)
+        while layers:
+            multiple = self.space_to_depth * math.prod(layer.stride for layer in layers)
+            crop = limit // (multiple << (stages - 1)) * (multiple << (stages - 1))
+            margin = min(self.margin, crop // MARGIN_PARTS)
+            if crop >= max(smallest, SMALLEST_MAP * multiple) and not _too_narrow(
+                layers, self.padding_mode, crop // self.space_to_depth
+            ):
+                return dataclasses.replace(self, crop=crop, margin=margin, layers=layers)
+            strided = [index for index, layer in enumerate(layers) if layer.stride > 1]
+            layers = layers[: strided[-1]] if strided else ()
+        return None
 
     def _choose_stages(self, side: int, coarse_share: float) -> int:
         """The stages of the cascade: as set, or one for each coarser image worth training on.
@@ -305,14 +353,56 @@ class NoiseConditionalConfig(BaseConfig):
             stages += 1
         return stages
 
-    def _too_narrow(self, crop: int) -> bool:
-        """Whether a feature map of a crop is narrower than the border that reflects it."""
-        side = crop // self.space_to_depth
-        for layer in self.layers:
-            if self.padding_mode is PaddingMode.REFLECT and max(circular_border(layer)) >= side:
-                return True
-            side //= layer.stride
-        return False
+
+def _too_narrow(layers: Sequence[LayerSpec], padding_mode: PaddingMode, side: int) -> bool:
+    """Whether a map is narrower than the border that reflects it; side: of the first input map."""
+    for layer in layers:
+        if padding_mode is PaddingMode.REFLECT and max(circular_border(layer)) >= side:
+            return True
+        side //= layer.stride
+    return False
+
+
+Vectors = list[tuple[float, float]]
+"""Vectors of repetition (down, across) in pixels, one or two."""
+
+
+def parse_pattern(text: str) -> Vectors | None:
+    """The vectors of a pattern; empty for "off", None for "auto".
+
+    One period alone is a pattern along one axis. Raises InputError for other texts, and for vectors
+    that are parallel.
+    """
+    if text in ("auto", "off"):
+        return None if text == "auto" else []
+    shown = option_text("pattern", text)
+    numbers = _numbers(text.replace(":", ","))
+    if numbers is None or len(numbers) not in (2, 4) or text.count(":") != len(numbers) // 4:
+        raise InputError(
+            f"{shown}: must be auto, off, two periods ACROSS,DOWN as 51,83.5 (0 for none), or two "
+            "vectors ACROSS,DOWN:ACROSS,DOWN as 43,0:21.5,21"
+        )
+    if len(numbers) == 2:
+        across, down = numbers
+        vectors = [(down, 0.0)] * (down != 0) + [(0.0, across)] * (across != 0)
+    else:
+        vectors = [(numbers[1], numbers[0]), (numbers[3], numbers[2])]
+    shortest = min((math.hypot(*vector) for vector in vectors), default=0.0)
+    if shortest < SHORTEST_PERIOD or (min(numbers) < 0 and len(numbers) == 2):
+        raise InputError(f"{shown}: periods must be {SHORTEST_PERIOD} pixels or more")
+    if len(vectors) == 2:
+        (a, b), (c, d) = vectors
+        if abs(a * d - b * c) < 0.1 * math.hypot(a, b) * math.hypot(c, d):
+            raise InputError(f"{shown}: the two vectors must point in different directions")
+    return vectors
+
+
+def _numbers(text: str) -> list[float] | None:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
 
 
 IMAGENET_MEAN = (123.68, 116.779, 103.939)  # what the authors subtract, RGB 0..255
@@ -346,7 +436,8 @@ class PublishedConfig(BaseConfig):
     gradient_cap: float = positive(20.0, "Largest value in the gradient of a layer.")
     init_deviation: float = positive(0.01, "Standard deviation of new filters.")
 
-    # The published trainings know neither noise levels nor augmentation.
+    # The published trainings know neither noise levels nor augmentation nor patterns.
+    pattern = "off"
     unit_deviation = False  # images stay in gray levels
     shrink, flips, rotations, shifts = None, False, False, 0
     smooth_gates = is_texture = False
@@ -367,10 +458,16 @@ class PublishedConfig(BaseConfig):
         return self.layers[:1] if self.layerwise else self.layers
 
     def resolve(
-        self, largest_crop: int, channels: int, coarse_share: float, *, on_gpu: bool
+        self,
+        largest_crop: int,
+        channels: int,
+        coarse_share: float,
+        *,
+        on_gpu: bool,
+        shortest_side: int | None = None,
     ) -> tuple[Self, list[str]]:
         """The config with all choices made: the mean color of gray images, the chains."""
-        del largest_crop, coarse_share
+        del largest_crop, coarse_share, shortest_side
         config = dataclasses.replace(self, channels=channels)
         if self.mean_color == IMAGENET_MEAN and channels == 1:
             config = dataclasses.replace(config, mean_color=(sum(IMAGENET_MEAN) / 3,))

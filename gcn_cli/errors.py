@@ -46,3 +46,11 @@ class InterruptedRunError(GcnError):
     """A signal stopped the work; what is finished is on disk."""
 
     exit_code = 75
+
+
+class SignalExit(SystemExit):
+    """A signal ends the command. No `except Exception` stops it; files are written or absent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(InterruptedRunError.exit_code)
+        self.message = message

@@ -1,11 +1,13 @@
 """Repair of images: masked parts, extensions and seamless borders are sampled, the rest is kept.
 
-Kept pixels come back bit for bit, in the channels and with the transparency that they had.
+Kept pixels come back bit for bit, in the channels and with the transparency that they had. Along an
+axis that tiles, what is missing near a border is continued from the opposite one.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +18,8 @@ from gcn_cli.errors import InputError
 from gcn_cli.images import Image, TextureMap, split_maps
 from gcn_cli.inputs import LinkedImages, linked_list, open_image, read_repair_mask, to_pixels
 from gcn_cli.models.layers import PaddingMode
-from gcn_cli.options import ReconstructOptions, SampleOptions
+from gcn_cli.models.noise_conditional import PhaseMap
+from gcn_cli.options import ReconstructOptions, SampleOptions, Seamless
 from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.synthesis import (
     OnEvaluation,
@@ -30,6 +33,8 @@ log = logging.getLogger(__name__)
 
 CONTEXT = 128  # pixels around the missing part that the model sees
 MIRRORED_BORDER = 32  # pixels beyond the image that are sampled too if the missing part is near
+SEAM_LAGS = (1, 2, 4, 8)  # pixels between the lines that are compared across a border
+SEAM_RATIO = (0.1, 1.4)  # of their squared difference to that inside: an image that tiles
 
 Sides = tuple[int, int, int, int]
 """Pixels at the left, top, right and bottom."""
@@ -50,20 +55,27 @@ def repair(
     images = [open_image(part) for part in linked_list(image)]
     from_transparency = isinstance(options.mask, str) and options.mask == "alpha"
     source = SourceImages.of(images, checkpoint.maps, drop_alpha=from_transparency)
-    pixels, seamless = source.pixels, options.make_seamless is not None
+    pixels, seamless = source.pixels, options.seamless
+    known = torch.ones_like(pixels[0], dtype=torch.bool)
     if options.extend is not None:
         pixels, missing = extend_image(pixels, options.extend)
     elif options.make_seamless is not None:
         missing = edge_band((pixels.shape[1], pixels.shape[2]), options.make_seamless)
+        seamless = "both"
     elif options.mask is not None:
         missing = read_repair_mask(images[0], options.mask)
+        known = ~missing
     else:
         raise InputError("repair: needs mask, extend or make_seamless")
+    if seamless is None:
+        seamless = "off"
+        # An extended image has another size than the one whose border was looked at.
+        if checkpoint.config.is_texture and options.extend is None:
+            seamless = _seamless_near(missing, find_seamless(source.pixels, known))
     sampling = SampleOptions(
         seed=options.seed or 0,
         steps=options.steps,
-        seamless="both" if seamless else None,
-        padding_mode=None if seamless else PaddingMode.REFLECT,
+        seamless=seamless,
         resampling_steps=options.resampling_steps,
     )
     count = options.count or 1
@@ -140,6 +152,48 @@ def edge_band(size: tuple[int, int], width: int) -> Tensor:
     return missing
 
 
+def find_seamless(pixels: Tensor, known: Tensor) -> Seamless:
+    """The axes along which an image (C, H, W) tiles; known: mask (H, W) of the pixels to use.
+
+    Lines SEAM_LAGS pixels apart are compared across the border and inside. Borders without a known
+    pixel, and flat borders, which fit anything, do not tile.
+    """
+    tiles = []
+    for axis in (0, 1):
+        image, usable = pixels.transpose(1, 1 + axis), known.transpose(0, axis)
+        ratios = [_seam_ratio(image, usable, lag) for lag in SEAM_LAGS if lag < image.shape[1]]
+        tiles.append(bool(ratios) and SEAM_RATIO[0] <= min(ratios) and max(ratios) <= SEAM_RATIO[1])
+    return _AXES[tiles[0], tiles[1]]
+
+
+_AXES: dict[tuple[bool, bool], Seamless] = {
+    (True, True): "both", (True, False): "y", (False, True): "x", (False, False): "off",
+}  # fmt: skip
+
+
+def _seam_ratio(image: Tensor, known: Tensor, lag: int) -> float:
+    """Mean squared difference of rows `lag` apart: across the border over inside; 0 if unknown."""
+    columns = known[:lag].all(dim=0) & known[-lag:].all(dim=0)
+    image, known = image[:, :, columns], known[:, columns]
+    difference = (image - image.roll(-lag, 1)).square().sum(dim=0)
+    seam, inside = difference[-lag:], difference[:-lag][known[:-lag] & known[lag:]]
+    if not bool(inside.any()):
+        return 0.0
+    return float(seam.mean() / inside.mean())
+
+
+def _seamless_near(missing: Tensor, found: Seamless) -> Seamless:
+    """The axes of `found` along which the missing part (H, W) is near a border; says so."""
+    near = [_is_near_an_end(missing.any(dim=1 - axis)) for axis in (0, 1)]
+    axes = _AXES[near[0] and found in ("both", "y"), near[1] and found in ("both", "x")]
+    if axes != "off":
+        log.info(
+            "--seamless %s: found in the image; its repair continues across the border (off: not)",
+            axes,
+        )
+    return axes
+
+
 def inpaint(
     checkpoint: Checkpoint,
     pixels: Tensor,
@@ -151,9 +205,10 @@ def inpaint(
 ) -> Iterator[Tensor]:
     """`count` variants of an image (C, H, W) in 0..255, sampled where `missing` (H, W) is True.
 
-    With seamless options the whole image is sampled as a torus; else only a window around the
-    missing part, mirrored at the border of the image. Raises InputError if nothing is missing or
-    nothing is known.
+    Only a window around the missing part is sampled. Along the axes of `options.seamless` it is
+    continued across the border if the missing part is near; along others the image is mirrored
+    there. A regular pattern goes on as it is in the known part. Raises InputError if nothing is
+    missing or nothing is known.
     """
     if not bool(missing.any()) or bool(missing.all()):
         raise InputError("--mask: must be white in some places (repair) and black in others (keep)")
@@ -164,18 +219,31 @@ def inpaint(
             "its structures are too large, train with --set shrink=0",
             shrink,
         )
-    axes = [missing.any(dim=1), missing.any(dim=0)]
-    if options.seamless == "both":
-        rows, columns = (torch.arange(len(axis)) for axis in axes)
-    else:
-        rows, columns = (_window(axis, kind.net.total_stride) for axis in axes)
-    mirrored_rows = mirror_positions(rows, missing.shape[0])
-    mirrored_columns = mirror_positions(columns, missing.shape[1])
-    window = pixels[:, mirrored_rows][:, :, mirrored_columns]
-    missing = missing[mirrored_rows][:, mirrored_columns]
-    inside = [(p >= 0) & (p < n) for p, n in zip((rows, columns), pixels.shape[1:], strict=True)]
-    target = torch.meshgrid(rows[inside[0]], columns[inside[1]], indexing="ij")
-    size = (len(rows), len(columns))
+    stride, seamless = kind.net.total_stride, options.seamless
+    rows = _axis_window(missing.any(dim=1), stride, tiles=seamless in ("both", "y"))
+    columns = _axis_window(missing.any(dim=0), stride, tiles=seamless in ("both", "x"))
+    torus = rows.is_torus or columns.is_torus
+    phases: PhaseMap | None = None
+    field = checkpoint.phases(checkpoint.to_model(pixels), ~missing)
+    if field is not None:
+        if seamless not in (None, "off"):
+            closed = field.to(torch.device("cpu")).closed(
+                missing, (seamless in ("both", "y"), seamless in ("both", "x"))
+            )
+            field = closed.to(kind.device)
+        phases = _window_phases(field, rows, columns)
+    options = replace(
+        options,
+        seamless="both" if torus else None,
+        padding_mode=None if torus else PaddingMode.REFLECT,
+    )
+    window = pixels[:, rows.source][:, :, columns.source]
+    missing = missing[rows.source][:, columns.source]
+    inside = rows.inside, columns.inside
+    if phases is not None:  # a lattice goes on beyond the border, where mirrored pixels would not
+        missing = missing | ~(inside[0][:, None] & inside[1])
+    target = torch.meshgrid(rows.source[inside[0]], columns.source[inside[1]], indexing="ij")
+    size = (len(rows.source), len(columns.source))
     if sampling_size(checkpoint, options, size) != size:
         raise InputError(f"an image of {size[1]}x{size[0]}: the sides do not fit the model")
     extra_bytes = 12 * checkpoint.config.channel_count * missing.numel()  # known pixels, and result
@@ -188,11 +256,54 @@ def inpaint(
             if on_step is not None:
                 on_step(done + step, count * evaluations)
 
-        sample = kind.sample(options, [index], None, plan, dtype, callback, known=known)
+        sample = kind.sample(
+            options, [index], None, plan, dtype, callback, known=known, phases=phases
+        )
         repaired = torch.where(missing, to_finished_pixels(checkpoint, sample)[0], window)
         result = pixels.clone()
         result[:, target[0], target[1]] = repaired[:, inside[0]][:, :, inside[1]]
         yield result
+
+
+class _AxisWindow(NamedTuple):
+    """The pixels along an axis that are sampled."""
+
+    source: Tensor  # (n,): their positions in the image
+    inside: Tensor  # (n,) bool: False for mirrored copies beyond the image
+    is_torus: bool  # the whole axis, whose ends meet; else n is a multiple of the stride
+    start: int  # position of the first pixel, below 0 beyond the image
+
+
+def _window_phases(phases: PhaseMap, rows: _AxisWindow, columns: _AxisWindow) -> PhaseMap:
+    """The phases of an image at positions in a window of it."""
+    return lambda down, across: phases(down + rows.start, across + columns.start)
+
+
+def _axis_window(missing: Tensor, stride: int, *, tiles: bool) -> _AxisWindow:
+    """The window around the missing part of an axis (side,), across the border of one that tiles.
+
+    Windows that would meet themselves beyond the border are the whole axis.
+    """
+    side = len(missing)
+    if not tiles or not _is_near_an_end(missing):
+        positions = _window(missing, stride)
+        inside = (positions >= 0) & (positions < side)
+        source = mirror_positions(positions, side)
+        return _AxisWindow(source, inside, is_torus=False, start=int(positions[0]))
+    marked = missing.nonzero().flatten()
+    gaps = torch.cat([marked[1:], marked[:1] + side]) - marked
+    widest = int(gaps.argmax())
+    first, extent = int(marked[(widest + 1) % len(marked)]), side - int(gaps[widest]) + 1
+    length = -(-(extent + 2 * CONTEXT) // stride) * stride
+    start = first - CONTEXT if length < side else 0
+    source = (torch.arange(min(length, side)) + start) % side
+    inside = torch.ones_like(source, dtype=torch.bool)
+    return _AxisWindow(source, inside, is_torus=length >= side, start=start)
+
+
+def _is_near_an_end(missing: Tensor) -> bool:
+    """Whether a missing position of an axis (side,) is within MIRRORED_BORDER of an end."""
+    return bool(missing[:MIRRORED_BORDER].any() or missing[-MIRRORED_BORDER:].any())
 
 
 def _window(missing: Tensor, stride: int) -> Tensor:

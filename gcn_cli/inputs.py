@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,15 +20,19 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gcn_cli import images
-from gcn_cli.config import Config, option_text
+from gcn_cli.config import MAX_CROP_SHARE, Config, option_text
 from gcn_cli.errors import InputError
 from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
+from gcn_cli.images.color import fits, profile_name, to_map, to_profile
 from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, is_normal_map, mode_of
 from gcn_cli.images.reading import image_from_pillow
 from gcn_cli.options import Alpha, TrainOptions
 from gcn_cli.training.data import crop_positions
 
 log = logging.getLogger(__name__)
+
+GRAY_SPREAD = 16.0  # largest difference of the channels of a gray mask: compression makes some
+DARK, BRIGHT, MAX_BETWEEN = 32.0, 223.0, 0.5  # grays of a mask, and the share of those between
 
 Array = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.floating]
 ImageLike = str | Path | PillowImage.Image | Array | Tensor | Image
@@ -101,7 +105,8 @@ def to_pixels(
     if len(parts) != len(maps):
         names = ", ".join(texture_map.name or "an image" for texture_map in maps)
         raise InputError(f"{len(parts)} image(s) for a model of {names}; give each (--with)")
-    opened = [_fit(open_image(part), size, shrink) for part in parts]
+    matched = [to_map(open_image(part), map_) for part, map_ in zip(parts, maps, strict=True)]
+    opened = [_fit(part, size, shrink) for part in matched]
     _check_same_size(opened, [texture_map.name for texture_map in maps])
     pixels = [part.to_mode(map_.mode) for part, map_ in zip(opened, maps, strict=True)]
     return torch.cat(pixels) if len(pixels) > 1 else pixels[0]
@@ -133,9 +138,9 @@ def output_kind_of(image: LinkedImages) -> OutputKind:
 
 
 def convert_output(
-    pixels: Tensor, kind: OutputKind
+    pixels: Tensor, kind: OutputKind, icc_profile: bytes | None = None
 ) -> PillowImage.Image | NDArray[np.uint8] | Tensor:
-    """Pixels (C, H, W) in 0..255 as an image of this type.
+    """Pixels (C, H, W) in 0..255 as an image of this type, a Pillow image with the profile.
 
     Raises InputError for an unknown kind, and for more channels than an image has.
     """
@@ -145,32 +150,78 @@ def convert_output(
         raise InputError(f"kind {kind}: must be pillow, numpy or torch")
     if len(pixels) > max(CHANNELS_OF_MODE.values()):
         raise InputError(f"kind {kind}: linked maps come as one tensor; use torch and Model.split")
-    image = images.to_pillow(pixels)
+    image = images.to_pillow(pixels, icc_profile)
     return image if kind == "pillow" else np.atleast_3d(np.asarray(image))
+
+
+def open_mask(mask: ImageLike, size: tuple[int, int] | None = None, *, soft: bool = False) -> Image:
+    """The image of a mask: gray, white where something is hidden, made anew or blended in.
+
+    size: (height, width) that it must have. soft: grays are weights, else either black or white.
+    Raises InputError, with what was seen, for another size, for colors, for transparency, and for a
+    mask that marks nothing or everything.
+    """
+    if isinstance(mask, np.ndarray | Tensor) and mask.dtype in (np.bool_, torch.bool):
+        mask = 255.0 * mask
+    image = open_image(mask)
+    title = f"--mask {mask}" if isinstance(mask, str | Path) else "--mask"
+    if size not in (None, image.size):
+        given, expected = (f"{width}x{height}" for height, width in (image.size, size))
+        raise InputError(f"{title}: is {given}, the image {expected}; make both one size")
+    remedy = "paint what to hide, repair or blend in white, and the rest black"
+    if image.transparent is not None:
+        share = float(image.transparent.float().mean())
+        raise InputError(f"{title}: {share:.1%} is transparent; flatten it: {remedy}")
+    colors = image.without_alpha().pixels
+    spread = colors.amax(dim=0) - colors.amin(dim=0)
+    if float(spread.max()) > GRAY_SPREAD:
+        share = float((spread > GRAY_SPREAD).float().mean())
+        row, column = divmod(int(spread.argmax()), spread.shape[1])
+        color = ",".join(f"{value:.0f}" for value in colors[:, row, column].tolist())
+        raise InputError(
+            f"{title}: {share:.1%} is colored, as R,G,B {color} at {column},{row}; a mask is gray: "
+            f"{remedy}"
+        )
+    gray = image.to_mode("L")
+    marked, kept = (gray > 0, gray < 255) if soft else (gray >= 128, gray < 128)
+    if not bool(marked.any()):
+        raise InputError(
+            f"{title}: is white nowhere, its brightest value is {gray.max():.0f} of 255, so it "
+            f"marks nothing; {remedy}, or leave it out"
+        )
+    if not bool(kept.any()):
+        raise InputError(f"{title}: is white everywhere, so it hides everything; {remedy}")
+    between = float(((gray > DARK) & (gray < BRIGHT)).float().mean())
+    if not soft and between > MAX_BETWEEN:
+        raise InputError(
+            f"{title}: {between:.0%} is neither black nor white, as in a photo; {remedy}"
+        )
+    return image
 
 
 def read_mask(mask: ImageLike, size: tuple[int, int]) -> Tensor:
     """Mask (H, W), bool: where the mask image is more white than black.
 
-    Raises InputError if its size is not `size` (height, width).
+    Raises InputError as `open_mask` does; `size` is (height, width).
     """
-    gray = open_image(mask).to_mode("L")[0]
-    if gray.shape != size:
-        given, expected = (f"{width}x{height}" for height, width in (gray.shape, size))
-        raise InputError(f"--mask: is {given}, the image {expected}; make both one size")
-    return gray >= 128
+    return open_mask(mask, size).to_mode("L")[0] >= 128
 
 
 def read_repair_mask(image: Image, mask: ImageLike) -> Tensor:
     """Mask (H, W), bool, of the pixels to repair: from a mask image, or "alpha" of the image.
 
-    Raises InputError for a mask of another size, or an image without alpha.
+    Raises InputError for a mask of another size, or an image without alpha, or with the same alpha
+    everywhere.
     """
     if not (isinstance(mask, str) and mask == "alpha"):
         return read_mask(mask, image.size)
     if not image.has_alpha:
         raise InputError("--mask alpha: the image has no transparency; name a mask image")
-    return image.pixels[-1] < 128
+    missing = image.pixels[-1] < 128
+    if bool(missing.all()) or not bool(missing.any()):
+        seen = "everything is transparent" if bool(missing.all()) else "nothing is transparent"
+        raise InputError(f"--mask alpha: {seen} (alpha below 128); name a mask image")
+    return missing
 
 
 @dataclass(frozen=True)
@@ -218,6 +269,11 @@ def load_training_images(
     expanded += linked
     titles = [str(s) if isinstance(s, str | Path) else "an image" for s in expanded]
     opened = [open_image(source) for source in expanded]
+    opened = (
+        [_match_colors([one], config.channels)[0] for one in opened]
+        if linked
+        else (_match_colors(opened, config.channels))
+    )
     hidden = None if options.mask is None else read_mask(options.mask, opened[0].size)
     size = (config.size, config.size) if config.size else None
     opened = [_fit(image, size, config.shrink) for image in opened]
@@ -264,6 +320,34 @@ def _expand(sources: LinkedImages) -> list[ImageLike]:
     return expanded
 
 
+def _match_colors(opened: list[Image], channels: int | None) -> list[Image]:
+    """Images of one color profile, the most common one of those that fit what is learned.
+
+    Normal maps stay as they are. Logs how many images are converted.
+    """
+    in_color = _in_color(opened, channels)
+    if in_color and all(is_normal_map(image.to_mode("RGB")) for image in opened):
+        return opened
+    managed = [image.icc_profile for image in opened if image.color_managed]
+    candidates = [profile for profile in managed if fits(profile, 3 if in_color else 1)]
+    profile = Counter(candidates).most_common(1)[0][0] if candidates else None
+    matched = [to_profile(image, profile) for image in opened]
+    count = sum(one is not image for one, image in zip(matched, opened, strict=True))
+    if count:
+        log.info(
+            "%d of %d image(s) have another color profile: converted to %s",
+            count, len(opened), profile_name(profile),
+        )  # fmt: skip
+    return [replace(one, icc_profile=profile) if one.color_managed else one for one in matched]
+
+
+def _in_color(opened: Sequence[Image], channels: int | None) -> bool:
+    """Whether colors are learned: if one image is in color, unless `channels` says."""
+    if channels is not None:
+        return channels == 3
+    return any(image.mode.startswith("RGB") for image in opened)
+
+
 def _resize_to_common_size(opened: list[Image], multiple: int) -> list[Image]:
     """Images of one size: that of more than half of them, or else the largest common square.
 
@@ -297,7 +381,9 @@ def _resolve_alpha(alpha: Alpha, opened: Sequence[Image], crop: int | None) -> A
     free = positions = 0
     for image in opened:
         height, width = image.size
-        side = min(crop or height, height, width)
+        side = min(height, width)
+        if crop is not None:
+            side = min(crop, int(MAX_CROP_SHARE * side))
         opaque = image.pixels[-1] >= 255 if image.has_alpha else torch.ones(image.size).bool()
         free += len(crop_positions(opaque, side))
         positions += (height - side + 1) * (width - side + 1)
@@ -329,11 +415,14 @@ def _describe_linked(
 
 
 def _describe(opened: Sequence[Image], name: str, alpha: Alpha, channels: int | None) -> TextureMap:
-    """The map that these images are: in color if one of them is, unless `channels` says."""
-    any_color = any(image.mode.startswith("RGB") for image in opened)
-    in_color = any_color if channels is None else channels == 3
+    """The map that these images are, after `_match_colors`."""
+    in_color = _in_color(opened, channels)
     mode = "RGB" if in_color else "L"
-    profiles = {image.icc_profile for image in opened if image.mode.startswith(mode)}
+    files = [image for image in opened if image.color_managed]
+    profiles = {image.icc_profile for image in files} - {None}
+    resolutions = {image.dpi for image in files}
+    if len(resolutions) > 1:
+        log.info("the images differ in physical size (pHYs): samples have none")
     has_alpha = alpha == "channel" and any(image.transparent is not None for image in opened)
     return TextureMap(
         name,
@@ -341,6 +430,7 @@ def _describe(opened: Sequence[Image], name: str, alpha: Alpha, channels: int | 
         bit_depth=16 if any(image.bit_depth == 16 for image in opened) else 8,
         normals=in_color and all(is_normal_map(image.to_mode("RGB")) for image in opened),
         icc_profile=profiles.pop() if len(profiles) == 1 else None,
+        dpi=resolutions.pop() if len(resolutions) == 1 else None,
     )
 
 

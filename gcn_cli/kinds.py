@@ -21,9 +21,9 @@ from gcn_cli.models.convnet import GenerativeConvNet
 from gcn_cli.models.convnet_fast import FastNet
 from gcn_cli.models.energy import Denoiser, GenerativeModel, energy_gradient
 from gcn_cli.models.layers import LayerSpec, PaddingMode, responses_per_pixel
-from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
+from gcn_cli.models.noise_conditional import NoiseConditionalNet, PhaseMap, SmoothReLU
 from gcn_cli.options import SampleOptions
-from gcn_cli.pattern import Pattern
+from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.samplers.annealed import anneal, count_evaluations, noise_levels, with_restarts
 from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.samplers.langevin import Callback, run_chain
@@ -77,23 +77,31 @@ class NoiseConditionalKind:
         return replace(self, config=config)
 
     def density(
-        self, level: float | None, dtype: torch.dtype, padding_mode: PaddingMode | None = None
+        self,
+        level: float | None,
+        dtype: torch.dtype,
+        padding_mode: PaddingMode | None = None,
+        phases: PhaseMap | None = None,
     ) -> GenerativeModel:
         """The generative ConvNet p_s at a noise level, by default 1, with the padding of training.
 
-        Raises InputError if the level is not positive.
+        phases: of the lattice in the images. Raises InputError if the level is not positive.
         """
         if level is not None:
             check_rules(f"--noise-level {level}", level, {"above": 0})
         if padding_mode is not None:
             _check_padding(padding_mode)
-        return model_at(self.net, DEFAULT_LEVEL if level is None else level, dtype, padding_mode)
+        noise = DEFAULT_LEVEL if level is None else level
+        return model_at(self.net, noise, dtype, padding_mode, phases)
 
     def at_level(
-        self, level: float | None, padding_mode: PaddingMode | None = None
+        self,
+        level: float | None,
+        padding_mode: PaddingMode | None = None,
+        phases: PhaseMap | None = None,
     ) -> GenerativeModel:
         """`density` in float32, as the public API gives it."""
-        return self.density(level, torch.float32, padding_mode)
+        return self.density(level, torch.float32, padding_mode, phases)
 
     @property
     def device(self) -> torch.device:
@@ -234,11 +242,13 @@ class NoiseConditionalKind:
         *,
         known: KnownPixels | None = None,
         guidance: DenoiserWrapper | None = None,
+        phases: PhaseMap | None = None,
     ) -> Tensor:
         """Samples of these indices by annealed Langevin dynamics, (N, C, H, W) of `plan.size`.
 
         start: images (N, C, H, W) to which noise is added first; None starts from white noise.
         known: pixels that are kept, on the device of the network. guidance: wraps the denoiser.
+        phases: of the lattice of a regular pattern, the same for all samples.
         """
         levels = self._noise_levels(options)
         device = self.device
@@ -253,7 +263,7 @@ class NoiseConditionalKind:
             x.mul_(math.sqrt(levels[0] ** 2 + 1))
         else:
             x.mul_(levels[0]).add_(start.to(device))
-        denoise = self._denoiser(options, plan, dtype)
+        denoise = self._denoiser(options, plan, dtype, phases)
         if guidance is not None:
             denoise = guidance(denoise)
         noise = ImageNoise(options.seed, "chain", indices, device).scaled(options.temperature)
@@ -263,18 +273,26 @@ class NoiseConditionalKind:
         resampling = options.resampling_steps or 1
         return anneal(x, denoise, levels, noise, callback, resampling=resampling)
 
-    def denoiser(self, options: SampleOptions, plan: TilingPlan, dtype: torch.dtype) -> Denoiser:
+    def denoiser(
+        self,
+        options: SampleOptions,
+        plan: TilingPlan,
+        dtype: torch.dtype,
+        phases: PhaseMap | None = None,
+    ) -> Denoiser:
         """D with the padding of the options; noise levels are clamped to those learned."""
         if plan.block is not None and plan.block % self.net.stage_stride():
             stride = self.net.stage_stride()
             raise InputError(f"--tile {plan.block}: must be a multiple of {stride}")
-        denoise = self._denoiser(options, replace(plan, on_block=None), dtype)
+        denoise = self._denoiser(options, replace(plan, on_block=None), dtype, phases)
         lowest, highest = self.config.noise_min, self.config.noise_max
         return lambda x, noise: denoise(x, min(max(noise, lowest), highest))
 
-    def _denoiser(self, options: SampleOptions, plan: TilingPlan, dtype: torch.dtype) -> Denoiser:
-        mode = self._padding_mode(options)
-        return make_denoiser(self.net, dtype, mode, plan.block, plan.allocator, plan.on_block)
+    def _denoiser(
+        self, options: SampleOptions, plan: TilingPlan, dtype: torch.dtype, phases: PhaseMap | None
+    ) -> Denoiser:
+        mode, block = self._padding_mode(options), plan.block
+        return make_denoiser(self.net, dtype, mode, block, plan.allocator, plan.on_block, phases)
 
 
 def _check_padding(padding_mode: PaddingMode) -> None:
@@ -312,16 +330,27 @@ class PublishedKind:
         assert isinstance(config, type(self.config))
         return replace(self, config=config)
 
-    def density(self, level: float | None, dtype: torch.dtype) -> FastNet:
+    def density(
+        self,
+        level: float | None,
+        dtype: torch.dtype,
+        padding_mode: PaddingMode | None = None,
+        phases: PhaseMap | None = None,
+    ) -> FastNet:
         """The network with a fast basis; its parameters must not change. Raises for a level."""
+        del padding_mode, phases
         if level is not None:
             raise _no_noise_levels("--noise-level")
         return FastNet(self.net, dtype)
 
     def at_level(
-        self, level: float | None, padding_mode: PaddingMode | None = None
+        self,
+        level: float | None,
+        padding_mode: PaddingMode | None = None,
+        phases: PhaseMap | None = None,
     ) -> GenerativeConvNet:
         """A copy of the network that may be trained. Raises InputError for a level."""
+        del phases
         if level is not None:
             raise _no_noise_levels("--noise-level")
         net = self.net.with_padding(padding_mode or self.config.padding_mode)
@@ -373,8 +402,10 @@ class PublishedKind:
         *,
         known: KnownPixels | None = None,
         guidance: DenoiserWrapper | None = None,
+        phases: PhaseMap | None = None,
     ) -> Tensor:
-        """Langevin chains from the reference distribution, or from `start`."""
+        """Langevin chains from the reference distribution, or from `start`; it sees no lattice."""
+        del phases
         if known is not None:
             raise InputError("a published model cannot repair images; train with --preset default")
         if guidance is not None:
@@ -393,7 +424,13 @@ class PublishedKind:
             callback=callback,
         )
 
-    def denoiser(self, options: SampleOptions, plan: TilingPlan, dtype: torch.dtype) -> Denoiser:
+    def denoiser(
+        self,
+        options: SampleOptions,
+        plan: TilingPlan,
+        dtype: torch.dtype,
+        phases: PhaseMap | None = None,
+    ) -> Denoiser:
         """Raises InputError: there is no noise to remove."""
         raise _no_noise_levels()
 
@@ -411,11 +448,15 @@ ModelKind = NoiseConditionalKind | PublishedKind
 
 
 def build_kind(
-    config: Config, image_size: tuple[int, int], layers: Sequence[LayerSpec] | None = None
+    config: Config,
+    image_size: tuple[int, int],
+    layers: Sequence[LayerSpec] | None = None,
+    lattice_axes: int = 0,
 ) -> ModelKind:
     """The kind of a config, with a network of `layers` whose parameters are all zero.
 
-    image_size: (H, W) of aligned images, which a model with a head has weights for.
+    image_size: (H, W) of aligned images, which a model with a head has weights for. lattice_axes:
+    along which the images repeat, for a noise-conditional model.
     """
     layers = config.layers if layers is None else layers
     head_size = image_size if config.head else None
@@ -437,6 +478,7 @@ def build_kind(
             padding_mode=config.padding_mode,
             rectifier=SmoothReLU(config.gate_width, config.exact_gates),
             image_size=head_size,
+            lattice_axes=lattice_axes,
         )
         for stage_layers in [layers, *coarser]
     ]
@@ -452,13 +494,14 @@ def make_trainer(
     *,
     known: Sequence[Tensor] | None = None,
     pattern: Pattern | None = None,
+    phases: Sequence[PhaseField] | None = None,
 ) -> tuple[ModelKind, Trainer]:
     """An initialized model on `device` and its trainer, for images (C, H, W) in model units.
 
     known: masks (H, W) of the pixels to learn from, by default all.
-    dtype: of the maps. group: the processes that share the training. pattern: of the images.
-    Raises ValueError if the images do not fit each other, the crop or the layers, InputError if
-    there are fewer images than processes.
+    dtype: of the maps. group: the processes that share the training. pattern, phases: of the
+    images; None for irregular ones and for published models. Raises ValueError if the images do not
+    fit each other, the crop or the layers, InputError if there are fewer images than processes.
     """
     data = TrainingData(
         [image.to(device) for image in images],
@@ -469,10 +512,13 @@ def make_trainer(
         flips=config.flips,
         rotations=config.rotations,
         shifts=config.shifts,
+        phases=phases and [field.to(device) for field in phases],
+        phase_step=config.space_to_depth * config.layers[0].stride,
     )
     with torch.device("meta"):  # layers that are added later must fit too
         build_kind(config, data.image_size).net.map_sizes(*data.image_size)
-    kind = build_kind(config, data.image_size, config.initial_layers)
+    axes = 0 if pattern is None else pattern.axes
+    kind = build_kind(config, data.image_size, config.initial_layers, axes)
     kind.net.to(device)
     if isinstance(kind, NoiseConditionalKind):
         group.require_images("--batch-size", data.batch_size)

@@ -19,6 +19,7 @@ from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import Config, NoiseConditionalConfig
 from gcn_cli.errors import InputError
 from gcn_cli.images import TextureMap, split_maps
+from gcn_cli.images.color import ColorMatch
 from gcn_cli.inputs import (
     ImageLike,
     LinkedImages,
@@ -35,6 +36,7 @@ from gcn_cli.kinds import TilingPlan
 from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
 from gcn_cli.models.energy import Denoiser, GenerativeModel
 from gcn_cli.models.layers import PaddingMode
+from gcn_cli.models.noise_conditional import PhaseMap
 from gcn_cli.options import ReconstructOptions, SampleOptions, TrainOptions
 from gcn_cli.presets import build_config, read_toml
 from gcn_cli.runs import grades
@@ -140,7 +142,8 @@ class Model:
         not support, DivergedError if a chain diverges.
         """
         options |= {"size": size, "seed": seed, "steps": steps, "indices": range(count)}
-        return [convert_output(pixels, kind) for pixels in self.samples(**options)]
+        profile = self.maps[0].icc_profile
+        return [convert_output(pixels, kind, profile) for pixels in self.samples(**options)]
 
     def samples(
         self,
@@ -165,6 +168,11 @@ class Model:
         return synthesis.samples(
             self.checkpoint, options, indices, self.dtype, on_step=on_step, on_state=on_state
         )
+
+    def sample_size(self, options: SampleOptions) -> tuple[int, int]:
+        """(width, height) of samples from noise with these options."""
+        height, width = synthesis.requested_size(self.checkpoint, options)
+        return width, height
 
     def evaluations(self, options: SampleOptions | None = None, **changes: Any) -> int:
         """Evaluations of the network for each sample."""
@@ -194,14 +202,14 @@ class Model:
         model sees: shrunk as in training and cut to the stride.
         """
         pixels, _ = self.auto_encode(image, steps, noise_level)
-        return convert_output(pixels, output_kind_of(image))
+        return convert_output(pixels, output_kind_of(image), self.maps[0].icc_profile)
 
     def auto_encode(
         self, image: LinkedImages, steps: int = 1, noise_level: float | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """`reconstruct` as (C, H, W) in 0..255, and the metrics of `reconstruction.auto_encode`."""
-        density = self.checkpoint.kind.density(noise_level, self.dtype)
         pixels = reconstruction.fit_to_model(self.checkpoint, image, noise_level)
+        density = self.checkpoint.density(self.checkpoint.to_model(pixels), noise_level, self.dtype)
         return reconstruction.auto_encode(self.checkpoint, density, pixels, steps)
 
     def repair(
@@ -214,12 +222,17 @@ class Model:
     ) -> Iterator[Tensor]:
         """Variants of an image, (C, H, W) in 0..255, with a part sampled and the rest kept exactly.
 
-        mask: an image of the same size, white where to repair, or "alpha" for transparent parts.
-        `options` are fields of `ReconstructOptions`: extend or make_seamless in place of a mask;
-        count, seed, steps, resampling_steps.
+        mask: a gray image or boolean array of the same size, white or True where to repair, or
+        "alpha" for transparent parts. `options` are fields of `ReconstructOptions`: extend or
+        make_seamless in place of a mask; seamless, count, seed, steps, resampling_steps. Files are
+        converted to the color profile of the model, and back.
         """
         chosen = ReconstructOptions().with_changes(mask=mask, **options)
-        return inpaint.repair(self.checkpoint, image, chosen, self.dtype, on_step)
+        colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
+        drop_alpha = isinstance(mask, str) and mask == "alpha"
+        variants = inpaint.repair(self.checkpoint, colors.images, chosen, self.dtype, on_step)
+        for variant in variants:
+            yield colors.restore(variant, sides=chosen.extend, drop_alpha=drop_alpha)
 
     def denoise(self, image: LinkedImages, sigma: float | None = None) -> Tensor:
         """An image without its white noise, (C, H, W) in 0..255.
@@ -227,10 +240,10 @@ class Model:
         sigma: deviation of the noise in gray levels; None estimates it. Transparency that the model
         does not know is kept.
         """
-        images = [open_image(part) for part in linked_list(image)]
-        source = inpaint.SourceImages.of(images, self.maps, drop_alpha=False)
+        colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
+        source = inpaint.SourceImages.of(colors.images, self.maps, drop_alpha=False)
         clean, _ = reconstruction.denoise_image(self.checkpoint, source.pixels, sigma, self.dtype)
-        return source.restore(clean, (0, 0, 0, 0))
+        return colors.restore(source.restore(clean, (0, 0, 0, 0)))
 
     # Evaluation
 
@@ -251,12 +264,12 @@ class Model:
     def image_facts(self, image: LinkedImages, noise_level: float | None = None) -> dict[str, Any]:
         """score, energy, energy_per_pixel, and open_gates: the share of open gates by layer."""
         pixels = reconstruction.fit_to_model(self.checkpoint, image, noise_level)
-        return analysis.image_facts(self.checkpoint, self._density(noise_level), pixels)
+        return analysis.image_facts(self.checkpoint, pixels, noise_level)
 
     def anomaly_map(self, image: LinkedImages, noise_level: float | None = None) -> AnomalyMap:
         """How unusual each pixel is, compared with the exemplar that the run keeps."""
-        exemplar, density = grades.kept_exemplar(self.run), self._density(noise_level)
-        return analysis.anomaly_map(self.checkpoint, exemplar, density, image, noise_level)
+        exemplar = grades.kept_exemplar(self.run)
+        return analysis.anomaly_map(self.checkpoint, exemplar, image, noise_level)
 
     def level_reports(self) -> list[LevelReport]:
         """The denoiser D at every noise level of sampling, measured on the kept exemplar.
@@ -299,15 +312,11 @@ class Model:
         """
         texture_metrics = self.texture_metrics(exemplar)
         if sample is None:
-            samples = self.samples(indices=range(count), seed=seed)
+            samples = self.samples(indices=range(count), seed=seed, fit=True)
         else:
             samples = iter([sample])
         first_map = self.maps[0].channels
         return grades.median([texture_metrics.measure(pixels[:first_map]) for pixels in samples])
-
-    def _density(self, noise_level: float | None) -> GenerativeModel:
-        """p_s with a fast basis, which shares the parameters."""
-        return self.checkpoint.kind.density(noise_level, torch.float32)
 
     # Research: tensors in model units
 
@@ -320,10 +329,13 @@ class Model:
         pixels = self.checkpoint.normalization.to_pixels(
             x.detach().cpu().float().reshape(x.shape[-3:])
         )
-        return convert_output(pixels.clamp(0, 255), kind)
+        return convert_output(pixels.clamp(0, 255), kind, self.maps[0].icc_profile)
 
     def at_level(
-        self, noise_level: float | None = None, padding_mode: PaddingMode | None = None
+        self,
+        noise_level: float | None = None,
+        padding_mode: PaddingMode | None = None,
+        phases: PhaseMap | None = None,
     ) -> GenerativeModel:
         """The generative model p_s of images with noise of level s, 1 by default, in float32.
 
@@ -331,26 +343,37 @@ class Model:
         activation_pattern(x) -> gates of each layer, (N, filters, h, w), in 0..1; responses(x), the
         same for rectified responses. score and responses are differentiable in x, basis is not.
         Its energy is `gcn_cli.research.energy(p, x)`. padding_mode is that of training by default.
+        phases: of the lattice in x, for a model of a regular pattern; see `phases`.
 
         A published model has no levels: leave it out. It gives a `GenerativeConvNet`, a copy whose
         parameters may be trained, as by `gcn_cli.research.cd_step`, without a change of this model.
         Raises InputError for a level that is not a positive number.
         """
         options = SampleOptions(padding_mode=padding_mode)
-        return self.checkpoint.kind.at_level(noise_level, options.padding_mode)
+        return self.checkpoint.kind.at_level(noise_level, options.padding_mode, phases)
 
-    def denoiser(self, padding_mode: PaddingMode | None = None) -> Denoiser:
+    def phases(self, x: Tensor) -> PhaseMap | None:
+        """The phases of the model's pattern in an image x (1, C, H, W) in model units.
+
+        None if the model has no pattern, or if the image does not show it.
+        """
+        return self.checkpoint.phases(x)
+
+    def denoiser(
+        self, padding_mode: PaddingMode | None = None, phases: PhaseMap | None = None
+    ) -> Denoiser:
         """D(x, s): the mean of the clean images given x (N, C, H, W) with noise of level s.
 
         Model units; grad log p_s(x) = (D(x, s) - x) / s^2, with p_s of `at_level` for the same
         padding_mode. It is that of training by default; `synthesize` uses "circular" for textures.
+        phases: of the lattice in x, for a model of a regular pattern; see `phases`.
         Sides are multiples of the stride. Parameters are copied. Below noise_min, grad log p_s is
         that of noise_min. D raises InputError for levels above noise_max, or not above 0; this
         method raises it for published models, which have no noise levels.
         """
         config, plan = self.config, TilingPlan(self.checkpoint.image_size)
         options = SampleOptions(padding_mode=padding_mode or config.padding_mode)
-        learned = self.checkpoint.kind.denoiser(options, plan, self.dtype)
+        learned = self.checkpoint.kind.denoiser(options, plan, self.dtype, phases)
         assert isinstance(config, NoiseConditionalConfig)  # other kinds have no denoiser
         lowest, highest = config.noise_min, config.noise_max
         extrapolated = reconstruction.extrapolated_denoiser(learned, lowest)

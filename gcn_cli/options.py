@@ -187,10 +187,11 @@ class SampleOptions(Options):
 
     size: tuple[int, int] | None = option(
         None,
-        "Size of the images: 512 or WIDTHxHEIGHT.  [default: as in training]",
+        "Size of the images: 512, WIDTHxHEIGHT, or auto: near that of training, whole periods of a "
+        "regular pattern.  [default: as in training]",
         group="Sampling",
-        metavar="WIDTHxHEIGHT",
-        kind="size",
+        metavar="WIDTHxHEIGHT|auto",
+        kind="sample size",
     )
     steps: int | None = option(
         None,
@@ -233,6 +234,13 @@ class SampleOptions(Options):
         low=0,
         high=1000,
     )
+    regularity: float = option(
+        0.0,
+        "How straight the lattice of a regular pattern is: 0 as in the training image, 1 strict.",
+        group="Sampling",
+        low=0,
+        high=1,
+    )
     guide: Any = option(
         None,
         "Follow the large shapes of this image.",
@@ -273,6 +281,7 @@ class SampleOptions(Options):
     noise: bool = True  # False: published models descend towards a mode, without noise
     padding_mode: PaddingMode | None = None
     resampling_steps: int | None = None  # times that every noise level is sampled in a repair
+    fit: bool = False  # move the size to the nearest that holds whole periods of the pattern
 
     @property
     def start_kind(self) -> Literal["noise", "chains", "image"]:
@@ -283,6 +292,10 @@ class SampleOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        given: object = self.size
+        if given == "auto":
+            object.__setattr__(self, "size", None)
+            object.__setattr__(self, "fit", True)
         if self.padding_mode is not None:
             try:
                 object.__setattr__(self, "padding_mode", PaddingMode(self.padding_mode))
@@ -337,6 +350,12 @@ class ReconstructOptions(Options):
         metavar="PIXELS",
         low=1,
     )
+    seamless: Seamless | None = option(
+        None,
+        "Axes along which IMAGE tiles: a repair near a border continues at the opposite one.  "
+        "[default: as found in IMAGE]",
+        group="Repair",
+    )
     count: int | None = option(None, "Variants of a repair.  [default: 1]", group="Repair", low=1)
     seed: int | None = option(None, "Seed of a repair.  [default: 0]", group="Repair", low=0)
     denoise: float | Literal["auto"] | None = option(
@@ -362,7 +381,25 @@ class ReconstructOptions(Options):
             raise InputError(
                 "--count, --seed: need --mask, --extend or --make-seamless; nothing else is random"
             )
+        if self.seamless is not None and self.mask is None and self.extend is None:
+            raise InputError(
+                f"--seamless {self.seamless}: needs --mask or --extend; --make-seamless makes an "
+                "image tile that does not"
+            )
         if self.noise_level is not None and (self.is_repair or self.denoise is not None):
             raise InputError("--noise-level: only for auto-encoding; leave it out")
         if self.denoise is not None and self.steps is not None:
             raise InputError("--steps: --denoise takes a single step; leave it out")
+
+
+@dataclass(frozen=True)
+class FileOptions(Options):
+    """How commands compress image files."""
+
+    quality: int | None = option(
+        None,
+        "Quality of .jpg, .avif and .webp, 1 to 100.  [default: 95; .webp is lossless]",
+        group="Output",
+        low=1,
+        high=100,
+    )

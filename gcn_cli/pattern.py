@@ -1,430 +1,546 @@
-"""Regular patterns: find the period, average the repeated cell, keep it in place while sampling.
+"""Regular patterns: a lattice, the phase at every pixel of an image, and the repeated cell.
 
-Period. The autocorrelation r(d) of a texture of rows, tiles or strands peaks at every multiple
-of its period p and drops in between. The contrast of this comb,
+A pattern repeats along one axis (stripes, courses) or two (tiles, bricks, weaves). Its lattice is
+given by waves g_k in cycles per pixel, the reciprocal basis of the vectors of repetition: the phase
 
-    mean over k of r(k p) - r((k - 1/2) p),
+    phi_k(x) = <g_k, x> + offset_k + bend_k(x)    in cycles
 
-is largest at the period itself: for 2 p, points half way are peaks too; for p / 2, every other
-multiple is none. On a torus whose side is not a multiple of p the pattern is distorted.
+grows by one from one repetition to the next. bend is 0 for a strict lattice. In a photograph it
+varies slowly: tiles are laid by hand, and a camera looks a little aslant.
 
-Cell. A regular pattern has its power in a few frequencies, the lines of the spectrum, an order of
-magnitude above their neighborhood and in phase across the whole image. Filters see no further than
-their receptive field: each part of a sample would place the grid where it likes. The mean of the
-image over its periods has the phases of all lines,
-
-    m(y, x) = sum over i, j of cell_ij phi_i(y / p) phi_j(x / q),
-
-with phi the Fourier basis 1, sqrt(2) cos(2 pi n t), sqrt(2) sin(2 pi n t) and p, q the periods down
-and across. It does not contain what differs between repetitions, whose variance is R.
-
-Projection. At high noise levels s, the denoiser D is projected: each harmonic of the pattern gets
-the posterior mean that it would have if it were distributed as N(m, R),
-
-    m + K (x - m),   K = R / (R + s^2),
-
-so that rows are straight and close on a torus of any size. A harmonic is left to the model
-below the level at which noise no longer hides its R: there the model sees and decides how one
-repetition differs from the next. R is largest at low frequencies, so the space between two rows
-is left to the model long before their edges are.
+The network sees the phase as an input (`models.noise_conditional`). In training it is that of the
+exemplar where the crop was cut, in samples that of a new lattice. The bend of an exemplar is found
+by registration: with T the mean cell, phi is moved to where T(phi) explains the image best, by
+Gauss-Newton steps over windows of decreasing size (Lucas and Kanade 1981).
 """
 
-import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli.models.energy import Denoiser
-
-Periods = tuple[float | None, float | None]
-"""Periods in pixels down and across; None where the image is not periodic along an axis."""
-
-SHORTEST_PERIOD = 6.0  # pixels
-LARGEST_LAG = 0.7  # of the side: beyond it, too little of the image overlaps itself
-MANY_PEAKS = 4  # combs with fewer peaks need more contrast
-MIN_CONTRAST = 0.3  # of a comb of many peaks; below it distortion would be visible anyway
-MIN_CONTRAST_OF_FEW = 0.4
-EQUAL_CONTRAST = 0.8  # of the largest contrast: as good as it
-PERIOD_STEP = 0.02  # pixels between candidates
-PERIOD_TOLERANCE = 1.02  # largest over smallest period of images that agree
-
-SHORTEST_WAVE = 4.0  # pixels: shorter wavelengths are left to the model
-LARGEST_SIDE = 1024  # pixels per side used: enough for any pattern that a model can follow
-LINE_RATIO = 80.0  # of a line's power to the median around it; irregular textures stay below 50
-SHOULDER_RATIO = 8.0  # the same of frequencies next to a line that are part of it
-MIN_CYCLES = 4  # in the image: lower frequencies have too few neighbors to compare with
-MEDIAN_SIDE = 13  # frequencies per side of the neighborhood for the median
-MEDIAN_CHUNK = 2**15  # frequencies whose neighborhoods are unfolded at a time: 22 MB
-MIN_LINE_SHARE = 0.05  # of the power, in lines
-MIN_CELL_SHARE = (
-    0.5  # of the power in lines that repeats exactly; else rows are distorted in the image
-)
-MULTIPLES = (1, 2, 3)  # of the first period that are tried: bricks repeat every second row
-EQUAL_POWER = 0.95  # of the largest power of a cell: as good as it
-
-HIDING_NOISE = 1.4  # times the root of the mean R: noise that hides what differs
-HIDING_NOISE_OF_HARMONIC = 2.8  # for a single harmonic, whose R is a noisier estimate
-LARGEST_PERIOD_CHANGE = 0.1  # of a period, so that a whole number of them fits a side
-LARGEST_STRETCH = 0.04  # of an image resampled so that whole periods fit
-VISIBLE_STRETCH = 0.004  # below it, distortion is invisible
+LARGEST_STRAIN = 0.05  # by which a lattice is stretched or sheared to close on a torus
+VISIBLE_STRAIN = 0.01  # below it, distortion is invisible
+SHORTEST_SIDE = 16  # pixels, of a sample
+GRID_STEP = 8  # pixels between the points of a bend, before any halving
+WINDOWS = (3.0, 1.2, 0.6)  # deviations of the windows of registration, in periods
+STEPS_PER_WINDOW = 3
+LARGEST_SIDE = 320  # pixels, of a square: larger images are registered at half the resolution
+GROWTH = (0.3, 0.45, 0.6, 0.8, 1.0)  # of the half side: parts on which a drift is followed
+HARMONIC_STEPS = 500  # of relaxation, where a lattice is bent to close
+RIDGE = 0.1  # of the mean curvature: noise does not bend the lattice
+LARGEST_MOVE = 0.1  # of a period, in a step of registration
+WANDER_WINDOW = 2.0  # periods: correlation length of the bend of a sample; joints run straight
+CELL_SAMPLES = 64  # at most, of the cell along a period
+MIN_SHARE = 0.4  # of the exemplar's share of explained variance, for a pattern in a given image
 
 
-def find_period(image: Tensor, axis: int, known: Tensor | None = None) -> float | None:
-    """Period in pixels of an image (C, H, W) along an axis; None where it is irregular.
+@dataclass(frozen=True)
+class PhaseField:
+    """The phase of the lattice of an image; a `PhaseMap`.
 
-    known: mask (H, W) of the pixels to use, by default all.
+    waves (A, 2): down and across, in cycles per pixel. offsets (A,): in cycles. bend (A, h, w): in
+    cycles, on a grid over `size` (H, W) pixels, continued periodically along the `periodic` axes,
+    else as at the edge. A position p of the image is scale p + origin in the pixels of waves and
+    bend.
     """
-    r = autocorrelation(image.double(), axis, known)
-    r = r[: int(LARGEST_LAG * len(r)) + 1]
-    longest = (len(r) - 1) / 2  # two repetitions are visible
-    if longest < SHORTEST_PERIOD:
-        return None
-    candidates = torch.arange(SHORTEST_PERIOD, longest, PERIOD_STEP, dtype=r.dtype, device=r.device)
-    contrast, peaks = _comb_contrast(r, candidates)
-    best = float(contrast.max())
-    if best < MIN_CONTRAST:
-        return None
-    # Three periods have as good a comb as one: take the shortest that is about as good as any.
-    first = int((contrast >= EQUAL_CONTRAST * best).nonzero()[0])
-    if int(peaks[first]) < MANY_PEAKS and best < MIN_CONTRAST_OF_FEW:
-        return None
-    near = slice(first, first + int(0.1 * float(candidates[first]) / PERIOD_STEP) + 1)
-    return round(float(candidates[near][contrast[near].argmax()]), 2)
 
+    waves: Tensor
+    offsets: Tensor
+    bend: Tensor | None = None
+    size: tuple[int, int] = (1, 1)
+    periodic: tuple[bool, bool] = (False, False)
+    scale: float = 1.0
+    origin: tuple[float, float] = (0.0, 0.0)
 
-def find_periods(images: Sequence[Tensor], known: Sequence[Tensor] | None = None) -> Periods:
-    """The mean period down and across of images (C, H, W); None where they do not agree.
+    def __call__(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """phi at positions down (h,) and across (w,): (1, A, h, w)."""
+        y, x = (
+            (self.scale * positions.to(self.waves) + start)
+            for positions, start in zip((rows, columns), self.origin, strict=True)
+        )
+        down, across, offsets = self.waves[:, :1], self.waves[:, 1:], self.offsets[:, None, None]
+        phase = (down * y)[:, :, None] + (across * x)[:, None] + offsets
+        if self.bend is not None:
+            bend = self._interpolate(self._interpolate(self.bend, y, 0), x, 1)
+            phase = phase + bend
+        return phase[None]
 
-    known: masks (H, W) of the pixels to use, by default all.
-    """
-    masks: Sequence[Tensor | None] = known or [None] * len(images)
-    pairs = list(zip(images, masks, strict=True))
-    periods: list[float | None] = []
-    for axis in (-2, -1):
-        found = [find_period(image, axis, mask) for image, mask in pairs]
-        regular = [period for period in found if period is not None]
-        agree = len(regular) == len(found) and max(regular) <= PERIOD_TOLERANCE * min(regular)
-        periods.append(sum(regular) / len(regular) if agree else None)
-    return periods[0], periods[1]
+    def _interpolate(self, grid: Tensor, positions: Tensor, axis: int) -> Tensor:
+        """Values of a grid (A, h, w) at positions in pixels along an axis."""
+        count = grid.shape[axis + 1]
+        place = (positions + 0.5) * (count / self.size[axis]) - 0.5
+        if not self.periodic[axis]:
+            place = place.clamp(0, count - 1)
+        below = place.floor()
+        share = (place - below).reshape((-1, 1) if axis == 0 else (-1,))
+        first = below.long() % count
+        second = (first + 1) % count if self.periodic[axis] else (first + 1).clamp(max=count - 1)
+        return torch.lerp(
+            grid.index_select(axis + 1, first), grid.index_select(axis + 1, second), share
+        )
 
+    def closed_strictly(self, size: tuple[int, int]) -> "PhaseField":
+        """The nearest strict lattice that closes on a torus (H, W), alike at its center."""
+        waves = closed_waves(self.scale * self.waves, size)
+        center = [torch.tensor([(side - 1) / 2], device=waves.device) for side in size]
+        middle = self(*center)[0, :, 0, 0]
+        return PhaseField(waves, middle - waves @ torch.cat(center).to(waves), size=size)
 
-def autocorrelation(image: Tensor, axis: int, known: Tensor | None = None) -> Tensor:
-    """Autocorrelation of an image (C, H, W) along an axis, for lags 0, 1, ...: (side,).
+    def grid_positions(self) -> list[Tensor]:
+        """Positions down and across, in pixels, of the points of the bend."""
+        assert self.bend is not None
+        return [
+            (torch.arange(count) + 0.5) * (side / count) - 0.5
+            for count, side in zip(self.bend.shape[1:], self.size, strict=True)
+        ]
 
-    Normalized by the power of the overlapping parts; 1 at lag 0. known: as in `find_period`.
-    """
-    centered = _centered(image, known)
-    side, others = image.shape[axis], [d for d in range(3) if d != axis % 3]
-    spectrum = torch.fft.rfft(centered, n=2 * side, dim=axis).abs().square()
-    covariance = torch.fft.irfft(spectrum, n=2 * side, dim=axis).sum(dim=others)[:side]
-    power = torch.cat([covariance.new_zeros(1), centered.square().sum(dim=others).cumsum(0)])
-    lags = torch.arange(side, device=image.device)
-    first, last = power[side - lags], power[side] - power[lags]
-    correlation: Tensor = covariance / (first * last).sqrt().clamp_min(1e-30)
-    return correlation
+    def closed(self, missing: Tensor, periodic: tuple[bool, bool]) -> "PhaseField":
+        """The phases bent where pixels are missing, (H, W) bool, so that the image is a torus.
 
+        Waves are whole along the `periodic` axes; elsewhere phases stay as they are. On the missing
+        part the bend is harmonic: as smooth as its border allows.
+        """
+        assert self.bend is not None
+        height, width = missing.shape
+        count = [max(1, round(side / GRID_STEP)) for side in (height, width)]
+        waves = closed_waves(self.waves, (height, width), periodic)
+        grid = replace(
+            self, waves=waves, bend=torch.zeros(len(waves), *count), size=(height, width)
+        )
+        positions = grid.grid_positions()
+        flat = replace(grid, bend=None)
+        bend = (self(*positions) - flat(*positions))[0]
+        free = F.adaptive_max_pool2d(missing[None].float(), count)[0] > 0
+        for _ in range(HARMONIC_STEPS):
+            neighbors = [
+                _shifted(bend, step, axis, periodic) for step in (1, -1) for axis in (0, 1)
+            ]
+            bend = torch.where(free, torch.stack(neighbors).mean(dim=0), bend)
+        return replace(grid, bend=bend, periodic=periodic)
 
-def _comb_contrast(r: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Contrast of the comb of every candidate period in r (lags,), and its number of peaks."""
-    count = ((len(r) - 1) / candidates).long()
-    multiples = torch.arange(1, int(count.max()) + 1, dtype=r.dtype, device=r.device)
+    def window(self, scale: float, origin: tuple[float, float]) -> "PhaseField":
+        """The phases of another image, whose position p is scale p + origin in this one."""
+        top, left = (self.scale * o + start for o, start in zip(origin, self.origin, strict=True))
+        return replace(self, scale=self.scale * scale, origin=(top, left))
 
-    def interpolate(lags: Tensor) -> Tensor:
-        below = lags.long().clamp(max=len(r) - 2)
-        return torch.lerp(r[below], r[below + 1], (lags - below).clamp(max=1))
+    def to(self, device: torch.device) -> "PhaseField":
+        bend = None if self.bend is None else self.bend.to(device)
+        return replace(
+            self, waves=self.waves.to(device), offsets=self.offsets.to(device), bend=bend
+        )
 
-    peaks = interpolate(candidates[:, None] * multiples)
-    valleys = interpolate(candidates[:, None] * (multiples - 0.5))
-    inside = (multiples <= count[:, None]).to(r)
-    return ((peaks - valleys) * inside).sum(dim=1) / count, count
+    def state(self) -> dict[str, Tensor]:
+        """All values as tensors."""
+        place = [*self.size, *self.periodic, self.scale, *self.origin]
+        values = {"waves": self.waves, "offsets": self.offsets}
+        if self.bend is not None:
+            values["bend"] = self.bend
+        # Cloned, since fields share tensors, which a model file must not.
+        state = {name: value.clone() for name, value in values.items()}
+        return {**state, "place": torch.tensor(place, dtype=torch.float64)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor], device: torch.device) -> "PhaseField":
+        """The field that `state` described."""
+        height, width, down, across, scale, top, left = state["place"].tolist()
+        field = cls(
+            state["waves"],
+            state["offsets"],
+            state.get("bend"),
+            (int(height), int(width)),
+            (bool(down), bool(across)),
+            scale,
+            (top, left),
+        )
+        return field.to(device)
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """The repeated cell of a texture and its periods; a period is None where nothing repeats.
+    """The pattern of a texture: its lattice and its mean cell.
 
-    `cell` (C, I, J) has the coefficients of `pattern_basis` down and across, mean 0. `variance`
-    (C, I, J) is R, the variance between repetitions of an orthonormal harmonic about the cell.
+    waves (A, 2): see `PhaseField`. cell (C, n[, m]): the mean image by phase, 0 in the mean.
+    wander (A,): deviation in cycles of the bend of the exemplar about its trend. share: of the
+    exemplar's variance that the cell explains, 0 to 1.
     """
 
-    periods: Periods
+    waves: Tensor
     cell: Tensor
-    variance: Tensor
+    wander: Tensor
+    share: Tensor
 
+    @property
+    def axes(self) -> int:
+        """Along which the pattern repeats, 1 or 2."""
+        return len(self.waves)
 
-def find_pattern(images: Sequence[Tensor], known: Sequence[Tensor] | None = None) -> Pattern | None:
-    """The pattern of images (C, H, W) of one texture, of the first one's phase.
+    def vectors(self) -> list[tuple[float, float]]:
+        """The repetition vectors (down, across) in pixels, one for each axis.
 
-    None where an image has no pattern, or periods differ. known: masks (H, W) of the pixels to use,
-    by default all; the others are replaced by the mean color.
-    """
-    masks: Sequence[Tensor | None] = known or [None] * len(images)
-    centered = [_centered(image, mask).cpu() for image, mask in zip(images, masks, strict=True)]
-    patterns = [_find_pattern(image) for image in centered]
-    first = patterns[0]
-    if first is None or any(p is None or p.periods != first.periods for p in patterns):
-        return None
-    return first
-
-
-def pattern_basis(period: float | None, positions: Tensor) -> Tensor:
-    """phi at positions in pixels (n,): (I, n). Only the constant 1 without a period."""
-    ones = torch.ones_like(positions)[None]
-    if period is None:
-        return ones
-    harmonics = torch.arange(1, max(1, int(period / SHORTEST_WAVE)) + 1).to(positions)
-    return torch.cat([ones, _cosine_sine_pairs(harmonics / period, positions)])
-
-
-def _cosine_sine_pairs(frequencies: Tensor, positions: Tensor) -> Tensor:
-    """sqrt(2) cos and sin of frequencies (n,) in cycles per pixel, in pairs: (2 n, positions)."""
-    angles = 2 * math.pi * frequencies[:, None] * positions
-    return math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=1).flatten(0, 1)
-
-
-def _centered(image: Tensor, known: Tensor | None) -> Tensor:
-    """An image (C, H, W) less its mean color; 0 where it is not known."""
-    known = torch.ones_like(image[0], dtype=torch.bool) if known is None else known
-    count = known.sum().clamp_min(1)
-    mean = torch.where(known, image, 0.0).sum(dim=(1, 2), keepdim=True) / count
-    return torch.where(known, image - mean, 0.0)
-
-
-def _find_pattern(image: Tensor) -> Pattern | None:
-    """The pattern of one image (C, H, W) of mean 0."""
-    image = image[:, :LARGEST_SIDE, :LARGEST_SIDE]
-    height, width = image.shape[1:]
-    if min(height, width) < MEDIAN_SIDE:
-        return None
-    lines, share = _spectral_lines(image)
-    if share < MIN_LINE_SHARE:
-        return None
-    tried = itertools.product(
-        _multiples(find_period(lines, 1), height), _multiples(find_period(lines, 2), width)
-    )
-    cells = [_average_cell(lines, periods) for periods in tried]
-    power = float(lines.square().mean(dim=(1, 2)).sum())
-    shares = [float(cell.cell.square().sum()) / power for cell in cells]
-    if not shares or max(shares) < MIN_CELL_SHARE:
-        return None
-    smallest = next(k for k, share in enumerate(shares) if share >= EQUAL_POWER * max(shares))
-    return _average_cell(image, _with_second_period(lines, cells[smallest]))
-
-
-def _multiples(period: float | None, side: int) -> list[float | None]:
-    """Multiples of a period that an image shows twice."""
-    if period is None:
-        return [None]
-    return [count * period for count in MULTIPLES if 2 * count * period <= side]
-
-
-def _with_second_period(lines: Tensor, pattern: Pattern) -> Periods:
-    """Periods with that of the other axis, where it only shows once the first is removed.
-
-    Long narrow tiles have many joints along one axis, which hide the few along the other.
-    """
-    if None not in pattern.periods:
-        return pattern.periods
-    rows, columns = (
-        pattern_basis(period, torch.arange(side).to(lines))
-        for period, side in zip(pattern.periods, lines.shape[1:], strict=True)
-    )
-    remainder = lines - rows.T @ pattern.cell @ columns
-    axis = pattern.periods.index(None)
-    period = find_period(remainder, axis + 1)
-    if period is None:
-        return pattern.periods
-    periods = (period, pattern.periods[1]) if axis == 0 else (pattern.periods[0], period)
-    gain = _average_cell(lines, periods).cell.square().sum() - pattern.cell.square().sum()
-    left = remainder.square().mean(dim=(1, 2)).sum()
-    return periods if float(gain) >= MIN_CELL_SHARE * float(left) else pattern.periods
-
-
-def _average_cell(image: Tensor, periods: Periods) -> Pattern:
-    """The mean of an image (C, H, W) over as many whole periods as it shows."""
-    height, width = (
-        side if period is None else round(int(side / period) * period)
-        for side, period in zip(image.shape[1:], periods, strict=True)
-    )
-    part = image[:, :height, :width]
-    rows, columns = (
-        pattern_basis(period, torch.arange(side).to(part)) / side
-        for period, side in zip(periods, (height, width), strict=True)
-    )
-    cell = rows @ part @ columns.T
-    cell[:, 0, 0] = 0
-    return Pattern(periods, cell, _variance_between(part, periods))
-
-
-def _variance_between(part: Tensor, periods: Periods) -> Tensor:
-    """R, estimated from the power at frequencies half way between the harmonics."""
-    bases = []
-    for period, side in zip(periods, part.shape[1:], strict=True):
-        positions = torch.arange(side).to(part)
-        if period is None:
-            basis = torch.ones_like(positions)[None]
-        else:
-            count = (len(pattern_basis(period, positions[:1])) + 1) // 2
-            halfway = (torch.arange(count).to(part) + 0.5) / period
-            basis = _cosine_sine_pairs(halfway, positions)
-        bases.append(basis / math.sqrt(side))
-    power = (bases[0] @ part @ bases[1].T).square()
-    for axis, period in enumerate(periods, start=1):
-        if period is not None:
-            power = _interpolate_harmonics(power.transpose(axis, 0)).transpose(axis, 0)
-    return power
-
-
-def _interpolate_harmonics(power: Tensor) -> Tensor:
-    """From pairs at 1/2, 3/2 ... to the constant and pairs at 1, 2 ..., along the first axis."""
-    halfway = (power[0::2] + power[1::2]) / 2
-    pairs = ((halfway[1:] + halfway[:-1]) / 2).repeat_interleave(2, dim=0)
-    return torch.cat([halfway[:1], pairs])
-
-
-def _spectral_lines(image: Tensor) -> tuple[Tensor, float]:
-    """The part of an image (C, H, W) of mean 0 in spectral lines, and its share of the power."""
-    height, width = image.shape[1:]
-    window = torch.outer(*(torch.hann_window(n, periodic=False) for n in (height, width)))
-    power = torch.fft.fft2(image * window.to(image)).abs().square().sum(dim=0)
-    median = _local_median(power)
-    down, across = (torch.fft.fftfreq(n).to(image) * n for n in (height, width))
-    usable = torch.hypot(down[:, None], across) >= MIN_CYCLES
-    ratio = power / median.clamp_min(1e-12 * float(power.max()))
-    lines = ((ratio > LINE_RATIO) & usable).to(power)[None, None]
-    near = F.max_pool2d(F.pad(lines, (1, 1, 1, 1), mode="circular"), 3, stride=1)[0, 0] > 0
-    response = torch.where(near & usable & (ratio > SHOULDER_RATIO), 1 - 1 / ratio, 0.0)
-    share = float((power * response)[usable].sum() / power[usable].sum().clamp_min(1e-30))
-    return torch.fft.ifft2(torch.fft.fft2(image) * response).real, share
-
-
-def _local_median(power: Tensor) -> Tensor:
-    """Median of a power spectrum (H, W) around each frequency, in chunks of rows."""
-    half = MEDIAN_SIDE // 2
-    padded = F.pad(power[None, None], (half,) * 4, mode="circular")[0, 0]
-    step = max(1, MEDIAN_CHUNK // power.shape[1])
-    medians = []
-    for top in range(0, len(power), step):
-        rows = padded[top : min(top + step, len(power)) + 2 * half]
-        windows = rows.unfold(0, MEDIAN_SIDE, 1).unfold(1, MEDIAN_SIDE, 1).flatten(2)
-        medians.append(windows.median(dim=-1).values)
-    return torch.cat(medians)
-
-
-class PatternProjection:
-    """The projection of denoisers onto a pattern, on a torus of a given size."""
-
-    def __init__(self, pattern: Pattern, size: tuple[int, int], shifts: Tensor) -> None:
-        """`size` is (H, W); `shifts` (N, 2) in 0..1 moves the pattern of each image by that share
-        of its periods. Raises ValueError where the pattern does not fit (`pattern_fits`).
+        With one axis, that across the stripes.
         """
-        if not pattern_fits(pattern, size):
-            raise ValueError("no whole number of periods is near the size")
-        self.rows, self.columns = (
-            _shifted_basis(period, side, shifts[:, axis])
-            for axis, (period, side) in enumerate(zip(pattern.periods, size, strict=True))
+        return [(float(y), float(x)) for y, x in torch.linalg.pinv(self.waves.double()).T]
+
+    def in_words(self) -> str:
+        """The repetition vectors for a person: (across, down) in pixels."""
+        return " and ".join(
+            f"({across + 0.0:.1f}, {down + 0.0:.1f})".replace("-0.0", "0.0")
+            for down, across in sorted(self.vectors(), key=lambda vector: abs(vector[0]))
         )
-        self.target = pattern.cell.to(shifts.device) * math.sqrt(size[0] * size[1])
-        self.variance = pattern.variance.to(shifts.device)
-        levels = projection_levels(pattern)
-        self.levels, self.lowest = levels.to(shifts.device), float(levels.min())
 
-    def wrap(self, denoise: Denoiser) -> Denoiser:
-        """D with the pattern projected into its output."""
+    def coarser(self, stage: int) -> "Pattern":
+        """The pattern in the pixels of a stage of a cascade, which are 2^stage times as large."""
+        return replace(self, waves=self.waves * 2**stage)
 
-        def projected(x: Tensor, noise: float) -> Tensor:
-            mean = denoise(x, noise)
-            self.project_(x, mean, noise)
-            return mean
+    def on_torus(
+        self,
+        size: Sequence[int],
+        periodic: tuple[bool, bool],
+        generator: torch.Generator,
+        regularity: float = 0.0,
+    ) -> PhaseField:
+        """The phases of a new image of `size` (H, W): a lattice at random, that closes.
 
-        return projected
-
-    def project_(self, x: Tensor, mean: Tensor, noise: float) -> None:
-        """Replace the harmonics of `mean`, D of the noisy images x, above their levels; in place.
-
-        x and mean are (N, C, H, W). The mean color is kept.
+        Whole waves along axes that are `periodic`. The lattice bends as the exemplar's does, by a
+        smooth random field times 1 - `regularity` (0 to 1).
         """
-        if noise <= self.lowest:
-            return
-        replaced = noise > self.levels
-        kept = self.variance / (self.variance + noise**2)
-        for noisy, image, rows, columns in zip(x, mean, self.rows, self.columns, strict=True):
-            wanted = torch.lerp(self.target, rows @ noisy @ columns.T, kept)
-            change = replaced * (wanted - rows @ image @ columns.T)
-            change[:, 0, 0] = 0
-            for channel, harmonics in zip(image, change, strict=True):
-                channel.addmm_(rows.T, harmonics @ columns)
+        waves = closed_waves(self.waves, size, periodic)
+        offsets = torch.rand(2, generator=generator)[: self.axes]
+        deviation = (1 - regularity) * self.wander
+        bend = None
+        if float(deviation.max()) > 0:
+            height, width = (max(1, round(side / GRID_STEP)) for side in size)
+            noise = torch.randn(self.axes, height, width, generator=generator)
+            longest = max(math.hypot(*vector) for vector in self.vectors())
+            spread = WANDER_WINDOW * longest
+            smooth = blur_torus(noise, (spread * height / size[0], spread * width / size[1]))
+            bend = smooth / smooth.std().clamp_min(1e-6) * deviation[:, None, None]
+        return PhaseField(waves, offsets, bend, (int(size[0]), int(size[1])), (True, True))
 
 
-def projection_levels(pattern: Pattern) -> Tensor:
-    """Noise deviation down to which each harmonic of a pattern is projected: (I, J).
-
-    HIDING_NOISE_OF_HARMONIC times the root of its R, at most HIDING_NOISE times the root of the
-    mean R over harmonics, weighted by the power of the pattern.
-    """
-    power, variance = pattern.cell.square().sum(dim=0), pattern.variance.sum(dim=0)
-    mean = (power * variance).sum() / power.sum()
-    return torch.minimum(HIDING_NOISE_OF_HARMONIC * variance.sqrt(), HIDING_NOISE * mean.sqrt())
+def _shifted(grid: Tensor, step: int, axis: int, periodic: tuple[bool, bool]) -> Tensor:
+    """A grid (A, h, w) moved by one point along an axis, which is periodic or repeats its end."""
+    moved = grid.roll(step, axis + 1)
+    if not periodic[axis]:
+        end = 0 if step > 0 else grid.shape[axis + 1] - 1
+        moved.select(axis + 1, end).copy_(grid.select(axis + 1, end))
+    return moved
 
 
-def pattern_fits(
-    pattern: Pattern, size: Sequence[int], largest_change: float = LARGEST_PERIOD_CHANGE
-) -> bool:
-    """Whether sides (H, W) hold whole periods, each changed by less than this share."""
-    return all(
-        period is None
-        or (side >= period and abs(_fitted_period(side, period) / period - 1) < largest_change)
-        for side, period in zip(size, pattern.periods, strict=True)
+def closed_waves(
+    waves: Tensor, size: Sequence[int], periodic: tuple[bool, bool] = (True, True)
+) -> Tensor:
+    """The waves (A, 2) nearest to the given ones of which whole numbers fit a torus (H, W)."""
+    closed = waves.clone()
+    for axis, side in enumerate(size):
+        if periodic[axis]:
+            closed[:, axis] = (waves[:, axis] * side).round() / side
+    return closed
+
+
+def strain(waves: Tensor, closed: Tensor) -> float:
+    """By how much a lattice is stretched or sheared to have other waves: 0.05 is 5 %."""
+    if len(waves) == 1:
+        return float((closed - waves).norm() / waves.norm())
+    change = torch.linalg.pinv(closed.double()) @ waves.double() - torch.eye(2).double()
+    lost = abs(float(torch.linalg.det(closed.double()))) < 1e-12
+    return math.inf if lost else float(torch.linalg.matrix_norm(change, 2))
+
+
+def strain_on_torus(
+    pattern: Pattern, size: Sequence[int], periodic: tuple[bool, bool] = (True, True)
+) -> float:
+    """The strain of the lattice on a torus (H, W) along its periodic axes."""
+    return strain(pattern.waves, closed_waves(pattern.waves, size, periodic))
+
+
+def fitting_sides(pattern: Pattern, size: Sequence[int], axis: int) -> list[int]:
+    """The sides nearest to that of `size` (H, W), below and above, on which the lattice closes."""
+    waves, side = pattern.waves[:, axis], size[axis]
+    sides = torch.arange(SHORTEST_SIDE, 3 * max(side, *pattern_extent(pattern)))
+    turns = sides[:, None] * waves
+    misfit = (turns - turns.round()).abs() / (sides[:, None] * pattern.waves.norm(dim=1))
+    good = sides[misfit.amax(dim=1) <= VISIBLE_STRAIN]
+    below, above = good[good <= side], good[good >= side]
+    return sorted({*below[-1:].tolist(), *above[:1].tolist()})
+
+
+def fitting_size(pattern: Pattern, size: tuple[int, int]) -> tuple[int, int]:
+    """The size (H, W) nearest to `size` on which the lattice closes without distortion."""
+    height, width = (
+        min(fitting_sides(pattern, size, axis) or [side], key=lambda fit: abs(fit - side))
+        for axis, side in enumerate(size)
     )
+    return height, width
 
 
-def _fitted_period(side: int, period: float) -> float:
-    """The period nearest to `period` that divides a side."""
-    return side / max(1, round(side / period))
+def pattern_extent(pattern: Pattern) -> list[int]:
+    """The height and width in pixels of the repetition vectors together."""
+    return [math.ceil(sum(abs(v[axis]) for v in pattern.vectors())) for axis in (0, 1)]
 
 
-def _shifted_basis(period: float | None, side: int, shifts: Tensor) -> Tensor:
-    """Orthonormal harmonics along a side, shifted for each image: (N, I, side)."""
-    positions = torch.arange(side).to(shifts)
-    if period is None:
-        return (pattern_basis(None, positions) / math.sqrt(side)).expand(len(shifts), -1, -1)
-    # Positions in units of the pattern's own period, so that there are as many harmonics as in
-    # its cell.
-    positions = positions * period / _fitted_period(side, period)
-    bases = [pattern_basis(period, positions + period * float(shift)) for shift in shifts]
-    return torch.stack(bases) / math.sqrt(side)
+def blur_torus(x: Tensor, deviations: tuple[float, float]) -> Tensor:
+    """Blur (..., H, W) on the torus with a Gaussian of these deviations down and across."""
+    height, width = x.shape[-2:]
+    down = torch.fft.fftfreq(height, device=x.device)[:, None] * deviations[0]
+    across = torch.fft.rfftfreq(width, device=x.device) * deviations[1]
+    response = torch.exp(-2 * math.pi**2 * (down.square() + across.square()))
+    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * response, s=(height, width))
+    return blurred
 
 
-def fitting_side(side: int, period: float | None) -> tuple[int, bool]:
-    """The side near `side` of a torus on which a pattern keeps its period, and whether it does.
+def _blur_image(x: Tensor, deviation: float) -> Tensor:
+    """Blur (N, H, W) with zeros beyond its border."""
+    border = int(min(3 * deviation, 2 * max(x.shape[-2:])))
+    padded = F.pad(x, (0, border, 0, border))
+    return blur_torus(padded, (deviation, deviation))[:, : x.shape[-2], : x.shape[-1]]
 
-    `side` itself where there is no period, where distortion is invisible, or where no whole number
-    of periods is near enough.
+
+def mean_cell(
+    images: Sequence[Tensor], known: Sequence[Tensor], phases: Sequence[Tensor]
+) -> Tensor:
+    """The mean by phase of the known pixels of images (C, H, W): (C, n[, m]).
+
+    known: masks (H, W). phases: (A, H, W) in cycles. Cells have a value about every pixel.
     """
-    if period is None:
-        return side, True
-    whole = max(1, round(side / period)) * period
-    stretch = abs(side / whole - 1)
-    if stretch < VISIBLE_STRETCH:
-        return side, True
-    return (round(whole), True) if stretch <= LARGEST_STRETCH else (side, False)
+    counts = [_cell_samples(phase) for phase in phases[0]]
+    total = images[0].new_zeros(len(images[0]) + 1, math.prod(counts))
+    for image, mask, phase in zip(images, known, phases, strict=True):
+        index = _cell_index(phase, counts)[mask]
+        values = torch.cat([image, torch.ones_like(image[:1])])[:, mask]
+        total.index_add_(1, index, values)
+    cell = (total[:-1] / total[-1].clamp_min(1)).view(-1, *counts)
+    return cell - cell.mean(dim=tuple(range(1, cell.ndim)), keepdim=True)
 
 
-def resample_torus(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample a torus (C, H, W) to another size (H, W) in Fourier space: no blur, no border."""
-    for axis, new_side in zip((-2, -1), size, strict=True):
-        side = image.shape[axis]
-        if side == new_side:
-            continue
-        channels = []
-        for channel in image:  # one at a time, to save memory
-            spectrum = torch.fft.rfft(channel, dim=axis)
-            kept = (min(side, new_side) - 1) // 2 + 1  # without the Nyquist frequency
-            spectrum = spectrum.narrow(axis, 0, kept)
-            channels.append(torch.fft.irfft(spectrum, n=new_side, dim=axis) * (new_side / side))
-        image = torch.stack(channels)
-    return image
+def _cell_samples(phase: Tensor) -> int:
+    """Values of a cell along an axis whose phases are (H, W)."""
+    slope = torch.stack([phase.diff(dim=axis).median() for axis in (0, 1)]).norm()
+    return max(4, min(CELL_SAMPLES, round(1 / float(slope.clamp_min(1e-3)))))
+
+
+def _cell_index(phases: Tensor, counts: Sequence[int]) -> Tensor:
+    """The flat index of the value of a cell of `counts` nearest to phases (A, H, W): (H, W)."""
+    index = torch.zeros(phases.shape[1:], dtype=torch.long, device=phases.device)
+    for phase, count in zip(phases, counts, strict=True):
+        index = index * count + (phase * count).round().long() % count
+    return index
+
+
+def _render(cell: Tensor, phases: Tensor) -> Tensor:
+    """The cell (C, n[, m]) at phases (A, H, W), interpolated: (C, H, W)."""
+    grid = cell if cell.ndim == 3 else cell[:, None]
+    grid = F.pad(grid[None], (0, 1, 0, 1), mode="circular")  # from 0 to 1, both included
+    places = [2 * (phase % 1) - 1 for phase in reversed(phases)]
+    if len(places) == 1:
+        places.append(torch.zeros_like(places[0]))
+        places = [places[0], places[1]]
+    points = torch.stack(places, dim=-1)[None]
+    return F.grid_sample(grid, points, mode="bilinear", align_corners=True)[0]
+
+
+def _with_slopes(cell: Tensor) -> Tensor:
+    """A cell and its derivatives by phase: (C, n[, m]) -> (C (1 + A), n[, m])."""
+    slopes = [
+        (cell.roll(-1, axis) - cell.roll(1, axis)) * (cell.shape[axis] / 2)
+        for axis in range(1, cell.ndim)
+    ]
+    return torch.cat([cell, *slopes])
+
+
+def explained_share(image: Tensor, known: Tensor, cell: Tensor, phases: Tensor) -> float:
+    """The share of the variance of an image (C, H, W) that a cell at phases (A, H, W) explains."""
+    centered = image - image[:, known].mean(dim=1)[:, None, None]
+    left = (centered - _render(cell, phases))[:, known].square().sum()
+    return 1 - float(left / centered[:, known].square().sum().clamp_min(1e-12))
+
+
+def _grid(field: PhaseField, size: tuple[int, int]) -> Tensor:
+    """The phases (A, H, W) of all pixels of an image."""
+    rows, columns = (torch.arange(side, device=field.waves.device) for side in size)
+    return field(rows, columns)[0]
+
+
+def register(
+    image: Tensor, known: Tensor, start: PhaseField, cell: Tensor | None = None
+) -> tuple[PhaseField, Tensor]:
+    """The phases of an image (C, H, W), from those of `start`, and the mean cell (C, n[, m]).
+
+    cell: of another image of the texture, kept as it is; by default that of the image itself, which
+    becomes sharper with the phases. known: mask (H, W) of the pixels to use.
+    """
+    size = (image.shape[1], image.shape[2])
+    if math.prod(size) > LARGEST_SIDE**2 and min(size) > 2 * GRID_STEP:
+        coarse, mask = (
+            F.avg_pool2d(image[None], 2)[0],
+            -F.max_pool2d(-known[None].float(), 2)[0] > 0,
+        )
+        field, _ = register(coarse, mask, start.window(2, (0.5, 0.5)), cell)
+        field = replace(start, bend=field.bend, size=size)
+        phases = _grid(field, size)
+        return field, mean_cell([image], [known], [phases]) if cell is None else cell
+    centered = torch.where(known, image - image[:, known].mean(dim=1)[:, None, None], 0.0)
+    straight = _grid(replace(start, bend=None), size)
+    bend = _grid(start, size) - straight
+    period = 1 / float(start.waves.norm(dim=1).min())
+    fixed = cell
+    for window in WINDOWS:
+        for _ in range(STEPS_PER_WINDOW):
+            phases = straight + bend
+            cell = mean_cell([centered], [known], [phases]) if fixed is None else fixed
+            rendered = torch.where(known, _render(_with_slopes(cell), phases), 0.0)
+            model, *slopes = torch.split(rendered, len(image))
+            error = centered - model
+            bend = bend + _moves(slopes, error, window * period)
+            # The mean bend belongs to the lattice; a cell of the image itself may not drift.
+            if fixed is None:
+                bend = bend - bend.mean(dim=(1, 2), keepdim=True)
+        bend = _blur_edges(bend, min(window, 1.0) * period / 4)
+    grid = F.interpolate(
+        bend[None], [max(1, round(side / GRID_STEP)) for side in size], mode="area"
+    )
+    field = replace(start, bend=grid[0], size=size)
+    phases = _grid(field, size)
+    return field, mean_cell([centered], [known], [phases]) if fixed is None else fixed
+
+
+def _moves(slopes: list[Tensor], error: Tensor, deviation: float) -> Tensor:
+    """The Gauss-Newton step of the phases, (A, H, W), over Gaussian windows of a deviation."""
+    axes = len(slopes)
+    pairs = [(a, b) for a in range(axes) for b in range(a, axes)]
+    products = [(slopes[a] * slopes[b]).sum(dim=0) for a, b in pairs]
+    products += [(slope * error).sum(dim=0) for slope in slopes]
+    smooth = _blur_image(torch.stack(products), deviation)
+    ridge = RIDGE * max(float(smooth[pairs.index((a, a))].mean()) for a in range(axes))
+    if axes == 1:
+        move = smooth[1:] / (smooth[:1] + ridge)
+    else:
+        first, mixed, second = smooth[0] + ridge, smooth[1], smooth[2] + ridge
+        determinant = first * second - mixed.square()
+        move = torch.stack(
+            [
+                (second * smooth[3] - mixed * smooth[4]) / determinant,
+                (first * smooth[4] - mixed * smooth[3]) / determinant,
+            ]
+        )
+    return move.clamp(-LARGEST_MOVE, LARGEST_MOVE)
+
+
+def _blur_edges(x: Tensor, deviation: float) -> Tensor:
+    """Blur (A, H, W), normalized at the border."""
+    return _blur_image(x, deviation) / _blur_image(torch.ones_like(x), deviation)
+
+
+def learn_pattern(
+    images: Sequence[Tensor], known: Sequence[Tensor], start: PhaseField
+) -> tuple[Pattern, list[PhaseField]]:
+    """The pattern of images (C, H, W) of one texture, and their phases.
+
+    known: masks (H, W). start: about the phases of the first image. The phases of all images are
+    those of the first one's cell. Raises ValueError if the images do not share the pattern.
+    """
+    field, cell = register(images[0], known[0], start)
+    field = _straightened(field, known[0])
+    fields = [field]
+    phases = _grid(field, (images[0].shape[1], images[0].shape[2]))
+    share = explained_share(images[0], known[0], cell, phases)
+    pattern = Pattern(field.waves, cell, _wander(field, known[0]), torch.tensor(share))
+    for number, (image, mask) in enumerate(zip(images[1:], known[1:], strict=True), 2):
+        found = locate(pattern, image, mask)
+        if found is None:
+            raise ValueError(f"image {number} does not show the pattern of the first")
+        fields.append(found)
+    return pattern, fields
+
+
+def follow_drift(image: Tensor, known: Tensor, start: PhaseField) -> PhaseField:
+    """The phases of an image (C, H, W) from those about its center, which `start` has.
+
+    known: mask (H, W). They are registered on growing parts of the image, and each time continued
+    outwards by a quadratic trend.
+    """
+    rows, columns = (torch.linspace(-1, 1, side) for side in known.shape)
+    radius, field = torch.hypot(rows[:, None], columns), start
+    for reach in GROWTH:
+        inside = known & (radius <= reach)
+        field, _ = register(image, inside, field)
+        field = replace(field, bend=_quadratic_trend(field, inside))
+    return field
+
+
+def _quadratic_trend(field: PhaseField, known: Tensor) -> Tensor:
+    """The quadratic polynomial nearest to a bend on the known pixels, (A, h, w)."""
+    assert field.bend is not None
+    _, height, width = field.bend.shape
+    weights = F.interpolate(known[None, None].float(), (height, width), mode="area").flatten()
+    y, x = (torch.linspace(-1, 1, count) for count in (height, width))
+    y, x = (part.flatten() for part in torch.meshgrid(y, x, indexing="ij"))
+    # In double precision, else the last bits would depend on the alignment of the memory.
+    basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=1).double()
+    weighted = weights.double().sqrt()[:, None]
+    bends = field.bend.double().flatten(1).T
+    trend: Tensor = basis @ torch.linalg.lstsq(weighted * basis, weighted * bends).solution
+    return trend.T.reshape(field.bend.shape).to(field.bend)
+
+
+def _straightened(field: PhaseField, known: Tensor) -> PhaseField:
+    """The same phases, with the linear trend of the bend in the waves.
+
+    known: mask (H, W). Away from known pixels the bend fades, so that the lattice goes on straight.
+    """
+    assert field.bend is not None
+    _, height, width = field.bend.shape
+    weights = F.interpolate(known[None, None].float(), (height, width), mode="area")[0, 0]
+    plane = torch.stack(torch.meshgrid(*field.grid_positions(), indexing="ij")).flatten(1)
+    # In double precision, else the last bits would depend on the alignment of the memory.
+    basis = torch.cat([plane, torch.ones(1, plane.shape[1])]).T.double()
+    weighted = weights.double().flatten().sqrt()[:, None]
+    bends = field.bend.double().flatten(1).T
+    solution = torch.linalg.lstsq(weighted * basis, weighted * bends).solution  # (3, A)
+    trend, slopes = (basis @ solution).T.reshape(field.bend.shape), solution.to(field.bend)
+    rest = (field.bend - trend.to(field.bend)) * weights
+    if not bool(known.all()):
+        rest = _blur_image(rest, 1.0) / (_blur_image(weights[None], 1.0) + RIDGE)
+    offsets = field.offsets + slopes[2]
+    return replace(field, waves=field.waves + slopes[:2].T, offsets=offsets, bend=rest)
+
+
+def _wander(field: PhaseField, known: Tensor) -> Tensor:
+    """The deviation in cycles of a bend about its quadratic trend, (A,)."""
+    assert field.bend is not None
+    if min(field.bend.shape[1:]) < 3:
+        return torch.zeros(len(field.waves))
+    rest: Tensor = field.bend - _quadratic_trend(field, known)
+    return rest.flatten(1).std(dim=1)
+
+
+def locate(pattern: Pattern, image: Tensor, known: Tensor | None = None) -> PhaseField | None:
+    """The phases of a given image (C, H, W), in model units, of the pattern's texture.
+
+    None if the pattern is not in the image. known: mask (H, W) of the pixels to use.
+    """
+    if known is None:
+        known = torch.ones_like(image[0], dtype=torch.bool)
+    if not bool(known.any()):
+        return None
+    start = PhaseField(pattern.waves, torch.zeros(pattern.axes))
+    size = (image.shape[1], image.shape[2])
+    centered = torch.where(known, image - image[:, known].mean(dim=1)[:, None, None], 0.0)
+    counts = pattern.cell.shape[1:]
+    index = _cell_index(_grid(start, size), counts)[known]
+    folded = centered.new_zeros(len(image), math.prod(counts)).index_add_(
+        1, index, centered[:, known]
+    )
+    dims = tuple(range(1, len(counts) + 1))
+    spectra = [torch.fft.fftn(part, dim=dims) for part in (folded.view(-1, *counts), pattern.cell)]
+    match = torch.fft.ifftn((spectra[0].conj() * spectra[1]).sum(dim=0)).real
+    best = torch.unravel_index(match.argmax(), match.shape)
+    offsets = torch.stack([k / n for k, n in zip(best, match.shape, strict=True)])
+    field, _ = register(image, known, replace(start, offsets=offsets.float()), pattern.cell)
+    field = _straightened(field, known)
+    share = explained_share(image, known, pattern.cell, _grid(field, size))
+    return field if share >= MIN_SHARE * float(pattern.share) else None

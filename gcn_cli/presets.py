@@ -142,7 +142,7 @@ def check_names(source: str, names: Iterable[str]) -> None:
 def read_toml(path: str) -> dict[str, Any]:
     """The settings of a TOML file, not yet parsed. Raises InputError with the line of an error."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise InputError(f"--config {path}: {reason}") from error

@@ -131,7 +131,7 @@ def denoise_image(
     bottom, right = (-side % kind.net.total_stride for side in (height, width))
     options = SampleOptions(padding_mode=config.padding_mode)
     plan = plan_tiling(kind, options, (height + bottom, width + right), dtype, "off")
-    learned = kind.denoiser(options, plan, dtype)
+    learned = kind.denoiser(options, plan, dtype, checkpoint.phases(checkpoint.to_model(pixels)))
     assert isinstance(config, NoiseConditionalConfig)  # other kinds have no denoiser
     most = config.noise_max * scale[0]
     if sigma is not None and sigma > most:

@@ -1,30 +1,31 @@
-"""The machine: device, precision, threads, memory, and requests to stop by time or signal."""
+"""The machine: device, precision, threads and memory."""
 
 import ctypes
 import logging
-import signal
+import math
+import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from gcn_cli.errors import InputError, InterruptedRunError
+from gcn_cli.errors import InputError
 from gcn_cli.torchrun import torchrun_ranks
 
 log = logging.getLogger(__name__)
 
 MIN_FREE_GPU_MEMORY = 2**29  # bytes: less does not hold CUDA's libraries and a small image
-STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-]
 # Limit and usage of a container's memory: files of control groups, version 2 and version 1.
 CONTAINER_MEMORY = [
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+]
+# Processor time of a container per period, version 2 (one file) and version 1, in microseconds.
+CONTAINER_CPU = [
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 ]
 
 
@@ -111,12 +112,29 @@ def fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def available_cores() -> int:
+    """The cores that this process may use: of its affinity mask, and of its container's quota."""
+    has_mask = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
+    for files in CONTAINER_CPU:
+        with suppress(OSError, ValueError):  # the quota may be the word "max"
+            quota, period = map(int, " ".join(Path(file).read_text() for file in files).split())
+            if quota > 0 and period > 0:  # version 1 has -1 for none
+                cores = min(cores, math.ceil(quota / period))
+    return cores
+
+
 def set_threads(count: int | None) -> None:
-    """Set torch's threads (None: torch's default), and have glibc keep freed memory.
+    """Set torch's threads, and have glibc keep freed memory.
+
+    None: torch's default, or the cores that a container grants, if fewer.
 
     Feature maps of the same sizes are allocated at every step. Returned to the system, their memory
     comes back page by page, which costs a tenth of a training step and a third of a large sample.
     """
+    if count is None and "OMP_NUM_THREADS" not in os.environ:
+        cores = available_cores()
+        count = cores if cores < torch.get_num_threads() else None
     if count is not None:
         torch.set_num_threads(count)
     if sys.platform != "linux":
@@ -166,60 +184,3 @@ def peak_memory_mib(device: torch.device) -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 1024
-
-
-class StopRequest:
-    """Tells a training to stop after the current iteration: at a time limit or on a signal."""
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self.started = time.monotonic()
-        self.seconds = seconds
-        self.signal: signal.Signals | None = None
-
-    @property
-    def timed_out(self) -> bool:
-        return self.seconds is not None and time.monotonic() - self.started >= self.seconds
-
-    def __call__(self) -> bool:
-        return self.signal is not None or self.timed_out
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch stop signals, also ignored ones (as in a shell's background).
-
-        The second signal ends the process at once.
-        """
-
-        def note(number: int, _frame: object) -> None:
-            if self.signal is not None:
-                if number == signal.SIGINT:
-                    raise KeyboardInterrupt
-                # As if it were not caught: the last checkpoint is whole.
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-            self.signal = signal.Signals(number)
-
-        with handle_signals(note):
-            yield
-
-
-@contextmanager
-def handle_signals(
-    handler: Callable[[int, object], None], signals: Sequence[signal.Signals] = STOP_SIGNALS
-) -> Iterator[None]:
-    """Handle signals by `handler`, then restore the handlers of before."""
-    before = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-
-
-def exit_on_signals(state: str) -> AbstractContextManager[None]:
-    """Raise InterruptedRunError on SIGTERM and SIGUSR1; `state` says what is on disk then."""
-
-    def leave(number: int, _frame: object) -> None:
-        raise InterruptedRunError(f"{signal.Signals(number).name}: {state}")
-
-    return handle_signals(leave, [number for number in STOP_SIGNALS if number != signal.SIGINT])

@@ -20,12 +20,12 @@ from torch import Tensor
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.images.image import Image, finish_maps
-from gcn_cli.inputs import ImageLike, LinkedImages, linked_list, open_image, to_pixels
+from gcn_cli.inputs import ImageLike, LinkedImages, linked_list, open_image, open_mask, to_pixels
 from gcn_cli.kinds import DenoiserWrapper, ModelKind, TilingPlan
 from gcn_cli.models.chunks import Allocator, row_chunks
 from gcn_cli.models.energy import Denoiser
 from gcn_cli.options import SampleOptions, Tile
-from gcn_cli.pattern import PatternProjection, fitting_side, pattern_fits, resample_torus
+from gcn_cli.pattern import LARGEST_STRAIN, PhaseField, fitting_sides, fitting_size, strain_on_torus
 from gcn_cli.runtime import free_memory
 from gcn_cli.samplers.guidance import ImageGuide, ModelBlend, low_pass
 from gcn_cli.samplers.rng import named_generator
@@ -79,10 +79,14 @@ def samples(
 
         starts = None if plan.starts is None else plan.starts[first : first + len(batch)]
         tiling = replace(plan.tiling, on_block=count_evaluation)
-        wrapper = plan.guidance(batch)
-        return kind.sample(options, batch, starts, tiling, dtype, callback, guidance=wrapper)
+        phases = _sample_phases(checkpoint, options, plan, batch[0])
+        return kind.sample(
+            options, batch, starts, tiling, dtype, callback, guidance=plan.guidance, phases=phases
+        )
 
-    batch_size = count if device.type != "cpu" and plan.tiling.block is None else 1
+    # Each sample of a regular pattern has its own lattice.
+    together = device.type != "cpu" and plan.tiling.block is None and checkpoint.pattern is None
+    batch_size = count if together else 1
     done = 0
     while done < count:
         batch = list(indices[done : done + batch_size])
@@ -95,12 +99,7 @@ def samples(
             log.info("out of memory on %s: continuing with %d images at a time", device, batch_size)
             continue
         height, width = plan.size
-        for pixels in to_finished_pixels(checkpoint, x)[:, :, :height, :width]:
-            if plan.size == plan.requested_size:
-                yield pixels
-            else:
-                stretched = resample_torus(pixels, plan.requested_size)
-                yield finish_maps(stretched, checkpoint.maps)
+        yield from to_finished_pixels(checkpoint, x)[:, :, :height, :width]
         done += len(batch)
 
 
@@ -108,21 +107,23 @@ def samples(
 class _SamplingPlan:
     """How the images of a request are sampled. Sizes are (height, width)."""
 
-    requested_size: tuple[int, int]
-    size: tuple[int, int]  # before samples are stretched to the requested size
+    size: tuple[int, int]
     tiling: TilingPlan
     starts: Tensor | None  # one for each index, in model units; None starts from noise
-    guidance: Callable[[Sequence[int]], DenoiserWrapper | None]  # of the images of these indices
+    guidance: DenoiserWrapper | None
+    phases: PhaseField | None  # of the lattice in the start image
 
 
 def _plan(
     checkpoint: Checkpoint, options: SampleOptions, indices: Sequence[int], dtype: torch.dtype
 ) -> _SamplingPlan:
+    if options.regularity and checkpoint.pattern is None:
+        raise InputError("--regularity: this model has no regular pattern; leave it out")
     start = None
     if options.start_kind == "image":
         start = [open_image(image) for image in linked_list(options.start)]
-    requested_size = _requested_size(checkpoint, options, start)
-    size = _whole_periods(checkpoint, options, requested_size)
+    size = requested_size(checkpoint, options, start)
+    _check_lattice(checkpoint, options, size)
     larger_size = sampling_size(checkpoint, options, size)
     steered = options.guide is not None or options.blend is not None
     copies = 5 * steered + (options.start_kind != "noise")
@@ -132,13 +133,8 @@ def _plan(
     )
     starts = _starts(checkpoint, options, indices, start, size, larger_size)
     wrapper = guidance(checkpoint, options, tiling, size, dtype) if steered else None
-    return _SamplingPlan(
-        requested_size,
-        size,
-        tiling,
-        starts,
-        lambda batch: wrapper or _pattern_projection(checkpoint, options, larger_size, batch),
-    )
+    phases = None if starts is None else checkpoint.phases(starts[:1])
+    return _SamplingPlan(size, tiling, starts, wrapper, phases)
 
 
 def to_finished_pixels(checkpoint: Checkpoint, x: Tensor) -> Tensor:
@@ -169,10 +165,13 @@ def sampling_size(
     return checkpoint.kind.sampling_size(options, size)
 
 
-def _requested_size(
-    checkpoint: Checkpoint, options: SampleOptions, start: list[Image] | None
+def requested_size(
+    checkpoint: Checkpoint, options: SampleOptions, start: list[Image] | None = None
 ) -> tuple[int, int]:
     """(height, width) of the options, or else of the start, or else of training."""
+    if options.fit and checkpoint.pattern is not None and start is None:
+        width, height = options.size or checkpoint.image_size[::-1]
+        return fitting_size(checkpoint.pattern, (height, width))
     if options.size is not None:
         width, height = options.size
         return height, width
@@ -185,33 +184,22 @@ def _requested_size(
     return pixels.shape[1], pixels.shape[2]
 
 
-def _whole_periods(
-    checkpoint: Checkpoint, options: SampleOptions, requested: tuple[int, int]
-) -> tuple[int, int]:
-    """(height, width) near the requested size with whole periods of a regular texture.
-
-    A start image fixes the periods itself, and a stored pattern is stretched while sampling.
-    """
-    if options.start_kind != "noise" or checkpoint.periods == (None, None):
-        return requested
+def _check_lattice(checkpoint: Checkpoint, options: SampleOptions, size: tuple[int, int]) -> None:
+    """Say by how much a regular pattern is distorted to tile at a size, and which sizes fit."""
+    pattern = checkpoint.pattern
+    if pattern is None or options.start_kind != "noise":
+        return
     periodic = checkpoint.kind.periodic_axes(options)
-    projected = checkpoint.pattern is not None and pattern_fits(checkpoint.pattern, requested)
-    size, misfits = list(requested), []
-    for axis, (side, period) in enumerate(zip(requested, checkpoint.periods, strict=True)):
-        if not periodic[axis] or period is None:
-            continue
-        nearest, fits = fitting_side(side, period)
-        size[axis] = side if projected else nearest
-        if not fits:
-            counts = (side // period, side // period + 1)
-            sides = " or ".join(str(round(n * period)) for n in counts if round(n * period))
-            direction = ("vertically", "horizontally")[axis]
-            misfits.append(f"{direction} (period {period:g} pixels; {sides} fits)")
-    if misfits:
-        log.info("--size: the pattern is distorted to tile %s", " and ".join(misfits))
-    if size != list(requested):
-        log.info("sampled at %dx%d, whole periods of the pattern, and stretched", size[1], size[0])
-    return size[0], size[1]
+    distortion = strain_on_torus(pattern, size, periodic)
+    if distortion <= LARGEST_STRAIN:
+        return
+    sides = (fitting_sides(pattern, size, axis) for axis in (1, 0))
+    width, height = (" or ".join(map(str, fitting)) for fitting in sides)
+    amount = f"{distortion:.0%}" if distortion < 1 else "out of shape"
+    log.info(
+        "--size %dx%d: the pattern is distorted by %s to tile; a width of %s, a height of %s fit",
+        *(size[1], size[0], amount, width, height),
+    )
 
 
 # Images that steer the chains
@@ -299,7 +287,7 @@ def _blend(
     means = [torch.tensor(part.mean)[:, None, None] for part in (pixels, other_pixels)]
     device = checkpoint.kind.device
     return ModelBlend(
-        other.kind.denoiser(options, tiling, dtype),
+        other.kind.denoiser(options, tiling, dtype, _lattice(other, options, tiling.size, 0)),
         _blend_weights(options.mask, size, place).to(device),
         pixels.scale[0] / other_pixels.scale[0],
         ((means[0] - means[1]) / other_pixels.scale[0]).to(device),
@@ -310,25 +298,29 @@ def _blend_weights(
     mask: ImageLike, size: tuple[int, int], place: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Weight of the second model at every pixel of the sampling size, in 0..1, with soft edges."""
-    white = place(open_image(mask).resized(size).to_mode("L") / 255)
+    white = place(open_mask(mask, soft=True).resized(size).to_mode("L") / 255)
     return low_pass(white[None], BLEND_BORDER)[0, 0].clamp(0, 1)
 
 
-def _pattern_projection(
-    checkpoint: Checkpoint, options: SampleOptions, size: tuple[int, int], indices: Sequence[int]
-) -> DenoiserWrapper | None:
-    """Constrains chains from noise to the pattern of a regular texture, if there is one."""
-    pattern = checkpoint.pattern
-    if pattern is None or options.start_kind != "noise" or not pattern_fits(pattern, size):
+def _sample_phases(
+    checkpoint: Checkpoint, options: SampleOptions, plan: _SamplingPlan, index: int
+) -> PhaseField | None:
+    """Phases of the lattice in a sample: those of its start image, or a lattice of its own."""
+    if plan.phases is not None:
+        return plan.phases
+    return _lattice(checkpoint, options, plan.tiling.size, index)
+
+
+def _lattice(
+    checkpoint: Checkpoint, options: SampleOptions, size: tuple[int, int], index: int
+) -> PhaseField | None:
+    """Phases of a new lattice at random, for the sample of an index; None without a pattern."""
+    if checkpoint.pattern is None:
         return None
-    shifts = pattern_shifts(options.seed, indices).to(checkpoint.kind.device)
-    return PatternProjection(pattern, size, shifts).wrap
-
-
-def pattern_shifts(seed: int, indices: Sequence[int]) -> Tensor:
-    """Shift of the pattern in every image, vertical and horizontal, in periods: (N, 2) in 0..1."""
-    generators = [named_generator(seed, "pattern", index) for index in indices]
-    return torch.stack([torch.rand(2, generator=generator) for generator in generators])
+    periodic = checkpoint.kind.periodic_axes(options)
+    generator = named_generator(options.seed, "pattern", index)
+    field = checkpoint.pattern.on_torus(size, periodic, generator, options.regularity)
+    return field.to(checkpoint.kind.device)
 
 
 def placement(

@@ -1,6 +1,7 @@
 """One thread and float64 helpers for every test."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,6 +17,8 @@ def pytest_configure() -> None:
     """One order of sums in every fixture and test, so that results repeat bit for bit."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
+    if hasattr(signal, "SIGHUP"):  # which is ignored under nohup, as commands would ignore it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

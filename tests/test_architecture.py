@@ -9,12 +9,13 @@ PACKAGE = ROOT / "gcn_cli"
 
 # A module imports only from lines above its own, and from its own package.
 LAYERS = """
-    errors, torchrun
-    models.layers
+    errors, strict_json, torchrun
+    models.layers, signals
     config
     presets, options
     models
     pattern
+    detection
     samplers
     images, metrics, runtime
     training

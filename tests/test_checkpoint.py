@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 import gcn_cli as gcn
 from gcn_cli import checkpoint
@@ -21,6 +23,7 @@ from gcn_cli.kinds import build_kind
 from gcn_cli.models.convnet import GenerativeConvNet
 from gcn_cli.models.layers import LayerSpec
 from tests.damage import damaged, message_of
+from tests.drawing import grid, textured
 from tests.small import SMALL_TEXTURE, small_image, smooth_image
 
 ROUNDS = int(os.environ.get("GCN_FUZZ", "60"))  # damaged files; 10000 takes some minutes
@@ -56,9 +59,9 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.mark.parametrize("head", [False, True])
 def test_everything_is_restored(head: bool, tmp_path: Path) -> None:
-    before = example(head)
-    checkpoint.save(tmp_path / "m.safetensors", before)
-    after = checkpoint.load(tmp_path / "m.safetensors")
+    before, path = example(head), tmp_path / os.fsdecode(b"caf\xe9") / "m.safetensors"
+    checkpoint.save(path, before)
+    after = checkpoint.load(path)
     for name in ("config", "normalization", "image_size", "iteration", "seconds", "history"):
         assert getattr(after, name) == getattr(before, name), name
     for ours, theirs in zip(after.kind.net.parameters(), before.kind.net.parameters(), strict=True):
@@ -78,6 +81,65 @@ def test_a_cascade_is_restored_with_its_transitions(tmp_path: Path) -> None:
     assert float(after["transitions"]) > 0
     for name, tensor in before.checkpoint.kind.net.state_dict().items():
         assert torch.equal(after[name], tensor), name
+
+
+@pytest.fixture(scope="module")
+def regular() -> gcn.Model:
+    image = 128 + 40 * textured(grid(48, 48, 16, 16)).expand(3, -1, -1)
+    settings = SMALL_TEXTURE | {"pattern": "16,16", "layers": "4@3,4@3/2"}
+    return gcn.train(image, iterations=2, **settings)
+
+
+def test_a_pattern_is_restored(regular: gcn.Model, tmp_path: Path) -> None:
+    path, before = tmp_path / "m.safetensors", regular.checkpoint
+    regular.save(path)
+    loaded = gcn.load(path, device="cpu", precision="float32")
+    after = loaded.checkpoint
+    assert before.pattern is not None
+    assert after.pattern is not None
+    for name, tensor in vars(before.pattern).items():
+        assert torch.equal(vars(after.pattern)[name], tensor), name
+    assert loaded.config.pattern == "16,16"
+    image = 128 + 40 * textured(grid(48, 48, 16, 16), seed=1).expand(3, -1, -1)
+    x = after.to_model(image)
+    found = after.phases(x)
+    assert found is not None
+    rows = torch.arange(16)
+    torch.testing.assert_close(found(rows, rows), before.phases(x)(rows, rows))  # type: ignore[misc]
+    assert after.phases(torch.zeros(1, 3, 48, 48)) is None
+    seen = loaded.at_level(0.5, phases=loaded.phases(x)).basis(x)
+    torch.testing.assert_close(after.density(x, 0.5).basis(x), seen)
+    assert float((loaded.at_level(0.5).basis(x) - seen).abs().max()) > 1e-3
+    size: dict[str, Any] = {"size": (32, 48), "steps": 2, "kind": "torch"}
+    assert torch.equal(loaded.synthesize(**size)[0], regular.synthesize(**size)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("cell", lambda cell: cell[:2]),
+        ("cell", lambda cell: cell[:, 0]),
+        ("cell", lambda cell: cell * torch.nan),
+        ("waves", lambda waves: waves[:1]),
+        ("waves", lambda waves: waves / 0),
+        ("wander", lambda wander: wander[:1]),
+        ("share", lambda _: None),
+    ],
+)
+def test_a_damaged_pattern_is_refused(
+    name: str, change: Callable[[Tensor], Tensor | None], regular: gcn.Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.safetensors"
+    regular.save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    changed = change(tensors.pop(f"pattern.{name}"))
+    if changed is not None:
+        tensors[f"pattern.{name}"] = changed.contiguous()
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(InputError, match="incomplete or inconsistent model file"):
+        checkpoint.load(path)
 
 
 def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:

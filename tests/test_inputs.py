@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image as PillowImage
@@ -13,7 +14,13 @@ from torch import Tensor
 import gcn_cli as gcn
 from gcn_cli.errors import InputError
 from gcn_cli.images import Image
-from gcn_cli.inputs import TrainingImages, load_training_images
+from gcn_cli.inputs import (
+    TrainingImages,
+    load_training_images,
+    open_mask,
+    read_mask,
+    read_repair_mask,
+)
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import build_config
@@ -91,6 +98,69 @@ def test_a_mask_hides_every_pixel_it_touches() -> None:
         load([noise("RGB", 40)], mask=mask)
     with pytest.raises(InputError, match="--mask: goes with one image, not with 2"):
         load([noise("L"), noise("L")], mask=mask)
+
+
+def painted(marked: object, rest: object = 0, mode: str = "RGB") -> PillowImage.Image:
+    """A mask of 48x48 with 8x8 marked pixels."""
+    image = PillowImage.new(mode, (48, 48), rest)  # type: ignore[arg-type]
+    image.paste(marked, (8, 8, 16, 16))  # type: ignore[arg-type]
+    return image
+
+
+ODD_MASKS = {
+    "red on black": (painted("red"), r"2\.8% is colored, as R,G,B 255,0,0 at 8,8; a mask is gray"),
+    "on a copy": (painted("magenta", (200, 198, 190)), "2.8% is colored, as R,G,B 255,0,255"),
+    "black": (painted(0, mode="L"), "white nowhere, its brightest value is 0 of 255, so it marks"),
+    "labels": (painted(1, mode="L"), "white nowhere, its brightest value is 1 of 255"),
+    "white": (painted("white", "white"), "white everywhere, so it hides everything; paint"),
+    "a layer": (painted((255,) * 4, (0,) * 4, "RGBA"), r"97\.2% is transparent; flatten it"),
+    "a photo": (PillowImage.effect_noise((48, 48), 40), "is neither black nor white, as in a ph"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_MASKS)
+def test_a_mask_that_is_none_is_refused(kind: str) -> None:
+    mask, words = ODD_MASKS[kind]
+    for use in (load_masked, lambda mask: read_repair_mask(noise("RGB"), mask)):
+        with pytest.raises(InputError, match=f"^--mask: .*{words}"):
+            use(mask)
+
+
+def test_a_mask_of_a_blend_may_have_grays() -> None:
+    """They are weights; what is no mask is refused as elsewhere."""
+    assert open_mask(ODD_MASKS["a photo"][0], soft=True).mode == "L"
+    for kind in ("red on black", "on a copy", "black", "white", "a layer"):
+        mask, words = ODD_MASKS[kind]
+        with pytest.raises(InputError, match=f"^--mask: .*{words}"):
+            open_mask(mask, soft=True)
+
+
+def load_masked(mask: PillowImage.Image) -> object:
+    return load([noise("RGB")], mask=mask)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        painted(255, mode="L"),
+        painted((255, 255, 255)),
+        painted((250, 255, 244), (3, 0, 9)),  # as JPEG keeps it
+        painted(1, mode="1"),
+        painted((255,) * 4, (0, 0, 0, 255), "RGBA"),
+        np.asarray(painted(1, mode="1")),
+        torch.from_numpy(np.array(painted(1, mode="1")))[None],
+        np.asarray(painted(255, mode="L")).astype(np.uint16) * 257,
+    ],
+)
+def test_a_gray_mask_marks_its_white_pixels(mask: object) -> None:
+    marked = read_mask(mask, (48, 48))  # type: ignore[arg-type]
+    assert bool(marked[8:16, 8:16].all())
+    assert int(marked.sum()) == 64
+
+
+def test_transparency_of_one_kind_is_no_mask() -> None:
+    with pytest.raises(InputError, match="--mask alpha: nothing is transparent"):
+        read_repair_mask(noise("RGBA", alpha=255), "alpha")
 
 
 def test_linked_maps_are_named_channels(tmp_path: Path) -> None:
@@ -215,10 +285,6 @@ def test_alpha_mask_needs_an_opaque_pixel() -> None:
 
 
 def test_a_mask_must_leave_a_known_pixel() -> None:
-    white = Image(torch.full((1, 48, 48), 255.0), "L")
-    with pytest.raises(InputError) as error:
-        load([noise("RGB")], mask=white)
-    assert "--mask: covers all of an image; paint the parts to learn black" in str(error.value)
     alpha = torch.full((48, 48), 255.0)
     alpha[:16] = 0
     with pytest.raises(InputError, match="--alpha drop keeps transparent pixels"):

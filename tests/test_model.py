@@ -43,9 +43,9 @@ def test_the_public_names() -> None:
     assert public == {
         "anomaly_map", "at_level", "auto_encode", "complete", "config", "denoise", "denoiser",
         "describe", "device", "energy", "evaluations", "filters", "forecast",
-        "has_texture_metrics", "history", "image_facts", "level_reports", "maps", "quality",
-        "reconstruct", "repair", "run", "samples", "save", "score", "size", "split", "summary",
-        "synthesize", "texture_metrics", "to_image", "to_model",
+        "has_texture_metrics", "history", "image_facts", "level_reports", "maps", "phases",
+        "quality", "reconstruct", "repair", "run", "sample_size", "samples", "save", "score",
+        "size", "split", "summary", "synthesize", "texture_metrics", "to_image", "to_model",
     }  # fmt: skip
 
 

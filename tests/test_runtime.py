@@ -1,9 +1,8 @@
-"""Devices, memory, limits and signals; systems that lack what others have."""
+"""Devices, cores and memory; systems that lack what others have."""
 
 import json
 import logging
 import os
-import signal
 import sys
 import warnings
 from pathlib import Path
@@ -13,9 +12,10 @@ import pytest
 import torch
 
 import gcn_cli as gcn_api
+from gcn_cli import runtime
 from gcn_cli.errors import InputError
 from gcn_cli.images import write
-from gcn_cli.runtime import StopRequest, choose_device, free_memory, peak_memory_mib
+from gcn_cli.runtime import available_cores, choose_device, free_memory, peak_memory_mib
 from gcn_cli.torchrun import is_main_process, torchrun_ranks
 from tests.cli.running import TEXTURE, gcn
 from tests.small import SMALL_TEXTURE, small_image
@@ -30,23 +30,29 @@ def test_a_missing_device_is_an_error() -> None:
             choose_device(absent)
 
 
-def test_a_time_limit_and_a_signal_both_ask_to_stop() -> None:
-    assert not StopRequest(None)()
-    assert not StopRequest(1000)()
-    assert StopRequest(1e-9)()
-    stop = StopRequest()
-    before = signal.getsignal(signal.SIGTERM)
-    with stop.listening():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop()
-        assert stop.signal is signal.SIGTERM
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 def test_memory_is_measured_in_mebibytes() -> None:
     peak = peak_memory_mib(CPU)
     assert peak is not None
     assert 20 < peak < 100_000
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("150000 100000", 2), ("max 100000", 8), ("-1 100000", 8), ("1 1", 1)]
+)
+def test_a_container_grants_fewer_cores(
+    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    for name, value in zip(("both", "quota", "period"), (quota, *quota.split()), strict=True):
+        (tmp_path / name).write_text(f"{value}\n")
+    for files in (("both",), ("quota", "period"), ("absent",)):
+        monkeypatch.setattr(runtime, "CONTAINER_CPU", [[tmp_path / name for name in files]])
+        assert available_cores() == (8 if "absent" in files else cores)
+    monkeypatch.setattr(runtime, "CONTAINER_CPU", [[tmp_path / "both"]])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(4)
+    runtime.set_threads(None)
+    assert torch.get_num_threads() == min(4, cores)
 
 
 def simulate_gpus(monkeypatch: pytest.MonkeyPatch, count: int, free: int) -> None:

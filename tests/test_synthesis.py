@@ -1,19 +1,19 @@
-"""Samples as pixels: batches, images that steer them, stored patterns, blocks and memory."""
+"""Samples as pixels: batches, images that steer them, regular patterns, blocks and memory."""
 
 import dataclasses
+import itertools
 import logging
+import re
 import shutil
 from collections import namedtuple
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-import gcn_cli as gcn
 from gcn_cli import synthesis
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import NoiseConditionalConfig
@@ -23,20 +23,17 @@ from gcn_cli.kinds import ModelKind, NoiseConditionalKind, TilingPlan, build_kin
 from gcn_cli.models import chunks
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.options import SampleOptions, Seamless
-from gcn_cli.pattern import PatternProjection, projection_levels
+from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.presets import PRESETS
-from gcn_cli.samplers.annealed import noise_levels
 from gcn_cli.samplers.rng import named_generator
 from gcn_cli.synthesis import (
     GUIDE_DEVIATION,
     file_allocator,
-    pattern_shifts,
     place_image,
     placement,
     plan_tiling,
     samples,
 )
-from tests.small import SMALL_TEXTURE
 
 GIB = 2**30
 SIDE = 128
@@ -75,8 +72,11 @@ def test_out_of_memory_halves_the_batch_and_is_logged(
 ) -> None:
     batches = []
 
-    def fake(_a: object, _b: object, indices: list[int], *_: object, guidance: object) -> Tensor:
+    def fake(
+        _a: object, _b: object, indices: list[int], *_: object, guidance: object, phases: object
+    ) -> Tensor:
         assert guidance is None
+        assert phases is None
         batches.append(indices)
         if len(indices) > 2:
             raise torch.OutOfMemoryError
@@ -93,7 +93,7 @@ def test_out_of_memory_halves_the_batch_and_is_logged(
 def test_an_image_that_does_not_fit_is_an_error(
     on_meta: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fake(*_: object, guidance: object) -> Tensor:
+    def fake(*_: object, **__: object) -> Tensor:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(NoiseConditionalKind, "sample", fake)
@@ -225,82 +225,114 @@ def test_a_model_with_a_head_has_one_size() -> None:
         sample(SampleOptions(size=(20, 16)), checkpoint)
 
 
-# Stored patterns
+# Regular patterns
 
 
-def grid() -> Tensor:
-    """Lines every 16 pixels on noise, (3, 96, 96)."""
-    dark = torch.arange(96) % 16 < 3
-    lines = torch.where(dark[:, None] | dark, 60.0, 160.0)
-    noise = torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(0))
-    return (lines + 15 * noise).clamp(0, 255)
-
-
-@pytest.fixture(scope="module")
-def regular() -> gcn.Model:
-    return gcn.train(grid(), iterations=4, **SMALL_TEXTURE)
-
-
-def without_pattern(model: gcn.Model) -> gcn.Model:
-    checkpoint = dataclasses.replace(model.checkpoint, pattern=None, periods=(None, None))
-    return gcn.Model(checkpoint, model.dtype)
-
-
-def test_the_pattern_is_found_saved_and_loaded(regular: gcn.Model, tmp_path: Path) -> None:
-    pattern = regular.checkpoint.pattern
-    assert pattern is not None
-    assert pattern.periods == pytest.approx((16, 16), abs=0.05)
-    assert regular.checkpoint.periods == pattern.periods
-    regular.save(tmp_path / "m.safetensors")
-    loaded = gcn.load(tmp_path / "m.safetensors", device="cpu", precision="float32")
-    assert loaded.checkpoint.pattern is not None
-    assert torch.equal(loaded.checkpoint.pattern.cell, pattern.cell)
-    pair = [m.synthesize(size=(64, 48), steps=4, kind="torch")[0] for m in (regular, loaded)]
-    assert torch.equal(pair[0], pair[1])
-
-
-def test_chains_are_pattern_plus_noise_where_layout_is_decided(regular: gcn.Model) -> None:
-    """Each chain has a shift of its own, whatever the batch."""
-    size, pattern, levels = (64, 48), regular.checkpoint.pattern, noise_levels(25, 100.0, 0.03)
-    assert pattern is not None
-    highest = float(projection_levels(pattern).max())
-    free = next(k for k, level in enumerate(levels) if level <= highest)
-    chains: list[Tensor] = []
-    (image,) = regular.samples(
-        size=(48, 64), indices=[2], on_state=lambda x: chains.append(x[0].clone())
+def untrained_regular(
+    waves: Sequence[tuple[float, float]] = ((1 / 20, 0.0), (0.0, 1 / 14)),
+    wander: float = 0.05,
+    stages: int = 1,
+) -> Checkpoint:
+    """A net of random filters that sees a lattice."""
+    axes = len(waves)
+    config = NoiseConditionalConfig(layers=parse_layers("8@5,8@3/2"), stages=stages)
+    kind = build_kind(config, (64, 64), lattice_axes=axes)
+    for net in kind.net.stages:  # type: ignore[union-attr]
+        net.initialize(named_generator(0, "layer", 0))
+    pattern = Pattern(
+        torch.tensor(waves),
+        torch.randn(3, *[12] * axes, generator=named_generator(1, "cell")),
+        torch.full((axes,), wander),
+        torch.tensor(0.9),
     )
-    chain = chains[free - 1]  # its step ends at the first level without projection
-    errors = []
-    for shift in (pattern_shifts(0, [index]) for index in (2, 3)):
-        projection = PatternProjection(pattern, size, shift)
-        missing = projection.rows[0] @ chain @ projection.columns[0].T - projection.target
-        missing[:, 0, 0] = 0
-        errors.append(float(missing.square().mean().sqrt()) / levels[free])
-    assert errors[0] == pytest.approx(1, abs=0.15)
-    assert errors[1] > 1.05 * errors[0]  # with another shift it is further away
-    assert torch.equal(image, regular.synthesize(size=(48, 64), count=3, kind="torch")[2])
+    return Checkpoint(kind, Normalization((128.0,) * 3, (40.0,) * 3), (64, 64), pattern=pattern)
 
 
-def test_a_start_or_a_guide_replaces_the_pattern(regular: gcn.Model) -> None:
-    plain = without_pattern(regular)
-    for options in ({"start": grid()}, {"guide": grid(), "size": (64, 64)}, {"size": (8, 8)}):
-        pair = [next(model.samples(steps=4, **options)) for model in (regular, plain)]
-        assert torch.equal(pair[0], pair[1])  # 8 pixels are half a period
+def distortion_message(model: Checkpoint, caplog: pytest.LogCaptureFixture, **options: Any) -> str:
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="gcn_cli"):
+        sample(SampleOptions(steps=1, **options), model)
+    return " ".join(line for line in caplog.messages if "distorted" in line)
 
 
-def test_a_damaged_pattern_is_refused(regular: gcn.Model, tmp_path: Path) -> None:
-    regular.save(tmp_path / "m.safetensors")
-    with safe_open(tmp_path / "m.safetensors", "pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    cell = tensors["pattern.cell"]
-    for damaged in (cell[:, :-1], cell * torch.nan, None):
-        changed = {name: tensor for name, tensor in tensors.items() if name != "pattern.cell"}
-        if damaged is not None:
-            changed["pattern.cell"] = damaged.contiguous()
-        save_file(changed, tmp_path / "bad.safetensors", metadata=metadata)
-        with pytest.raises(InputError, match="incomplete or inconsistent"):
-            gcn.load(tmp_path / "bad.safetensors")
+@pytest.mark.parametrize(
+    "waves",
+    [[(1 / 20, 0.0), (0.0, 1 / 14)], [(1 / 18, 1 / 26), (1 / 18, -1 / 26)], [(0.0, 1 / 21)]],
+    ids=["grid", "slanted", "columns"],
+)
+def test_a_size_that_distorts_the_lattice_is_told_and_the_named_sizes_fit(
+    waves: list[tuple[float, float]], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = untrained_regular(waves)
+    message = distortion_message(model, caplog, size=(34, 30))
+    assert message.startswith("--size 34x30: the pattern is distorted by ")
+    named = re.search(r"a width of ([\d or]*\d), a height of ([\d or]*\d) fit$", message)
+    assert named is not None, message
+    for width, height in itertools.product(*(text.split(" or ") for text in named.groups())):
+        size = (int(width), int(height))
+        assert distortion_message(model, caplog, size=size) == "", size
+    free = {"size": (34, 30), "seamless": "off"}
+    assert distortion_message(model, caplog, **free) == ""  # nothing has to close
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_every_sample_has_its_lattice_whatever_the_batch_and_tile(stages: int) -> None:
+    model, options = untrained_regular(stages=stages), SampleOptions(size=(56, 60), steps=3)
+
+    def drawn(indices: Sequence[int], **changed: Any) -> list[Tensor]:
+        chosen = dataclasses.replace(options, **changed)
+        return list(samples(model, chosen, indices, torch.float32))
+
+    batch = drawn([0, 1, 2])
+    for index, image in enumerate(batch):
+        assert torch.equal(drawn([index])[0], image)
+    tiled = drawn([1], tile=16)[0]
+    torch.testing.assert_close(tiled, batch[1], rtol=0, atol=2e-3)
+    assert torch.equal(drawn([1], tile=32)[0], tiled)
+    straight = drawn([1], regularity=1.0)[0]
+    assert not torch.equal(straight, batch[1])
+    plain = dataclasses.replace(model, pattern=None)
+    unseen = next(samples(plain, options, [1], torch.float32))
+    assert not torch.equal(unseen, batch[1])
+
+
+def test_a_start_image_keeps_its_lattice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its phases are located; a start that does not show the pattern has a lattice at random."""
+    model, seen = untrained_regular(wander=0.0), []
+    assert model.pattern is not None
+    original = synthesis._sample_phases
+
+    def recorded(*arguments: Any) -> PhaseField | None:
+        seen.append(original(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(synthesis, "_sample_phases", recorded)
+    cell = model.pattern.cell.repeat(1, 5, 7)[:, :60, :84]  # twelve values a period
+    start = torch.nn.functional.interpolate(cell[None], (100, 98), mode="bilinear")[0]
+    pixels = (128 + 40 * start).clamp(0, 255)
+    for moved in (0, 5):
+        image = pixels.roll(moved, 1)
+        sample(SampleOptions(size=(98, 100), start=image, noise_level=1.0, steps=1), model)
+    first, second = seen
+    assert first is not None
+    assert second is not None
+    rows, columns = torch.arange(20.0), torch.arange(14.0)
+    difference = (second(rows, columns) - first(rows, columns))[0]
+    turns = difference[0].mean(), difference[1].mean()
+    assert float((turns[0] + 5 / 20) % 1 + 0.5) % 1 == pytest.approx(0.5, abs=0.03)
+    assert float((turns[1] + 0.5) % 1) == pytest.approx(0.5, abs=0.03)
+    noise = torch.rand(3, 60, 56, generator=named_generator(2, "noise")).mul(255)
+    options = SampleOptions(size=(56, 60), start=noise, noise_level=1.0, steps=1)
+    sample(options, model)
+    assert seen[2] is not None
+    assert torch.equal(seen[2].waves * torch.tensor([60, 56]), torch.tensor([[3.0, 0], [0, 4.0]]))
+
+
+def test_without_a_pattern_samples_are_those_of_a_plain_model() -> None:
+    model = untrained(32, 128.0, 40.0)
+    assert model.kind.net.finest.phase_weights is None  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="--regularity: this model has no regular pattern"):
+        sample(SampleOptions(size=(32, 32), steps=2, regularity=1.0), model)
 
 
 # Blocks and memory

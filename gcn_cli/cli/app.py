@@ -1,6 +1,7 @@
 """The command `gcn`: its subcommands, and the exit code and message of every error."""
 
 import importlib
+import io
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ import click
 
 from gcn_cli import __version__ as VERSION
 from gcn_cli.cli.console import show_messages
-from gcn_cli.errors import GcnError
+from gcn_cli.errors import GcnError, InterruptedRunError, SignalExit
 from gcn_cli.torchrun import torchrun_ranks
 
 COMMANDS = {
@@ -73,6 +74,7 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Run the command line; print every error as one line and exit with its code."""
     show_messages()
+    print_any_path()
     try:
         code = cli.main(prog_name="gcn", standalone_mode=False)
         sys.stdout.flush()
@@ -80,25 +82,38 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SignalExit) as error:
         message, code = _describe(error)
         _print_error(message)
+    except SystemExit:  # of click, for which a reader of stdout that left is an error
+        code = 0
     code = code if isinstance(code, int) else 0
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left goes nowhere; the interpreter would fail to write it too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if torchrun_ranks() is not None:
         # Threads of torch sometimes abort a process of torchrun as the interpreter shuts down
         # ("terminate called without an active exception"), which torchrun takes for a failure.
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def print_any_path() -> None:
+    """Let stdout take every path: bytes that are no text come out as they are."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        same = sys.stdout.encoding.lower() == sys.getfilesystemencoding()
+        sys.stdout.reconfigure(errors="surrogateescape" if same else "backslashreplace")
 
 
 def _describe(error: BaseException) -> tuple[str, int]:
     """The message and the exit code of an error."""
     if isinstance(error, GcnError):
         return str(error), error.exit_code
+    if isinstance(error, SignalExit):
+        return error.message, InterruptedRunError.exit_code
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return "interrupted", 130
     if (

@@ -1,6 +1,5 @@
 """What commands print: messages and progress on stderr, results on stdout."""
 
-import json
 import logging
 import platform
 import shutil
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import click
 
 from gcn_cli import __version__ as VERSION
+from gcn_cli import strict_json
 from gcn_cli.torchrun import is_main_process, torchrun_ranks
 
 if TYPE_CHECKING:
@@ -116,7 +116,10 @@ class JsonResult:
         self.command, self.started = command, time.monotonic()
 
     def show(self, **values: Any) -> None:
-        """Print the object: the keys of all commands, then `values`."""
+        """Print the object: the keys of all commands, then `values`.
+
+        Numbers that are not finite are null; the key not_finite tells what they were.
+        """
         from importlib.metadata import version
 
         common: dict[str, Any] = {
@@ -131,7 +134,11 @@ class JsonResult:
         ranks = torchrun_ranks()
         if ranks is not None:
             common["process"] = ranks[0]
-        click.echo(json.dumps(common | values, indent=1))
+        replaced: dict[str, str] = {}
+        plain = strict_json.finite(common | values, replaced)
+        if replaced:
+            plain["not_finite"] = replaced
+        click.echo(strict_json.dumps(plain, indent=1))
 
 
 def as_lines(values: Mapping[str, Any]) -> str:

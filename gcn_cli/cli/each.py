@@ -19,7 +19,9 @@ import click
 
 from gcn_cli.cli.console import JsonResult, say
 from gcn_cli.errors import GcnError, InputError, InterruptedRunError
+from gcn_cli.signals import STOP_SIGNALS, handle_signals
 
+FORWARDED = [*STOP_SIGNALS, *([signal.SIGQUIT] if hasattr(signal, "SIGQUIT") else [])]
 OWN_PARAMETERS = ("sources", "output", "each", "jobs", "as_json")  # not for the single trainings
 
 
@@ -36,7 +38,8 @@ class Outcome:
     @property
     def unfinished(self) -> bool:
         """Whether the same command starts or resumes it."""
-        return self.exit_code in (None, InterruptedRunError.exit_code, -signal.SIGTERM)
+        stopped = [-number for number in FORWARDED]  # before the training could save
+        return self.exit_code in (None, InterruptedRunError.exit_code, *stopped)
 
     @property
     def text(self) -> str:
@@ -56,29 +59,32 @@ def train_each(
     InterruptedRunError or KeyboardInterrupt after a signal.
     """
     from gcn_cli.images import expand_sources
+    from gcn_cli.runs.folder import run_name
 
     result = JsonResult("train")
     images = expand_sources(sources)
     if "-" in images:
         raise click.UsageError("--each: takes files and folders, not stdin")
-    root, names = Path(output or "runs"), [Path(image).stem for image in images]
+    root, names = Path(output or "runs"), [run_name(image) for image in images]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--each: two images named {name}; rename one")
-    if root.exists() and not root.is_dir():
+    if os.path.exists(root) and not root.is_dir():
         raise InputError(f"--output {root}: is not a folder; --each writes runs into it")
     outcomes = [Outcome(image, str(root / name)) for image, name in zip(images, names, strict=True)]
     pool = JobPool(shared_arguments(ctx), min(jobs, len(images)))
     pool.run(outcomes)
-    if as_json:
-        result.show(runs=[asdict(outcome) for outcome in outcomes])
-    else:
-        for outcome in outcomes:
-            if outcome.exit_code == 0:
-                click.echo(outcome.run)
     for outcome in outcomes:
         say(f"{outcome.image}: {outcome.text}")
-    _raise_failure(outcomes, pool.stopped_by)
+    try:
+        if as_json:
+            result.show(runs=[asdict(outcome) for outcome in outcomes])
+        else:
+            for outcome in outcomes:
+                if outcome.exit_code == 0:
+                    click.echo(outcome.run)
+    finally:  # the exit code is that of the trainings, even if nobody reads the list
+        _raise_failure(outcomes, pool.stopped_by)
 
 
 def shared_arguments(ctx: click.Context) -> list[str]:
@@ -112,9 +118,10 @@ class JobPool:
 
     def run(self, outcomes: Sequence[Outcome]) -> None:
         """Train all. After a signal, no more start; those that run save and end."""
-        from gcn_cli.runtime import handle_signals
-
-        with handle_signals(self._forward), ThreadPoolExecutor(self.slots.qsize()) as threads:
+        with (
+            handle_signals(self._forward, FORWARDED),
+            ThreadPoolExecutor(self.slots.qsize()) as threads,
+        ):
             for future in [threads.submit(self._train, outcome) for outcome in outcomes]:
                 future.result()
 
@@ -146,13 +153,18 @@ class JobPool:
             process.send_signal(self.stopped_by)
         assert process.stderr is not None
         last = ""
-        with process.stderr as lines:
-            for line in lines:
-                last = line.strip() or last
-                say(f"{name}: {line.rstrip()}")
-        outcome.exit_code = process.wait()
-        with self.lock:
-            self.processes.discard(process)
+        try:
+            with process.stderr as lines:
+                for line in lines:
+                    last = line.strip() or last
+                    say(f"{name}: {line.rstrip()}")
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            outcome.exit_code = process.wait()
+            with self.lock:
+                self.processes.discard(process)
         outcome.seconds = round(time.monotonic() - start, 1)
         if outcome.exit_code:
             outcome.message = last.removeprefix("gcn: error: ")
@@ -171,10 +183,11 @@ def _slots(arguments: Sequence[str], jobs: int) -> list[list[str]]:
         return slots
     import torch
 
+    from gcn_cli.runtime import available_cores
+
     if "--threads" not in arguments:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         for slot in slots:
-            slot += ["--threads", str(max(1, (cores or 1) // jobs))]
+            slot += ["--threads", str(max(1, available_cores() // jobs))]
     gpus = torch.cuda.device_count()
     if gpus > 1 and "--device" not in arguments:
         for index, slot in enumerate(slots):

@@ -1,7 +1,6 @@
 """gcn inspect: a model, a preset, or an image as a model sees it."""
 
 import io
-import json
 import logging
 import time
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ from gcn_cli.cli.options import (
 )
 from gcn_cli.config import setting_text, to_json
 from gcn_cli.presets import PRESETS, to_toml
+from gcn_cli.strict_json import dumps
 
 if TYPE_CHECKING:
     from gcn_cli.model import Model
@@ -86,7 +86,7 @@ def command(
         return
     if preset is not None:
         config = PRESETS[preset]
-        click.echo(json.dumps(to_json(config), indent=1) if as_json else to_toml(config))
+        click.echo(dumps(to_json(config), indent=1) if as_json else to_toml(config))
         return
     result, loaded = JsonResult("inspect"), _load(model)
     facts = loaded.describe()
@@ -151,7 +151,7 @@ def image_command(
     """
     if (at is None) != (filters is None):
         raise click.UsageError("--at, --filters: give both, a pixel and the file for its filters")
-    _refuse_existing(overwrite, filters, map_file)
+    _check_files(overwrite, filters, map_file)
     from gcn_cli.images import write
     from gcn_cli.report.figures import filters_at, heat_map
 
@@ -159,14 +159,14 @@ def image_command(
     facts = loaded.image_facts(image, noise_level)
     if map_file is not None:
         anomaly = loaded.anomaly_map(image, noise_level)
-        write(heat_map(anomaly.deviations, ANOMALY_RANGE), map_file)
+        write(heat_map(anomaly.deviations, ANOMALY_RANGE), map_file, new=not overwrite)
         facts |= {
             "unusual_share": round(anomaly.share, 4),
             "most_unusual": round(anomaly.most, 2),
             "most_unusual_at": list(anomaly.place),
         }
     if at is not None and filters is not None:
-        write(filters_at(loaded, image, at, noise_level), filters)
+        write(filters_at(loaded, image, at, noise_level), filters, new=not overwrite)
     if "-" in (filters, map_file):
         return
     if as_json:
@@ -182,11 +182,11 @@ def image_command(
 @output_options
 def filters_command(file: str, model: str | None, overwrite: bool, as_json: bool) -> None:
     """Write the filters of the first layer to an image FILE."""
-    _refuse_existing(overwrite, file)
+    _check_files(overwrite, file)
     from gcn_cli.images import write
 
     result, loaded = JsonResult("inspect"), _load(model)
-    write(loaded.filters(), file)
+    write(loaded.filters(), file, new=not overwrite)
     _print_file(result, loaded, "filters", file, as_json=as_json)
 
 
@@ -203,11 +203,13 @@ def report_command(
 
     It shows samples, training curves, filters, and analyses of an image.
     """
-    _refuse_existing(overwrite, str(Path(folder) / "index.html"))
     from gcn_cli.report.page import write_report
+    from gcn_cli.runs.folder import refuse_existing
+
+    refuse_existing(Path(folder) / "index.html", overwrite)
 
     result, loaded = JsonResult("inspect"), _load(model)
-    page = write_report(loaded, Path(folder), image)
+    page = write_report(loaded, Path(folder), image, new=not overwrite)
     _print_file(result, loaded, "report", str(page), as_json=as_json)
 
 
@@ -271,11 +273,14 @@ def _load(run: str | None) -> "Model":
     return load(run, device="cpu")
 
 
-def _refuse_existing(overwrite: bool, *files: str | None) -> None:
+def _check_files(overwrite: bool, *files: str | None) -> None:
+    """Raise InputError if an image file exists, or is of a format that is not written."""
+    from gcn_cli.images import check_format
     from gcn_cli.runs.folder import refuse_existing
 
     for file in files:
         if file not in (None, "-"):
+            check_format(file)
             refuse_existing(Path(file), overwrite)
 
 
@@ -302,8 +307,8 @@ def summary(model: "Model", facts: dict[str, Any]) -> str:
     crop = config.get("crop")
     resolutions = [stage["resolution"] for stage in facts["stages"]]
     cascade = f" at {', '.join(resolutions)} of the resolution" if len(resolutions) > 1 else ""
-    periods = [f"{value:g} pixels {axis}" for axis, value in facts["periods"].items() if value]
-    regular = f"; regular, with a period of {' and '.join(periods)}" if periods else ""
+    vectors = " and ".join(f"({across:g}, {down:g})" for across, down in facts["pattern"])
+    regular = f"; regular, repeats every {vectors} pixels" if vectors else ""
     written = time.strftime("%Y-%m-%d %H:%M", time.localtime(model.path.stat().st_mtime))
     state = "complete" if model.complete else f"iteration {done} of {facts['total_iterations']}"
     rows = {

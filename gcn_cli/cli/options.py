@@ -66,6 +66,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width or 0), int(height or width or 0)
 
 
+def parse_sample_size(text: str) -> tuple[int, int] | str:
+    """(width, height) in pixels, or "auto"."""
+    return text if text == "auto" else parse_size(text)
+
+
 def parse_time(text: str) -> float:
     """Seconds, from "90", "90s", "5m" or "1.5h"."""
     number, unit = _match(r"(\d+(?:\.\d+)?)([smh]?)", text)
@@ -140,6 +145,9 @@ KINDS: dict[str, click.ParamType] = {  # type: ignore[type-arg]
     "input": InputFile(),
     "folder": Kind("FOLDER", str, "a folder"),
     "size": Kind("WIDTHxHEIGHT", parse_size, "a size such as 512 or 640x480"),
+    "sample size": Kind(
+        "WIDTHxHEIGHT|auto", parse_sample_size, "a size such as 512 or 640x480, or auto"
+    ),
     "time": Kind("TIME", parse_time, "a time such as 90s, 5m or 1.5h, more than 0"),
     "extension": Kind("N|TIME", parse_extension, "iterations, as 500, or a time, as 2m"),
     "seeds": Kind("N,N-N", parse_seeds, "seeds such as 5 or 0,3-7, rising"),
@@ -220,7 +228,8 @@ def setting_option(name: str, group: str) -> Callable[[F], F]:
         return grouped(group, f"{flag}/--no-{flag[2:]}", name, default=None, help=about)
     if spec.default is not None:
         about += f"  [default: {spec.default}]"
-    return grouped(group, flag, name, metavar="N", help=about)
+    metavar = "LATTICE" if name == "pattern" else "N"
+    return grouped(group, flag, name, metavar=metavar, help=about)
 
 
 def merge_settings(
@@ -318,6 +327,7 @@ REMOVED = {
         "--seeds": "--seed 0,3-7",
         "--preview-tiled": "--sheet FILE",
         "--level": "--noise-level X",
+        "--exemplar": "--set exemplar=FILE",
         "--step-size": "--set step_size=X",
         "--noise": "--set noise=true",
         "--no-noise": "--set noise=false",

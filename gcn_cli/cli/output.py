@@ -1,5 +1,6 @@
 """Samples and repairs on their way to files: names, quality, the best of several, sheets."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,8 +19,32 @@ from gcn_cli.model import Model
 from gcn_cli.runs.folder import OutputFile, map_path
 from gcn_cli.runs.grades import median, rounded
 
+log = logging.getLogger(__name__)
+
 Quality = dict[str, float] | None
 """Texture metrics of a sample; None if it is too small to measure."""
+
+
+def check_files(
+    files: Iterable[tuple[str, TextureMap]], size: tuple[int, int], quality: int | None
+) -> None:
+    """Raise InputError if a file cannot hold its map of `size` (width, height), or no --quality.
+
+    Logs what the formats of the files do not keep, once for each map.
+    """
+    said, any_takes_quality = set[str](), False
+    for path, texture_map in files:
+        images.check_format(path, size[::-1], texture_map)
+        any_takes_quality |= images.takes_quality(path)
+        lost = " or ".join(images.losses(path, texture_map, quality))
+        key = f"{texture_map.name}{Path(path).suffix}"
+        if lost and key not in said:
+            said.add(key)
+            log.warning("%s: this format does not keep %s; .png does", path, lost)
+    if quality is not None and not any_takes_quality:
+        raise InputError(
+            f"--quality {quality}: is for .jpg, .webp and .avif; leave it out, or name such a file"
+        )
 
 
 def write_all(
@@ -29,22 +54,27 @@ def write_all(
     *,
     as_json: bool,
     overwrite: bool,
+    skip_existing: bool = False,
+    quality: int | None = None,
     qualities: Sequence[Quality] | None = None,
 ) -> list[dict[str, Any]]:
     """Write each sample (C, H, W), and print its path unless --json or the file is stdout.
 
-    `maps` are those of each sample; each linked map is a file. `qualities` grows with the samples.
-    Without `overwrite` a file that another job has written meanwhile is kept: a default name
-    changes to the next free one, for other names TakenError is raised. Returns a record of each
-    file.
+    `maps` are those of each sample; each linked map is a file. `quality` is --quality of lossy
+    files, `qualities` are metrics, which grow with the samples. Without `overwrite` a file that
+    another job has written meanwhile is kept: a default name changes to the next free one,
+    `skip_existing` goes on to the next file, else TakenError is raised. Returns a record of each
+    file written.
     """
     records: list[dict[str, Any]] = []
     triples = zip(outputs, samples, maps, strict=False)
     for place, (output, sample, texture_maps) in enumerate(triples):
         seam_x, seam_y = metrics.seams(sample)
         parts = images.split_maps(sample, texture_maps)
-        paths = _write_maps(output, parts, texture_maps, overwrite=overwrite)
-        for texture_map, path in zip(texture_maps, paths, strict=True):
+        written = _write_maps(
+            output, parts, texture_maps, quality, overwrite=overwrite, skip_existing=skip_existing
+        )
+        for texture_map, path in written:
             if path == "-":
                 continue
             height, width = sample.shape[1:]
@@ -60,23 +90,38 @@ def write_all(
 
 
 def _write_maps(
-    output: OutputFile, parts: Sequence[Tensor], maps: Sequence[TextureMap], *, overwrite: bool
-) -> list[str]:
-    """Write all linked maps of a sample under one name, or none; returns their paths."""
+    output: OutputFile,
+    parts: Sequence[Tensor],
+    maps: Sequence[TextureMap],
+    quality: int | None,
+    *,
+    overwrite: bool,
+    skip_existing: bool,
+) -> list[tuple[TextureMap, str]]:
+    """Write all linked maps of a sample under one name, or none; returns their paths.
+
+    With `skip_existing`, maps whose files exist are left out.
+    """
     new = output.default or not overwrite
-    paths: list[str] = []
-    try:
-        for texture_map, part in zip(maps, parts, strict=True):
-            path = "-" if output.path == "-" else str(map_path(output.path, texture_map.name))
-            images.write(part, path, texture_map.bit_depth, texture_map.icc_profile, new=new)
-            paths.append(path)
-    except TakenError:
-        for path in paths:  # new files of this sample
-            Path(path).unlink(missing_ok=True)
-        if not output.default:
-            raise
-        return _write_maps(output.with_free_name(), parts, maps, overwrite=overwrite)
-    return paths
+    written: list[tuple[TextureMap, str]] = []
+    for texture_map, part in zip(maps, parts, strict=True):
+        path = "-" if output.path == "-" else str(map_path(output.path, texture_map.name))
+        depth, profile = texture_map.bit_depth, texture_map.icc_profile
+        try:
+            images.write(part, path, depth, profile, new=new, quality=quality, dpi=texture_map.dpi)
+        except TakenError:
+            if skip_existing:
+                log.info("%s: exists already, kept (--skip-existing)", path)
+                continue
+            for _, other in written:  # new files of this sample
+                Path(other).unlink(missing_ok=True)
+            if not output.default:
+                raise
+            return _write_maps(
+                output.with_free_name(), parts, maps, quality, overwrite=False, skip_existing=False
+            )
+        written.append((texture_map, path))
+    return written
 
 
 def maps_like_sources(
@@ -84,25 +129,31 @@ def maps_like_sources(
 ) -> list[TextureMap]:
     """Maps with the mode, bit depth and profile of the images that are repaired.
 
-    `drop_alpha`: the result has no transparency unless the model has.
+    `drop_alpha`: the result has no transparency unless the model has. A missing source has no map;
+    the repair refuses it.
     """
     result = []
-    for texture_map, source in zip(maps, sources, strict=True):
+    for texture_map, source in zip(maps, sources, strict=False):
         keeps_alpha = source.mode.endswith("A") and not drop_alpha
         alpha = "A" if texture_map.mode.endswith("A") or keeps_alpha else ""
         depth = 16 if source.bit_depth == 16 else 8
         mode = source.mode.rstrip("A") + alpha
-        result.append(TextureMap(texture_map.name, mode, depth, icc_profile=source.icc_profile))
+        normals, profile = texture_map.normals, source.icc_profile
+        result.append(TextureMap(texture_map.name, mode, depth, normals, profile, source.dpi))
     return result
 
 
-def write_sheet(samples: Sequence[Tensor], model: Model, path: str, *, overwrite: bool) -> None:
+def write_sheet(
+    samples: Sequence[Tensor], model: Model, path: str, *, overwrite: bool, quality: int | None
+) -> None:
     """Write samples side by side; a single one two by two, to show its seams."""
     if len(samples) == 1:
         sheet = side_by_side(samples[0].repeat(1, 2, 2), model.maps)
     else:
         sheet = images.grid(torch.stack([side_by_side(sample, model.maps) for sample in samples]))
-    images.write(sheet, path, new=not overwrite)
+    whole = images.sheet_map(model.maps)
+    depth, profile = whole.bit_depth, whole.icc_profile
+    images.write(sheet, path, depth, profile, new=not overwrite, quality=quality)
 
 
 def texture_metrics(model: Model, exemplar: str | None, *, required: bool) -> TextureMetrics | None:

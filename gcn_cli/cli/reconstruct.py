@@ -18,12 +18,12 @@ from gcn_cli.cli.options import (
     overwrite_option,
 )
 from gcn_cli.errors import InputError
-from gcn_cli.options import ReconstructOptions
+from gcn_cli.options import FileOptions, ReconstructOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcn_cli.images import Image
+    from gcn_cli.images import Image, TextureMap
     from gcn_cli.model import Model
 
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     metavar="FILE|FOLDER",
     help="Image file or folder.  [default: RUN/reconstructions or RUN/repairs]",
 )
+@options_of(FileOptions)
 @overwrite_option
 @output_options
 @hardware_options
@@ -76,12 +77,14 @@ def command(
     gcn reconstruct texture.jpg
     gcn reconstruct photo.png --mask holes.png --count 3 -o repaired
     gcn reconstruct photo.png --extend 0,0,256,0 -o wider
+    gcn reconstruct tile.png --mask holes.png --seamless both -o repaired
     gcn reconstruct photo.png --make-seamless 32 -o tile
     gcn reconstruct noisy.png --denoise auto
     """
-    options = collect(ReconstructOptions, given)
+    options, quality = collect(ReconstructOptions, given), collect(FileOptions, given).quality
 
     from gcn_cli.cli.console import JsonResult, hardware_facts
+    from gcn_cli.cli.output import check_files, maps_like_sources
     from gcn_cli.images import expand_sources, read_image
     from gcn_cli.model import load
     from gcn_cli.runs.folder import map_path, model_path, reconstruction_outputs, refuse_existing
@@ -102,16 +105,36 @@ def command(
         for target in targets:
             for texture_map in loaded.maps:
                 refuse_existing(map_path(str(target), texture_map.name), overwrite)
+    maps = [
+        loaded.maps
+        if auto_encodes
+        else maps_like_sources(loaded.maps, parts, drop_alpha=options.mask == "alpha")
+        for parts in images
+        for _ in range(options.count or 1)
+    ]
+    left, top, right, bottom = options.extend or (0, 0, 0, 0)
+    widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
+    check_files(
+        [
+            (str(map_path(str(t), m.name)), m)
+            for t, ms in zip(targets, maps, strict=True)
+            for m in ms
+        ],
+        (max(widths) + left + right, max(heights) + top + bottom),
+        quality,
+    )
     if auto_encodes:
         new = output is not None and not overwrite
-        results = _auto_encode(loaded, images, targets, options, new=new)
+        results = _auto_encode(loaded, images, targets, options, quality, new=new)
         files = [{"image": source, **facts} for source, facts in zip(sources, results, strict=True)]
         if not as_json:
             for facts in files:
                 metrics = [f"{k} {v:.4g}" for k, v in facts.items() if isinstance(v, float | int)]
                 click.echo("  ".join([str(facts["image"]), *metrics]))
     else:
-        files = _repair(loaded, images, targets, options, as_json=as_json, overwrite=overwrite)
+        files = _repair(
+            loaded, images, targets, maps, options, quality, as_json=as_json, overwrite=overwrite
+        )
     if as_json:
         result.show(model=str(path), files=files, **hardware_facts(loaded.device, loaded.dtype))
 
@@ -120,38 +143,34 @@ def _repair(
     model: "Model",
     images: "list[list[Image]]",
     targets: Sequence[Path],
+    maps: "Sequence[Sequence[TextureMap]]",
     options: ReconstructOptions,
+    quality: int | None,
     *,
     as_json: bool,
     overwrite: bool,
 ) -> list[dict[str, Any]]:
     """Write every variant of every image; returns a record of each file."""
     from gcn_cli.cli.console import Progress
-    from gcn_cli.cli.output import maps_like_sources, write_all
-    from gcn_cli.inpaint import repair
+    from gcn_cli.cli.output import write_all
     from gcn_cli.runs.folder import OutputFile
+    from gcn_cli.signals import exit_on_signals
 
     seed, count = options.seed or 0, options.count or 1
     outputs = [OutputFile(str(target), seed, k % count) for k, target in enumerate(targets)]
-    drop_alpha = options.mask == "alpha"
-    maps = (
-        maps_like_sources(model.maps, linked, drop_alpha=drop_alpha)
-        for linked in images
-        for _ in range(count)
-    )
-    with Progress("repair") as progress:
+    with exit_on_signals("finished images are saved"), Progress("repair") as progress:
 
         def variants() -> "Iterator[Tensor]":
             for linked in images:
                 if options.denoise is None:
-                    yield from repair(
-                        model.checkpoint, linked, options, model.dtype, progress.update
-                    )
+                    yield from model.repair(linked, on_step=progress.update, **vars(options))
                 else:
                     sigma = None if options.denoise == "auto" else options.denoise
                     yield model.denoise(linked, sigma)
 
-        return write_all(outputs, variants(), maps, as_json=as_json, overwrite=overwrite)
+        return write_all(
+            outputs, variants(), maps, as_json=as_json, overwrite=overwrite, quality=quality
+        )
 
 
 def _auto_encode(
@@ -159,6 +178,7 @@ def _auto_encode(
     images: "list[list[Image]]",
     targets: Sequence[Path],
     options: ReconstructOptions,
+    quality: int | None,
     *,
     new: bool,
 ) -> "Iterator[dict[str, Any]]":
@@ -170,5 +190,6 @@ def _auto_encode(
         result, metrics = model.auto_encode(linked, options.steps or 1, options.noise_level)
         for texture_map, part in zip(model.maps, split_maps(result, model.maps), strict=True):
             path = str(map_path(str(target), texture_map.name))
-            write(part, path, texture_map.bit_depth, texture_map.icc_profile, new=new)
+            depth, profile = texture_map.bit_depth, texture_map.icc_profile
+            write(part, path, depth, profile, new=new, quality=quality, dpi=texture_map.dpi)
         yield {"path": str(target), **metrics}

@@ -22,7 +22,7 @@ from gcn_cli.cli.options import (
 )
 from gcn_cli.errors import InputError
 from gcn_cli.models.layers import PaddingMode
-from gcn_cli.options import Options, SampleOptions, option
+from gcn_cli.options import FileOptions, Options, SampleOptions, option
 from gcn_cli.torchrun import torchrun_ranks
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ EXPERT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "step_size": (float, "a number"),
     "noise": ({"true": True, "false": False}.__getitem__, "true or false"),
     "padding_mode": (PaddingMode, f"one of {', '.join(PaddingMode)}"),
+    "exemplar": (str, "an image file"),
 }
 """Keys of --set: how the value is read, and what it must be."""
 
@@ -63,8 +64,9 @@ class OutputOptions(Options):
     )
     output: str | None = option(
         None,
-        "File, folder, - for stdout, or a name with {seed}, {index}, {size}, {model}; the suffix "
-        "chooses PNG, JPEG, WebP or TIFF.  [default: RUN/samples]",
+        "File, folder, - for stdout, or a name with {seed}, {index}, {size}, {model}. A file is "
+        ".png, .tif, .tiff, .webp, .jpg, .jpeg, .avif, .jp2, .tga, .dds, .bmp, .ppm, .pgm or "
+        ".qoi.  [default: RUN/samples]",
         group="Output",
         metavar="FILE|FOLDER",
         kind="file",
@@ -83,17 +85,11 @@ class OutputOptions(Options):
         low=2,
         high=1000,
     )
-    exemplar: str | None = option(
-        None,
-        "Image to measure quality against.  [default: exemplar of the run]",
-        group="Output",
-        metavar="IMAGE",
-        kind="input",
-    )
     skip_existing: bool = option(
         False, "Make only the images whose files are missing.", group="Output"
     )
     overwrite: bool = False
+    exemplar: str | None = None  # image to measure quality against, in place of the run's
 
     def check(self, sampling: SampleOptions, *, as_json: bool) -> None:
         """Raise InputError for options that contradict each other."""
@@ -101,7 +97,7 @@ class OutputOptions(Options):
         if self.linked and sampling.start_kind != "image":
             raise InputError("--with: needs --start IMAGE")
         if self.exemplar is not None and self.best_of is None and not as_json:
-            raise InputError("--exemplar: is for --best-of and --json; give one of them")
+            raise InputError("--set exemplar: is for --best-of and --json; give one of them")
         if as_json and self.output == "-":
             raise InputError("--json, -o -: both print to stdout; name a file")
         if self.skip_existing and (self.overwrite or self.sheet or to_default_or_stdout):
@@ -119,8 +115,13 @@ class OutputOptions(Options):
 @click.command("synthesize", cls=GroupedCommand)
 @model_option
 @options_of(OutputOptions)
+@options_of(FileOptions)
 @options_of(SampleOptions)
-@set_option("Set step_size or noise (published models), or padding_mode.", "Sampling")
+@set_option(
+    "Set step_size or noise (published models), padding_mode, or exemplar: an image to measure "
+    "--best-of and --json against, if not that of the run.",
+    "Sampling",
+)
 @overwrite_option
 @dry_run_option
 @output_options
@@ -150,8 +151,11 @@ def command(
     gcn synthesize --start chains -o - > sample.png
     torchrun --nproc-per-node 4 -m gcn_cli synthesize --seed 0-99 -o tiles --skip-existing
     """
-    sampling = collect(SampleOptions, given, **_expert_options(assignments))
-    output = collect(OutputOptions, given, overwrite=overwrite)
+    chosen = _expert_options(assignments)
+    exemplar = chosen.pop("exemplar", None)
+    sampling = collect(SampleOptions, given, **chosen)
+    output = collect(OutputOptions, given, overwrite=overwrite, exemplar=exemplar)
+    quality = collect(FileOptions, given).quality
     output.check(sampling, as_json=as_json)
 
     from gcn_cli.cli.console import JsonResult, as_lines, hardware_facts
@@ -164,12 +168,15 @@ def command(
     set_threads(threads)
     path = model_path(model)
     loaded = load(path, device=device, precision=precision)
-    size, maps = sampling.size or loaded.size, [m.name for m in loaded.maps]
+    maps = [texture_map.name for texture_map in loaded.maps]
+    size = loaded.size
+    if sampling.size is not None or sampling.fit:
+        size = loaded.sample_size(sampling)
     if output.best_of is not None and (sampling.size or sampling.start_kind == "noise"):
         require_measurable(output.best_of, size)
     folder = path.parent
     files = sample_outputs(output.output, folder, output.seeds, output.count, size, maps=maps)
-    _check_formats(files, output, size)
+    _check_files(files, loaded, output, size, quality)
     facts: dict[str, Any] = {"model": str(path), "steps": loaded.evaluations(sampling)}
     if dry_run:
         facts |= loaded.forecast(sampling, count=len(files))
@@ -183,7 +190,7 @@ def command(
         missing = outputs_to_write(files, maps, existing)
         if len(missing) < len(files):
             log.info("%d of %d files exist already", len(files) - len(missing), len(files))
-        facts["files"] = _make(loaded, missing, sampling, output, as_json=as_json)
+        facts["files"] = _make(loaded, missing, sampling, output, quality, as_json=as_json)
         facts |= summarize_quality(facts["files"])
     if as_json:
         result.show(**facts, **hardware_facts(loaded.device, loaded.dtype))
@@ -192,7 +199,7 @@ def command(
 
 
 def _expert_options(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Fields of SampleOptions from --set. Raises InputError for other keys and values."""
+    """Fields of SampleOptions, and "exemplar", from --set. Raises InputError for others."""
     chosen: dict[str, Any] = {}
     for key, value in assignments:
         if key not in EXPERT_OPTIONS:
@@ -212,19 +219,30 @@ def _process() -> tuple[int, int]:
     return rank, count
 
 
-def _check_formats(
-    files: Sequence["OutputFile"], output: OutputOptions, size: tuple[int, int]
+def _check_files(
+    files: Sequence["OutputFile"],
+    model: "Model",
+    output: OutputOptions,
+    size: tuple[int, int],
+    quality: int | None,
 ) -> None:
-    """Raise InputError if a file format cannot hold an image of `size` (width, height)."""
-    from gcn_cli.images import check_format
-    from gcn_cli.runs.folder import refuse_existing
+    """Raise InputError if a file cannot hold its image of `size` (width, height), or exists."""
+    from gcn_cli.cli.output import check_files
+    from gcn_cli.images import check_format, sheet_map
+    from gcn_cli.runs.folder import map_path, refuse_existing
 
-    width, height = size
-    for file in files:
-        check_format(file.path, (height, width))
+    checked = [
+        (file.path if file.path == "-" else str(map_path(file.path, texture_map.name)), texture_map)
+        for file in files
+        for texture_map in model.maps
+    ]
     if output.sheet is not None:
-        check_format(output.sheet, (2 * height, 2 * width) if len(files) == 1 else (1, 1))
+        columns = round(len(files) ** 0.5) if len(files) > 1 else 2
+        rows = -(-len(files) // columns) if len(files) > 1 else 2
+        check_format(output.sheet, (rows * size[1], columns * size[0] * len(model.maps)))
         refuse_existing(Path(output.sheet), output.overwrite)
+        checked.append((output.sheet, sheet_map(model.maps)))
+    check_files(checked, size, quality)
 
 
 def _make(
@@ -232,13 +250,14 @@ def _make(
     files: "Sequence[OutputFile]",
     sampling: SampleOptions,
     output: OutputOptions,
+    quality: int | None,
     *,
     as_json: bool,
 ) -> list[dict[str, Any]]:
     """Make and write the samples; returns a record of each file."""
     from gcn_cli.cli.console import Progress
     from gcn_cli.cli.output import Quality, best_samples, texture_metrics, write_all, write_sheet
-    from gcn_cli.runtime import exit_on_signals
+    from gcn_cli.signals import exit_on_signals
 
     qualities: list[Quality] = []
     measures = None
@@ -259,10 +278,12 @@ def _make(
             repeat(model.maps),
             as_json=as_json,
             overwrite=output.overwrite,
+            skip_existing=output.skip_existing,
+            quality=quality,
             qualities=None if measures is None else qualities,
         )
     if output.sheet is not None and for_sheet:
-        write_sheet(for_sheet, model, output.sheet, overwrite=output.overwrite)
+        write_sheet(for_sheet, model, output.sheet, overwrite=output.overwrite, quality=quality)
     return records
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gcn_cli.cli.console import say
 from gcn_cli.cli.options import (
     KINDS,
     GroupedCommand,
@@ -28,18 +29,21 @@ from gcn_cli.torchrun import is_main_process
 
 if TYPE_CHECKING:
     from gcn_cli.model import Model
+    from gcn_cli.signals import StopRequest
 
 log = logging.getLogger(__name__)
 
 PRESETS_EPILOG = "\b\nPresets:\n" + "\n".join(
     f"  {name:<18} {note}" for name, note in PRESET_NOTES.items()
 )
+COMPLETE = "the model is complete and saved; run the same command again to measure its quality"
 
 
 @click.command("train", cls=GroupedCommand, epilog=PRESETS_EPILOG)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @setting_option("size", "Input")
 @options_of(TrainOptions)
+@setting_option("pattern", "Input")
 @setting_option("flips", "Input")
 @setting_option("rotations", "Input")
 @setting_option("iterations", "Training")
@@ -91,6 +95,7 @@ def command(
     gcn train texture.jpg --preset quick -o runs/draft
     gcn train albedo.png --with normal.png --with roughness.png -o runs/bark
     gcn train photo.png --mask scratches.png
+    gcn train facade.jpg --pattern 51,83.5
     gcn train faces/ --preset object --size 64
     gcn train texture.jpg --set crop=96 --set likelihood_weight=4
     gcn train texture.jpg --extend 2m
@@ -117,12 +122,12 @@ def command(
 
         train_each(ctx, sources, options.output, jobs or 1, as_json=as_json)
         return
-    from gcn_cli.runs.folder import default_run, refuse_inside
+    from gcn_cli.runs.folder import check_run, default_run
     from gcn_cli.runtime import set_threads
 
     set_threads(threads)
     run = options.output or str(default_run(sources))
-    refuse_inside(sources, run)
+    check_run(sources, run)
     options = replace(options, output=run)
     if dry_run:
         _print_forecast(sources, options, as_json=as_json)
@@ -149,10 +154,11 @@ def _train(
     sources: tuple[str, ...], options: TrainOptions, report: str | None, *, as_json: bool
 ) -> None:
     """Train, then write the report, measure the quality and print the run."""
-    from gcn_cli.cli.console import JsonResult, Progress, hardware_facts, say
+    from gcn_cli.cli.console import JsonResult, Progress, hardware_facts
     from gcn_cli.model import train
     from gcn_cli.report.page import TrainingPage, write_report
-    from gcn_cli.runtime import StopRequest, choose_device
+    from gcn_cli.runtime import choose_device
+    from gcn_cli.signals import StopRequest, exit_on_signals
     from gcn_cli.training.distributed import join_group
 
     result, stop, page = JsonResult("train"), StopRequest(), None
@@ -170,22 +176,30 @@ def _train(
                 page(iteration, last)
 
         model = train(list(sources), **vars(options), on_step=on_step, should_stop=stop)
-    if stop.signal is not None and not model.complete:
-        message = f"{stop.signal.name} after iteration {progress.done}; saved"
-        if stop.signal.name == "SIGINT":
-            say(message)
-            raise KeyboardInterrupt
-        raise InterruptedRunError(f"{message}; run the same command again to resume")
+    _leave_if_stopped(stop, progress.done, complete=model.complete)
     if not is_main_process():
         return
-    if report is not None and model.complete:
-        write_report(model, Path(report))
-    quality = _measure_quality(model) if model.complete else None
+    with exit_on_signals(COMPLETE):
+        if report is not None and model.complete:
+            write_report(model, Path(report))
+        quality = _measure_quality(model) if model.complete else None
     if as_json:
         facts = hardware_facts(model.device, model.dtype)
         result.show(run=options.output, **model.summary(), quality=quality, **facts)
     else:
         click.echo(options.output)
+
+
+def _leave_if_stopped(stop: "StopRequest", done: int, *, complete: bool) -> None:
+    """Raise InterruptedRunError, or KeyboardInterrupt, if a signal came during the training."""
+    if stop.signal is None:
+        return
+    state = f" after iteration {done}; saved; run the same command again to resume"
+    message = stop.signal.name + (f": {COMPLETE}" if complete else state)
+    if stop.signal.name == "SIGINT":
+        say(message)
+        raise KeyboardInterrupt
+    raise InterruptedRunError(message)
 
 
 def _measure_quality(model: "Model") -> dict[str, float | None] | None:

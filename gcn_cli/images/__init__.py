@@ -5,12 +5,23 @@ Pixels are float32 (C, H, W) in 0..255, whatever the bit depth of a file.
 
 from gcn_cli.images.image import CHANNELS_OF_MODE, Image, TextureMap, split_maps, to_pillow
 from gcn_cli.images.normalization import Normalization
-from gcn_cli.images.reading import SUFFIXES, expand_sources, read_image
-from gcn_cli.images.writing import check_format, grid, is_image_file, write, write_bytes
+from gcn_cli.images.reading import expand_sources, read_image
+from gcn_cli.images.writing import (
+    FORMATS,
+    check_format,
+    grid,
+    is_image_file,
+    losses,
+    own_bit_depth,
+    sheet_map,
+    takes_quality,
+    write,
+    write_bytes,
+)
 
 __all__ = [
     "CHANNELS_OF_MODE",
-    "SUFFIXES",
+    "FORMATS",
     "Image",
     "Normalization",
     "TextureMap",
@@ -18,8 +29,12 @@ __all__ = [
     "expand_sources",
     "grid",
     "is_image_file",
+    "losses",
+    "own_bit_depth",
     "read_image",
+    "sheet_map",
     "split_maps",
+    "takes_quality",
     "to_pillow",
     "write",
     "write_bytes",

@@ -24,13 +24,17 @@ UINT16_PER_GRAY_LEVEL = 257.0  # 65535 / 255
 class Image:
     """Pixels (C, H, W), float32 in 0..255 whatever the bit depth, and their mode.
 
-    mode: "L", "LA", "RGB" or "RGBA". bit_depth: 8 or 16 bits a channel; 32 for fractions.
+    mode: "L", "LA", "RGB" or "RGBA". bit_depth: 8 or 16 bits a channel; 32 for fractions. dpi:
+    pixels per inch, if a PNG states them. color_managed: true of files, where no profile means
+    sRGB; the values of arrays are in the color space of the model that they are given to.
     """
 
     pixels: Tensor
     mode: str
     bit_depth: int = 8
     icc_profile: bytes | None = None
+    dpi: float | None = None
+    color_managed: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -40,6 +44,10 @@ class Image:
     @property
     def has_alpha(self) -> bool:
         return self.mode.endswith("A")
+
+    @property
+    def color_channels(self) -> int:
+        return len(self.pixels) - self.has_alpha
 
     @property
     def transparent(self) -> Tensor | None:
@@ -60,9 +68,10 @@ class Image:
         """
         if size == self.size:
             return self
+        dpi = None if self.dpi is None else round(self.dpi * size[1] / self.size[1], 2)
         if self.bit_depth == 8:
             resized = to_pillow(self.pixels).resize(size[::-1], PillowImage.Resampling.BICUBIC)
-            return replace(self, pixels=from_pillow(resized))
+            return replace(self, pixels=from_pillow(resized), dpi=dpi)
         pixels = self.pixels
         if self.has_alpha:
             pixels = torch.cat([pixels[:-1] * pixels[-1:] / 255, pixels[-1:]])
@@ -72,7 +81,7 @@ class Image:
         if self.has_alpha:
             colors = (pixels[:-1] * 255 / pixels[-1:].clamp_min(1e-3)).clamp(0, 255)
             pixels = torch.cat([colors, pixels[-1:]])
-        return replace(self, pixels=pixels)
+        return replace(self, pixels=pixels, dpi=dpi)
 
     def center_crop(self, size: tuple[int, int]) -> "Image":
         """The largest centered part with the proportions of (height, width)."""
@@ -131,6 +140,7 @@ class TextureMap:
     bit_depth: int = 8
     normals: bool = False  # a normal map: written with unit length
     icc_profile: bytes | None = None
+    dpi: float | None = None  # pixels per inch
 
     @property
     def channels(self) -> int:

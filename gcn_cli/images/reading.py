@@ -1,20 +1,24 @@
-"""Image files read into memory with their mode, bit depth and ICC profile, turned upright."""
+"""Image files read into memory with their mode, bit depth and color profile, turned upright."""
 
 import io
+import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image as PillowImage
-from PIL import ImageCms, ImageOps
+from PIL import ImageOps
+from torch import Tensor
 
 from gcn_cli.errors import InputError
+from gcn_cli.images.color import libvips, rgb_from, stated_profile
 from gcn_cli.images.image import (
     CHANNELS_OF_MODE,
     UINT16_PER_GRAY_LEVEL,
@@ -23,26 +27,54 @@ from gcn_cli.images.image import (
     mode_of,
 )
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+log = logging.getLogger(__name__)
+
 MAX_PIXELS = 2**28  # 16384 x 16384
+NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow recognizes them only
+ONE_OF_SEVERAL = {"ICNS", "ICO", "MPO", "PSD"}  # the first image is the main one
+PHOTOMETRIC = 262  # tag of a TIFF; 0 is "white is zero"
+SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini"}
+GRAY_SCALES = {"1": 255, "1;I": 255, "L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}
+"""What Pillow multiplies grays of few bits by, but not the gray that a PNG calls transparent."""
 
 
 def expand_sources(sources: Sequence[str]) -> list[str]:
     """Replace each folder by the image files in it, sorted by name; files and "-" stay.
 
-    Raises InputError for a missing path and for a folder without images.
+    Hidden files, such as the ._x.png of macOS, and files without the suffix of an image format are
+    left out, which is logged. Raises InputError for a missing path and for a folder without images.
     """
     paths: list[str] = []
     for source in sources:
-        inside = [source]
         if source != "-" and os.path.isdir(source):
-            inside = sorted(str(p) for p in Path(source).iterdir() if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise InputError(f"{source}: a folder without images ({', '.join(SUFFIXES)})")
+            paths += _images_in(source)
         elif source != "-" and not os.path.exists(source):
             raise InputError(f"{source}: no such file or folder")
-        paths += inside
+        else:
+            paths.append(source)
     return paths
+
+
+def _images_in(folder: str) -> list[str]:
+    formats = PillowImage.registered_extensions()
+    inside, others = list[str](), list[str]()
+    for path in sorted(Path(folder).iterdir()):
+        image_format = formats.get(path.suffix.lower(), "")
+        can_read = image_format in PillowImage.OPEN and image_format not in NO_PIXELS
+        if can_read and not path.name.startswith(".") and not path.is_dir():
+            inside.append(str(path))
+        elif path.name.lower() not in SYSTEM_FILES:
+            others.append(path.name)
+    left_out = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
+    if not inside:
+        found = f"; {len(others)} other file(s): {left_out}" if others else ""
+        raise InputError(f"{folder}: a folder without images{found}; name another one")
+    if others:
+        log.info(
+            "%s: %d image(s); %d other file(s) left out: %s",
+            folder, len(inside), len(others), left_out,
+        )  # fmt: skip
+    return inside
 
 
 def read_image(source: str) -> Image:
@@ -68,6 +100,41 @@ def read_image(source: str) -> Image:
         PillowImage.MAX_IMAGE_PIXELS = limit
 
 
+@dataclass(frozen=True)
+class Coding:
+    """How a file codes its values, as Pillow says before it decodes them."""
+
+    raw_mode: str = ""
+    white_is_zero: bool = False
+    cicp: bytes | None = None  # of a PNG: color space, by ITU-T H.273
+    dpi: tuple[float, float] = (0, 0)  # of a PNG: pixels per inch, or their proportions
+
+    @classmethod
+    def of(cls, opened: PillowImage.Image, data: bytes = b"") -> Self:
+        """`data` is the file."""
+        tiles: Any = getattr(opened, "tile", ())
+        arguments = tiles[0][3] if tiles else ""
+        raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+        white_is_zero = dict(getattr(opened, "tag_v2", {})).get(PHOTOMETRIC) == 0
+        if opened.format != "PNG":
+            return cls(str(raw_mode), white_is_zero)
+        ratio = opened.info.get("aspect", (1, 1))
+        dpi = opened.info.get("dpi", (ratio[0] / ratio[1], 1) if all(ratio) else (0, 0))
+        cicp = _png_chunk(data, b"cICP")
+        return cls(str(raw_mode), cicp=cicp if cicp and len(cicp) == 4 else None, dpi=dpi)
+
+
+def _png_chunk(data: bytes, name: bytes) -> bytes | None:
+    """The content of a chunk before the pixels of a PNG."""
+    start = 8
+    while (kind := data[start + 4 : start + 8]) not in (b"", b"IDAT"):
+        length = int.from_bytes(data[start : start + 4])
+        if kind == name:
+            return data[start + 8 : start + 8 + length]
+        start += 12 + length
+    return None
+
+
 def _decode(opened: PillowImage.Image, source: str, data: bytes) -> Image:
     width, height = opened.size
     if width * height > MAX_PIXELS:
@@ -75,78 +142,109 @@ def _decode(opened: PillowImage.Image, source: str, data: bytes) -> Image:
             f"{source}: {width}x{height} are too many pixels, the limit is {MAX_PIXELS}; "
             "make the image smaller"
         )
-    frames = (
-        getattr(opened, "n_frames", 1) if opened.format in ("GIF", "WEBP", "PNG", "TIFF") else 1
-    )
+    frames = 1 if opened.format in ONE_OF_SEVERAL else getattr(opened, "n_frames", 1)
     if frames > 1:
         raise InputError(
             f"{source}: holds {frames} images (an animation or pages); save one of them as a file"
         )
-    # Pillow decodes 16-bit colors to 8 bits; the tile descriptors still tell.
-    tiles: Any = getattr(opened, "tile", ())
-    is_16_bit = any(";16" in str(tile[3]) for tile in tiles)
+    coding = Coding.of(opened, data)
+    tiles: Any = getattr(opened, "tile", None) or [("", None, 0, ())]
     opened.load()
-    if is_16_bit and opened.mode in ("RGB", "RGBA", "LA"):
-        return _read_16_bit_colors(source, data)
-    return image_from_pillow(ImageOps.exif_transpose(opened), source)
+    # Pillow decodes 16-bit colors to 8 bits.
+    if opened.format == "PPM" and opened.mode == "RGB":
+        deep = _read_ppm_colors(data, tiles[0], (height, width))
+        if deep is not None:
+            return Image(deep, "RGB", 16, color_managed=True)
+    if ";16" in coding.raw_mode and opened.mode in ("RGB", "RGBA", "LA"):
+        return _read_16_bit_colors(opened, source, data, coding)
+    return image_from_pillow(ImageOps.exif_transpose(opened), source, coding)
 
 
-def image_from_pillow(image: PillowImage.Image, source: str = "an image") -> Image:
+def image_from_pillow(
+    image: PillowImage.Image, source: str = "an image", coding: Coding | None = None
+) -> Image:
     """An `Image` of a Pillow image of any mode.
 
-    CMYK is converted to sRGB by its profile. Raises InputError for grays without a known
-    range; `source` names the image in the message.
+    CMYK and LAB are converted to sRGB. Raises InputError for grays without a known range; `source`
+    names the image in messages. `coding` is that of the file, by default as the image tells.
     """
-    icc_profile = image.info.get("icc_profile")
-    if image.mode.startswith("I"):
-        grays = torch.from_numpy(np.asarray(image, dtype=np.float32).copy())[None]
-        if float(grays.min()) < 0 or float(grays.max()) > 65535:
-            raise InputError(f"{source}: 32-bit grays; save it with 8 or 16 bits")
-        return Image(grays / UINT16_PER_GRAY_LEVEL, "L", 16, icc_profile)
+    coding, info = coding or Coding.of(image), image.info
     if image.mode == "F":
         raise InputError(f"{source}: grays with fractions have no scale; save it with 16 bits")
-    if image.mode == "CMYK":
-        return Image(from_pillow(_rgb_from_cmyk(image, icc_profile)), "RGB")
+    if image.mode.startswith("I"):
+        return _gray_16(image, source, coding)
+    if image.mode in ("CMYK", "LAB"):
+        log.info("%s: %s colors are converted to sRGB, 8 bits", source, image.mode)
+        converted = from_pillow(rgb_from(image, info.get("icc_profile")))
+        return Image(converted, "RGB", color_managed=True)
+    transparent = info.get("transparency")
+    if image.mode in ("1", "L") and isinstance(transparent, int):
+        gray = from_pillow(image.convert("L"))
+        hole = gray == transparent * GRAY_SCALES.get(coding.raw_mode, 1)
+        return _of_file(torch.cat([gray, 255.0 * ~hole]), "LA", 8, info, source, coding)
     has_alpha = image.has_transparency_data
     if image.mode not in CHANNELS_OF_MODE:
         mode = "L" if image.mode in ("1", "La") else "RGB"
         image = image.convert(mode + "A" if has_alpha else mode)
     elif has_alpha and not image.mode.endswith("A"):  # one color marks transparent pixels
         image = image.convert("RGBA")
-    return Image(from_pillow(image), image.mode, 8, icc_profile)
+    return _of_file(from_pillow(image), image.mode, 8, info, source, coding)
 
 
-def _rgb_from_cmyk(image: PillowImage.Image, icc_profile: bytes | None) -> PillowImage.Image:
-    """CMYK in sRGB by its ICC profile, or by Pillow's formula without a valid profile."""
-    if icc_profile:
-        with suppress(ImageCms.PyCMSError):  # not a CMYK profile
-            source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
-            target = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-            if converted is not None:
-                return converted
-    return image.convert("RGB")
+def _gray_16(image: PillowImage.Image, source: str, coding: Coding) -> Image:
+    """16-bit grays, with alpha if a gray is marked transparent."""
+    integers = torch.from_numpy(np.asarray(image, dtype=np.float32).copy())[None]
+    if float(integers.min()) < 0 or float(integers.max()) > 65535:
+        raise InputError(f"{source}: 32-bit grays; save it with 8 or 16 bits")
+    pixels = integers / (4095 / 255 if coding.raw_mode == "I;12" else UINT16_PER_GRAY_LEVEL)
+    if coding.white_is_zero:  # Pillow inverts 8 bits only
+        pixels = 255 - pixels
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
+        return _of_file(pixels, "L", 16, image.info, source, coding)
+    alpha = 255.0 * (integers != transparent)
+    return _of_file(torch.cat([pixels, alpha]), "LA", 16, image.info, source, coding)
 
 
-def _read_16_bit_colors(source: str, data: bytes) -> Image:
+def _read_16_bit_colors(
+    opened: PillowImage.Image, source: str, data: bytes, coding: Coding
+) -> Image:
     vips = libvips(source)
     try:
         image = vips.Image.new_from_buffer(data, "").autorot()
-        has_profile = image.get_typeof("icc-profile-data")
-        icc_profile = image.get("icc-profile-data") if has_profile else None
+        if "X;16" in coding.raw_mode:  # a channel without meaning
+            image = image.extract_band(0, n=len(opened.mode))
         array = image.numpy()
     except vips.Error as error:
         raise InputError(f"{source}: not a readable image (damaged)") from error
     pixels = torch.from_numpy(array.astype("float32") / UINT16_PER_GRAY_LEVEL).permute(2, 0, 1)
-    return Image(pixels.contiguous(), mode_of(len(pixels)), 16, icc_profile)
+    mode = mode_of(len(pixels))
+    return _of_file(pixels.contiguous(), mode, 16, opened.info, source, coding)
 
 
-def libvips(target: str) -> Any:
-    """The module pyvips, for 16-bit colors. Raises InputError, naming `target`, without it."""
-    try:
-        import pyvips
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"{target}: 16-bit colors need libvips; pip install 'gcn-cli[deep]', or use 8 bits"
-        ) from error
-    return pyvips
+def _read_ppm_colors(data: bytes, tile: Any, size: tuple[int, int]) -> Tensor | None:
+    """Colors (3, H, W) of a PPM with more than 8 bits; None if it has 8 or fewer."""
+    decoder, _, start, arguments = tile
+    if decoder not in ("ppm", "ppm_plain") or arguments[1] <= 255:
+        return None
+    count = 3 * size[0] * size[1]
+    if decoder == "ppm":
+        values = np.frombuffer(data, ">u2", count, start).astype(np.float32)
+    else:
+        numbers = re.sub(rb"#[^\r\n]*", b"", data[start:]).split(maxsplit=count)
+        values = np.array(numbers[:count], dtype=np.float32)
+    values = values.reshape(*size, 3).transpose(2, 0, 1) * (255 / arguments[1])
+    return torch.from_numpy(np.ascontiguousarray(values)).clamp(max=255)
+
+
+def _of_file(
+    pixels: Tensor, mode: str, bit_depth: int, info: Mapping[Any, Any], source: str, coding: Coding
+) -> Image:
+    """An `Image` with the profile and the resolution that a file states."""
+    profile = stated_profile(info, coding.cicp, 1 if mode.startswith("L") else 3, source)
+    dpi, (across, down) = None, coding.dpi
+    if abs(across - down) > 0.005 * across:
+        log.warning("%s: its pixels are not square (pHYs); they are taken as square", source)
+    elif across > 1:
+        dpi = round(across, 2)
+    return Image(pixels, mode, bit_depth, profile, dpi, color_managed=True)

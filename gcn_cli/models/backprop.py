@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli.models.layers import PaddingMode, circular_border
-from gcn_cli.models.noise_conditional import NoiseConditionalNet
+from gcn_cli.models.noise_conditional import NoiseConditionalNet, phase_features
 from gcn_cli.models.padding import empty_maps, fill_border_, interior, pad_transpose_
 
 
@@ -41,6 +41,7 @@ class PackedNet:
     shifts: Tensor
     biases: Tensor  # (all filters,)
     flipped_filters: list[Tensor] = field(default_factory=list)  # see `pack`
+    phase_weights: Tensor | None = None  # (filters of the first layer, features, 1, 1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,6 +95,7 @@ def pack(
         torch.cat([shift for _, shift in modulations]),
         torch.cat(list(net.biases)),
         [_flipped(weight) for weight in net.weights] if flip else [],
+        None if net.phase_weights is None else net.phase_weights[:, :, None, None].to(dtype),
     )
 
 
@@ -117,6 +119,7 @@ class ForwardPass:
     # then space for their tangents
     raw_responses: list[Tensor] = field(default_factory=list)  # before gain and shift
     responses: list[Tensor] = field(default_factory=list)  # after, in units of the interval
+    phase_features: list[Tensor] = field(default_factory=list)  # one entry, if there is a lattice
 
     def rectified(self, layer: int) -> Tensor:
         """A layer's rectified responses: the input of the next layer, or computed at the top."""
@@ -173,11 +176,17 @@ class BackwardPass:
 
 @torch.no_grad()
 def forward(
-    packed: PackedNet, z: Tensor, log_noise: Tensor, *, training: bool = False
+    packed: PackedNet,
+    z: Tensor,
+    log_noise: Tensor,
+    phases: Tensor | None = None,
+    *,
+    training: bool = False,
 ) -> ForwardPass:
     """The forward pass of scaled images z (N, C, H, W) at log noise levels (N,).
 
-    Without `training`, only what `backward` needs is kept, and maps are overwritten.
+    phases: of the lattice, (N or 1, axes, h, w) at the positions of the first layer. Without
+    `training`, only what `backward` needs is kept, and maps are overwritten.
     """
     net, count = packed.net, len(z)
     embedding = net.noise_embedding(log_noise)
@@ -196,6 +205,10 @@ def forward(
             net.rectifier.value(maps, gate, out=interior(inputs, *border))
         fill_border_(inputs, packed.padding_mode, *border)
         raw = F.conv2d(inputs, packed.filters[layer], stride=spec.stride)
+        if layer == 0 and phases is not None and packed.phase_weights is not None:
+            features = (phase_features(phases) / net.rectifier.span).to(packed.dtype)
+            raw.add_(F.conv2d(features, packed.phase_weights))
+            fwd.phase_features.append(features)
         maps = torch.addcmul(offsets[layer], raw, gains[layer], out=None if training else raw)
         gate = net.rectifier.gate(maps)
         fwd.gates.append(gate)
@@ -266,6 +279,8 @@ def double_backward(
         gradients[f"weights.{layer}"] = _filter_gradient(packed, layer, outputs, inputs)
         if layer:
             gradient = fwd.deconvolve(layer, outputs[:count])
+        else:
+            gradients |= _phase_gradient(fwd, outputs[:count])
     return gradients
 
 
@@ -287,6 +302,8 @@ def potential_gradient(fwd: ForwardPass, potential_weights: Tensor) -> dict[str,
         gradients[f"weights.{layer}"] = _filter_gradient(fwd.packed, layer, by_output, inputs)
         if layer:
             gradient = fwd.deconvolve(layer, by_output)
+        else:
+            gradients |= _phase_gradient(fwd, by_output)
     return gradients
 
 
@@ -351,6 +368,17 @@ def _modulation_gradients(
         f"biases.{layer}": (by_shift * gain).sum(dim=0),
         f"modulations.{layer}": torch.cat([by_scale, by_shift], dim=1).T @ fwd.embedding,
     }
+
+
+def _phase_gradient(fwd: ForwardPass, by_output: Tensor) -> dict[str, Tensor]:
+    """Gradient of the phase weights, empty without a lattice: phases do not change along v."""
+    weights = fwd.packed.net.phase_weights
+    if weights is None:
+        return {}
+    if not fwd.phase_features:
+        return {"phase_weights": torch.zeros_like(weights)}
+    pairs = torch.einsum("nfhw,nphw->fp", by_output, fwd.phase_features[0])
+    return {"phase_weights": pairs.to(weights.dtype)}
 
 
 def _filter_gradient(

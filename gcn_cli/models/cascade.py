@@ -40,7 +40,7 @@ from gcn_cli.models.energy import (
 )
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.models.layers import LayerSpec, PaddingMode
-from gcn_cli.models.noise_conditional import NoiseConditionalNet
+from gcn_cli.models.noise_conditional import NoiseConditionalNet, PhaseMap
 
 
 class Cascade(nn.Module):
@@ -170,6 +170,7 @@ class NoiseLevelModel:
     net: NoiseConditionalNet
     noise: float  # s, in deviations of the data
     dtype: torch.dtype = torch.float32  # of the maps on the way to B
+    phases: PhaseMap | None = None  # of the lattice of a regular pattern in the images
 
     @property
     def sigma(self) -> float:
@@ -178,7 +179,8 @@ class NoiseLevelModel:
 
     def score(self, x: Tensor) -> Tensor:
         """f(I; w, s): (N, C, H, W) -> (N,). Differentiable in I."""
-        potential = self.net.potential(x / self.sigma, self._log_noise(x)) / self.noise
+        potential = self.net.potential(x / self.sigma, self._log_noise(x), self._phases(x))
+        potential = potential / self.noise
         return potential + self._gaussian(self.net.spectrum.score_map, x).sum(dim=(1, 2, 3))
 
     @torch.no_grad()
@@ -191,7 +193,7 @@ class NoiseLevelModel:
 
     def responses(self, x: Tensor) -> list[Tensor]:
         """Rectified responses of each layer: (N, filters, h, w). Differentiable in I."""
-        return self.net.responses(x / self.sigma, self._log_noise(x))
+        return self.net.responses(x / self.sigma, self._log_noise(x), self._phases(x))
 
     @torch.no_grad()
     def energy_map(self, x: Tensor) -> Tensor:
@@ -213,7 +215,7 @@ class NoiseLevelModel:
 
     def _forward(self, x: Tensor) -> ForwardPass:
         packed = pack(self.net, self.dtype)
-        return forward(packed, x / self.sigma, self._log_noise(x))
+        return forward(packed, x / self.sigma, self._log_noise(x), self._phases(x))
 
     def _gaussian(self, part: Callable[[Tensor, Tensor, PaddingMode], Tensor], x: Tensor) -> Tensor:
         """A quantity of the Gaussian part at this noise level."""
@@ -221,6 +223,11 @@ class NoiseLevelModel:
 
     def _log_noise(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), math.log(self.noise))
+
+    def _phases(self, x: Tensor) -> Tensor | None:
+        if self.phases is None:
+            return None
+        return self.net.phases_at(self.phases, x.shape[-2], x.shape[-1], x.device)
 
 
 @dataclass(frozen=True)
@@ -283,21 +290,30 @@ class CoarseStageModel:
         return x.new_full((len(x),), self.noise)
 
 
+def stage_phases(phases: PhaseMap, stage: int) -> PhaseMap:
+    """The phases that a coarser stage sees, at positions in its pixels."""
+    scale, center = 1 << stage, ((1 << stage) - 1) / 2
+    return lambda rows, columns: phases(scale * rows + center, scale * columns + center)
+
+
 def model_at(
     cascade: Cascade,
     noise: float,
     dtype: torch.dtype = torch.float32,
     padding_mode: PaddingMode | None = None,
+    phases: PhaseMap | None = None,
 ) -> GenerativeModel:
     """p_s at a noise level: of the stage in charge, with the details of the finer stages.
 
-    Shares the parameters. padding_mode: by default that of the nets.
+    Shares the parameters. padding_mode: by default that of the nets. phases: of the lattice in the
+    images, at full resolution.
     """
     levels, links, stages = cascade.levels_up_to(noise), cascade.links(), cascade.stages
     if padding_mode is not None:
         stages = [net.with_padding(padding_mode) for net in stages]
     stage = len(levels) - 1
-    model: GenerativeModel = NoiseLevelModel(stages[stage], levels[-1], dtype)
+    phases = phases and stage_phases(phases, stage)
+    model: GenerativeModel = NoiseLevelModel(stages[stage], levels[-1], dtype, phases)
     for finer in reversed(range(stage)):
         net, (_, gain) = stages[finer], links[finer]
         model = CoarseStageModel(model, net.spectrum, gain, levels[finer], net.padding_mode)
@@ -321,24 +337,31 @@ def denoise_batch(
     block: int | None = None,
     allocator: Allocator | None = None,
     on_block: Callable[[], None] | None = None,
+    phases: PhaseMap | None = None,
 ) -> Tensor:
     """D(I) of one net, each image at its own noise level: (N, C, H, W), (N,) -> (N, C, H, W).
 
     block: with circular padding, evaluate F tile by tile of this side (a multiple of the total
     stride), each with all the pixels it depends on: the same D in less memory. `on_block` is
-    called after each tile. allocator: where D is allocated.
+    called after each tile. allocator: where D is allocated. phases: of the lattice in the images,
+    at positions in this net's pixels.
     """
     noise_column = noise[:, None, None, None]
     sigma = (noise_column.square() + 1).sqrt()
     mean = net.spectrum.posterior_mean(x, noise, packed.padding_mode, allocator)
     factor, log_noise = noise_column / sigma, noise.log()
     if packed.padding_mode is not PaddingMode.CIRCULAR:
-        passed = forward(packed, x / sigma, log_noise)
+        height, width = x.shape[-2:]
+        seen = None if phases is None else net.phases_at(phases, height, width, x.device)
+        passed = forward(packed, x / sigma, log_noise, seen)
         return add_potential_gradient_(mean, factor, backward(passed).input_gradient)
     axes = (_axis_tiles(side, block, net.total_stride, net.reach()) for side in x.shape[-2:])
     for rows, columns in itertools.product(*axes):
         tile = columns.extract(rows.extract(x, -2), -1) / sigma
-        gradient = backward(forward(packed, tile, log_noise)).input_gradient
+        seen = None
+        if phases is not None:
+            seen = phases(*(axis.phase_positions(net, x.device) for axis in (rows, columns)))
+        gradient = backward(forward(packed, tile, log_noise, seen)).input_gradient
         inner = gradient[:, :, rows.inner, columns.inner]
         add_potential_gradient_(mean[:, :, rows.output, columns.output], factor, inner)
         if on_block is not None:
@@ -349,6 +372,7 @@ def denoise_batch(
 class _AxisTile(NamedTuple):
     """One axis of a tile: its pixels in the image, and where they are in what is evaluated."""
 
+    side: int  # of the image
     output: slice
     inner: slice
     positions: range | None  # evaluated pixels, modulo the side; None for the whole axis
@@ -359,7 +383,12 @@ class _AxisTile(NamedTuple):
             return x
         # Created on the device: a CUDA graph cannot contain a copy from the host.
         positions = torch.arange(self.positions.start, self.positions.stop, device=x.device)
-        return x.index_select(axis, positions % x.shape[axis])
+        return x.index_select(axis, positions % self.side)
+
+    def phase_positions(self, net: NoiseConditionalNet, device: torch.device) -> Tensor:
+        """Where in the image a net needs the phases of the evaluated part, (n,)."""
+        pixels = self.positions or range(self.side)
+        return net.phase_positions(pixels.start, pixels.stop, device) % self.side
 
 
 def _axis_tiles(side: int, block: int | None, stride: int, reach: int) -> list[_AxisTile]:
@@ -370,13 +399,14 @@ def _axis_tiles(side: int, block: int | None, stride: int, reach: int) -> list[_
     """
     length = side if block is None else min(block, side)
     if length == side and side % stride == 0:
-        return [_AxisTile(slice(0, side), slice(0, side), None)]
+        return [_AxisTile(side, slice(0, side), slice(0, side), None)]
     tiles = []
     for first in range(0, side, length):
         kept = min(length, side - first)
         evaluated = -(-(kept + 2 * reach) // stride) * stride
         positions = range(first - reach, first - reach + evaluated)
-        tiles.append(_AxisTile(slice(first, first + kept), slice(reach, reach + kept), positions))
+        output, inner = slice(first, first + kept), slice(reach, reach + kept)
+        tiles.append(_AxisTile(side, output, inner, positions))
     return tiles
 
 
@@ -387,17 +417,26 @@ def make_denoiser(
     block: int | None = None,
     allocator: Allocator | None = None,
     on_block: Callable[[], None] | None = None,
+    phases: PhaseMap | None = None,
 ) -> Denoiser:
     """D of a cascade, as a function (N, C, H, W), noise level -> (N, C, H, W).
 
     Copies the parameters: make it again after they change. dtype: of the maps. padding_mode: by
     default that of the nets. block, allocator: as in `denoise_batch`; `on_block` is called
-    once for each block of the finest stage, also when a coarser stage is evaluated. On a GPU images
-    are evaluated one by one.
+    once for each block of the finest stage, also when a coarser stage is evaluated. phases: of the
+    lattice, the same for all images. On a GPU images are evaluated one by one.
     """
     links, mode = cascade.links(), padding_mode or cascade.finest.padding_mode
     stages = [
-        _stage_denoiser(net, dtype, mode, block, allocator, None if stage else on_block)
+        _stage_denoiser(
+            net,
+            dtype,
+            mode,
+            block,
+            allocator,
+            None if stage else on_block,
+            phases and stage_phases(phases, stage),
+        )
         for stage, net in enumerate(cascade.stages)
     ]
 
@@ -425,14 +464,15 @@ def _stage_denoiser(
     block: int | None,
     allocator: Allocator | None,
     on_block: Callable[[], None] | None,
+    phases: PhaseMap | None,
 ) -> Denoiser:
     """D of one net."""
     packed = replace(pack(net, dtype, tile_invariant=True), padding_mode=padding_mode)
     if block is not None:  # few large kernels: a CUDA graph would not be faster
         return lambda x, noise: denoise_batch(
-            net, x, x.new_full((len(x),), noise), packed, block, allocator, on_block
+            net, x, x.new_full((len(x),), noise), packed, block, allocator, on_block, phases
         )
-    run = GraphedFunction(lambda x, noise: denoise_batch(net, x, noise, packed))
+    run = GraphedFunction(lambda x, noise: denoise_batch(net, x, noise, packed, phases=phases))
 
     def denoise(x: Tensor, noise: float) -> Tensor:
         mean = run(x, x.new_full((len(x),), noise))

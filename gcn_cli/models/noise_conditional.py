@@ -9,14 +9,20 @@ At noise level s (the noise deviation, in deviations of the data) the model of n
 Each layer has a readout r into the potential F. The noise level enters through a scale and a shift
 of each filter. Q_s is fixed by the power spectrum of the data (`gaussian.py`).
 
+The net of a regular pattern also sees the phase phi of the lattice at each position: the responses
+of its first layer have one more linear term, V e(phi), with e the Fourier features of the phase.
+The network then knows where in the repeated unit it is, and for each phase the model is the same
+generative ConvNet of the image.
+
 This module has the parameters, and F for automatic differentiation. `backprop.py` computes F and
 its gradient faster; `cascade.py` has p_s and the denoiser.
 """
 
 import copy
 import itertools
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +68,31 @@ class SmoothReLU:
         return passed
 
 
+PhaseMap = Callable[[Tensor, Tensor], Tensor]
+"""The phase of a lattice in cycles, (N, axes, h, w), at positions down (h,) and across (w,).
+
+Positions are in pixels, 0 at the center of the first pixel. N is 1 or the number of images.
+"""
+
+HARMONICS: dict[int, tuple[tuple[int, ...], ...]] = {
+    0: (),
+    1: ((1,), (2,), (3,)),
+    2: ((1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2), (3, 0), (0, 3)),
+}
+"""The waves of which a net sees cosine and sine, as multiples of the phases, by lattice axes."""
+
+
+def phase_features(phases: Tensor) -> Tensor:
+    """e(phi): cosine and sine of the harmonics, (N, axes, h, w) -> (N, features, h, w)."""
+    # Sums of products by Python numbers: a CUDA graph cannot contain a copy from the host.
+    waves = [
+        sum(factor * phases[:, axis] for axis, factor in enumerate(factors) if factor)
+        for factors in HARMONICS[phases.shape[1]]
+    ]
+    angles = 2 * math.pi * torch.stack([torch.as_tensor(wave) for wave in waves], dim=1)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
 FREQUENCIES = 8  # of the noise embedding: 1/4, 3/4, 5/4 ... radians per unit of log s
 EMBEDDING_SIZE = 2 * FREQUENCIES
 
@@ -72,6 +103,7 @@ class NoiseConditionalNet(nn.Module):
     weights[l]: (filters, inputs, size, size). biases[l]: (filters,). modulations[l]:
     (2 filters, EMBEDDING_SIZE), from the noise embedding to scales and shifts. readouts[l]:
     (filters, 1, 1), or (filters, h, w) with an `image_size` (aligned images, a weight a position).
+    phase_weights: V, (filters of the first layer, phase features); None without a lattice.
     """
 
     def __init__(
@@ -83,8 +115,12 @@ class NoiseConditionalNet(nn.Module):
         padding_mode: PaddingMode = PaddingMode.CIRCULAR,
         rectifier: SmoothReLU,
         image_size: tuple[int, int] | None = None,
+        lattice_axes: int = 0,
     ) -> None:
-        """`space_to_depth`: side of the blocks of pixels that the first layer sees as channels."""
+        """`space_to_depth`: side of the blocks of pixels that the first layer sees as channels.
+
+        `lattice_axes`: axes along which the images repeat, 0 to 2.
+        """
         super().__init__()
         self.layers = tuple(layers)
         self.channels, self.space_to_depth = channels, space_to_depth
@@ -101,6 +137,9 @@ class NoiseConditionalNet(nn.Module):
             self.biases.append(nn.Parameter(torch.zeros(filters)))
             self.modulations.append(nn.Parameter(torch.zeros(2 * filters, EMBEDDING_SIZE)))
             self.readouts.append(nn.Parameter(torch.zeros(filters, *size)))
+        features = 2 * len(HARMONICS[lattice_axes])
+        shape = (self.layers[0].filters, features)
+        self.phase_weights = nn.Parameter(torch.zeros(shape)) if features else None
 
     def initialize(self, generator: torch.Generator) -> None:
         """Draw uniform filters and biases of variance 1 / (3 fan-in), small modulations."""
@@ -113,6 +152,10 @@ class NoiseConditionalNet(nn.Module):
             modulation.data.copy_(0.02 * torch.randn(modulation.shape, generator=generator))
             column = torch.randn(len(bias), 1, 1, generator=generator) / len(bias) ** 0.5
             readout.data.copy_(column.expand(readout.shape))
+        if self.phase_weights is not None:
+            shape = self.phase_weights.shape
+            draw = 2 * torch.rand(shape, generator=generator) - 1
+            self.phase_weights.data.copy_(shape[1] ** -0.5 * draw)
 
     def with_padding(self, padding_mode: PaddingMode) -> "NoiseConditionalNet":
         """A net with another padding mode that shares the parameters."""
@@ -174,6 +217,16 @@ class NoiseConditionalNet(nn.Module):
         """The first layer's filters in pixels: (filters, channels, side, side)."""
         return F.pixel_shuffle(self.weights[0].detach(), self.space_to_depth)
 
+    def phases_at(self, phases: PhaseMap, height: int, width: int, device: torch.device) -> Tensor:
+        """Phases at the positions of the first layer's map of an image: (N, axes, h, w)."""
+        rows, columns = (self.phase_positions(0, side, device) for side in (height, width))
+        return phases(rows, columns)
+
+    def phase_positions(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """Centers in pixels of the first layer's positions in a range of pixels, (n,)."""
+        step = self.space_to_depth * self.strides[0]
+        return torch.arange(start, stop, step, device=device) + (step - 1) / 2
+
     def noise_embedding(self, log_noise: Tensor) -> Tensor:
         """Fourier features of log s: (N,) -> (N, EMBEDDING_SIZE)."""
         # Created on the device: a CUDA graph cannot contain a copy from the host.
@@ -186,13 +239,16 @@ class NoiseConditionalNet(nn.Module):
         weights: Tensor = self.readouts[layer][None] * self.strides[layer]
         return weights
 
-    def potential(self, z: Tensor, log_noise: Tensor) -> Tensor:
-        """F(z; s) of scaled images (N, C, H, W) at noise levels (N,): (N,)."""
-        responses = enumerate(self.responses(z, log_noise))
+    def potential(self, z: Tensor, log_noise: Tensor, phases: Tensor | None = None) -> Tensor:
+        """F(z; s) of scaled images (N, C, H, W) at noise levels (N,): (N,).
+
+        phases: of the lattice, as `phases_at` returns them; None leaves their term out.
+        """
+        responses = enumerate(self.responses(z, log_noise, phases))
         values = [(self.readout(layer) * maps).sum(dim=(1, 2, 3)) for layer, maps in responses]
         return torch.stack(values).sum(dim=0)
 
-    def responses(self, z: Tensor, log_noise: Tensor) -> list[Tensor]:
+    def responses(self, z: Tensor, log_noise: Tensor, phases: Tensor | None = None) -> list[Tensor]:
         """Rectified responses of each layer to scaled images: (N, filters, h, w) each."""
         embedding, span = self.noise_embedding(log_noise), self.rectifier.span
         below, responses = F.pixel_unshuffle(z, self.space_to_depth), []
@@ -202,6 +258,8 @@ class NoiseConditionalNet(nn.Module):
             shift = shift + self.biases[layer] * scale
             below = pad(below, self.padding_mode, *circular_border(spec))
             raw = F.conv2d(below, self.weights[layer], stride=spec.stride)
+            if layer == 0 and phases is not None and self.phase_weights is not None:
+                raw = raw + F.conv2d(phase_features(phases), self.phase_weights[:, :, None, None])
             response = raw * scale[:, :, None, None] + shift[:, :, None, None]
             boxed = response / span + 0.5
             below = span * self.rectifier.value(boxed, self.rectifier.gate(boxed))

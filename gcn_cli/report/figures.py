@@ -64,7 +64,8 @@ def filters_at(
     position = _model_pixel(at, scale, (pixels.shape[1], pixels.shape[2]))
     fields = checkpoint.kind.receptive_fields(noise_level)
     x = checkpoint.to_model(pixels)
-    sheets = unit_filters(model.at_level(noise_level), x, fields, position)
+    density = model.at_level(noise_level, phases=model.phases(x))
+    sheets = unit_filters(density, x, fields, position)
     width = max(sheet.shape[2] for sheet in sheets)
     padded = [F.pad(sheet, (0, width - sheet.shape[2], 0, 8), value=127.5) for sheet in sheets]
     return torch.cat(padded, dim=1)

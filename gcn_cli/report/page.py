@@ -4,8 +4,9 @@ import base64
 import io
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ from gcn_cli.reconstruction import fit_to_model
 from gcn_cli.report import figures
 from gcn_cli.runs.grades import in_words, kept_exemplar, rounded
 from gcn_cli.samplers.modes import descend_to_modes
-from gcn_cli.training.loop import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +75,14 @@ class Section:
     rows: Sequence[tuple[str, str, str] | tuple[str, str]] = ()
 
 
-def write_report(model: Model, folder: Path, image: LinkedImages | None = None) -> Path:
+def write_report(
+    model: Model, folder: Path, image: LinkedImages | None = None, *, new: bool = False
+) -> Path:
     """Write index.html to a folder and return its path.
 
     image: the image to analyze; by default the exemplar in the run, or else a sample. Sections
-    that this kind of model does not have are left out.
+    that this kind of model does not have are left out. new: do not replace a page; raises
+    TakenError if there is one at the end.
     """
     frames = _sampling_frames(model)
     sample = frames[-1][:, :LARGEST_SAMPLE, :LARGEST_SAMPLE]
@@ -109,14 +112,16 @@ def write_report(model: Model, folder: Path, image: LinkedImages | None = None) 
         quality=in_words(grades) if grades else None,
         sections=[*filter(None, sections), Section("Settings", rows=config)],
     )
-    images.write_bytes(folder / "index.html", page)
+    images.write_bytes(folder / "index.html", page, new=new)
     return folder / "index.html"
 
 
 def _render(**content: Any) -> bytes:
     environment = Environment(loader=PackageLoader("gcn_cli.report", "."), autoescape=True)
     template = environment.get_template("page.html")
-    return template.render(version=VERSION, torch=torch.__version__, **content).encode()
+    return template.render(version=VERSION, torch=torch.__version__, **content).encode(
+        errors="backslashreplace"
+    )
 
 
 def _optional(make: Callable[[], Any]) -> Any:
@@ -178,15 +183,21 @@ def _quality(grades: dict[str, float | None]) -> Section | None:
     return Section("Quality", "Texture metrics of the sample, without learned networks.", rows=rows)
 
 
-def _curves(history: Sequence[Metrics]) -> Section | None:
+def _curves(history: Sequence[Mapping[str, float | None]]) -> Section | None:
     names = [name for name in (history[0] if history else {}) if name not in ("iteration", "stage")]
     curves = [(name, CURVE_DESCRIPTIONS.get(name, ""), curve(history, name)) for name in names]
     return Section("Training", curves=curves) if curves else None
 
 
-def curve(history: Sequence[Metrics], name: str) -> str:
-    """A metric over the iterations as an <svg>, averaged to POINTS points or so."""
-    rows = [(row["iteration"], row[name]) for row in history if name in row]
+def curve(history: Sequence[Mapping[str, float | None]], name: str) -> str:
+    """A metric over the iterations as an <svg>, averaged to POINTS points or so.
+
+    Values that are not finite, or None, are left out; without any value the result is empty.
+    """
+    values_of = [(row["iteration"], row.get(name)) for row in history]
+    rows = [(at, v) for at, v in values_of if at is not None and v is not None and math.isfinite(v)]
+    if not rows:
+        return ""
     step = max(1, len(rows) // POINTS)
     groups = [rows[k : k + step] for k in range(0, len(rows), step)]
     points = [tuple(sum(v) / len(v) for v in zip(*group, strict=True)) for group in groups]
@@ -240,9 +251,9 @@ def _frames(frames: Sequence[Tensor]) -> Section:
 
 def _filters(model: Model, pixels: Tensor) -> Section:
     kind, x = model.checkpoint.kind, model.checkpoint.to_model(pixels)
-    fields = kind.receptive_fields()
+    fields, density = kind.receptive_fields(), model.at_level(phases=model.phases(x))
     shown = [_figure(model.filters(), "filters of the first layer")]
-    for index, sheet in enumerate(figures.unit_filters(model.at_level(), x, fields)):
+    for index, sheet in enumerate(figures.unit_filters(density, x, fields)):
         layer = f"layer {index + 1}, {kind.net.layers[index]}"
         shown.append(_figure(sheet, f"{layer}: receptive field of {fields[index]} pixels"))
     note = (
@@ -254,7 +265,8 @@ def _filters(model: Model, pixels: Tensor) -> Section:
 
 @torch.no_grad()
 def _analysis(model: Model, pixels: Tensor) -> Section:
-    density, x = model.at_level(), model.checkpoint.to_model(pixels)
+    x = model.checkpoint.to_model(pixels)
+    density = model.at_level(phases=model.phases(x))
     mean = reconstruct(density, x)
     residual = (mean - x)[0].square().mean(dim=0).sqrt()
     encoded = model.checkpoint.normalization.to_pixels(mean[0].cpu()).clamp(0, 255)
@@ -283,7 +295,8 @@ def _basin(model: Model, pixels: Tensor) -> Section:
     damaged[:, rows, columns] = pixels.mean(dim=(1, 2))[:, None, None]
     normalization = model.checkpoint.normalization
     starts = normalization.to_model(torch.stack([pixels, damaged])).to(model.device)
-    descended = descend_to_modes(model.at_level(), starts, DESCENT_STEPS).images.cpu()
+    density = model.at_level(phases=model.phases(starts[:1]))
+    descended = descend_to_modes(density, starts, DESCENT_STEPS).images.cpu()
     modes = normalization.to_pixels(descended).clamp(0, 255)
     difference = rms_error(*modes[:, :, rows, columns])
     captions = ("image", "center missing", "mode of the image", "mode without the center")
@@ -301,7 +314,8 @@ def _basin(model: Model, pixels: Tensor) -> Section:
 
 @torch.no_grad()
 def _denoised(model: Model, pixels: Tensor) -> Section:
-    x, denoise = model.checkpoint.to_model(pixels), model.denoiser()
+    x = model.checkpoint.to_model(pixels)
+    denoise = model.denoiser(phases=model.phases(x))
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
     shown = []
     assert isinstance(model.config, NoiseConditionalConfig)  # other kinds have no denoiser

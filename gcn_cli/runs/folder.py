@@ -3,14 +3,15 @@
 A run holds model.safetensors, metrics.jsonl, previews/ and samples/.
 """
 
+import hashlib
 import logging
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
-
-from filelock import FileLock, Timeout
+from typing import BinaryIO, Literal
 
 from gcn_cli.errors import BusyError, InputError
 from gcn_cli.images import is_image_file
@@ -19,16 +20,24 @@ log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 MODEL_FILE = "model.safetensors"
+LONGEST_NAME = 255  # bytes, on most file systems
 
 
 def default_run(sources: Sequence[str]) -> Path:
-    """The folder of a training without --output: runs/<stem of the first source>."""
-    return RUNS / ("stdin" if sources[0] == "-" else Path(sources[0]).absolute().stem)
+    """The folder of a training without --output, named after the first source."""
+    return RUNS / ("stdin" if sources[0] == "-" else run_name(sources[0]))
+
+
+def run_name(source: str) -> str:
+    """The name of the run of an image or a folder: its name without suffix."""
+    path = Path(os.path.abspath(source))
+    return path.stem if path.stem.strip(".") else path.name  # the stem of "...png" is ".."
 
 
 def model_path(run: str | None) -> Path:
     """The model file of a run (a folder or the file itself); None is the newest run, logged."""
     if run is not None:
+        _exists(Path(run), "--model ")
         path = Path(run)
         return path / MODEL_FILE if path.is_dir() else path
     files = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
@@ -38,11 +47,18 @@ def model_path(run: str | None) -> Path:
     return files[-1]
 
 
-def refuse_inside(sources: Sequence[str], run: str) -> None:
-    """Raise InputError if a source lies in the folder that its own run is written to."""
-    folder = Path(run).absolute()
+def check_run(sources: Sequence[str], run: str) -> None:
+    """Raise InputError if a run cannot have this name, or a source lies in its folder.
+
+    Links are followed: neither a link in the folder nor the file of a link may lie there.
+    """
+    _exists(Path(run), "--output ")
+    folder = Path(os.path.realpath(run))
     for source in sources:
-        if source != "-" and folder in Path(source).absolute().parents:
+        file, parent = (Path(os.path.realpath(p)) for p in (source, os.path.dirname(source)))
+        if source == "-" or folder.is_file():  # the run needs a folder, which is said later
+            continue
+        if folder in (file, *file.parents, parent, *parent.parents):
             raise InputError(f"{source}: lies in {run}, where the run goes; move it, or use -o")
 
 
@@ -53,27 +69,48 @@ def run_lock(run: Path, *, new: bool = False) -> Iterator[None]:
     `new`: the run did not exist when the training began. Raises InputError if the folder cannot be
     written to, BusyError if another process holds the lock, or has trained a new run meanwhile.
     """
-    lock = FileLock(run / ".lock", timeout=0)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(
-            f"{run}: another job is training here; wait for it, or name another run with -o"
-        ) from error
+        file = (run / ".lock").open("ab")
     except OSError as error:
         raise InputError(
             f"--output {run}: {error.strerror}; name a folder that can be written"
         ) from error
-    try:
+    with file:
+        if not _lock(file, run):
+            raise BusyError(
+                f"{run}: another job is training here; wait for it, or name another run with -o"
+            )
         if new and (run / MODEL_FILE).exists():
             raise BusyError(
                 f"{run}: another job has trained here since this one began; run the same command "
                 "again to resume it, or name another run with -o"
             )
         yield
-    finally:
-        lock.release()
+
+
+def _lock(file: BinaryIO, run: Path) -> bool:
+    """Lock a file until it is closed; false if another process holds the lock.
+
+    True, with a warning, on a file system that has no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        log.warning(
+            "%s: no lock, the file system says: %s; start no second training in this folder",
+            run, error.strerror,
+        )  # fmt: skip
+    return True
 
 
 @dataclass(frozen=True)
@@ -132,7 +169,7 @@ def sample_outputs(
         paths = [output]
     else:
         folder = run / "samples" if output is None else Path(output)
-        if folder.exists() and not folder.is_dir():
+        if _exists(folder, "--output ") and not folder.is_dir():
             raise InputError(f"--output {output}: is neither a folder nor named like an image")
         first = next_free(folder, "sample") if output is None else 1
         paths = [_numbered(folder, first + k) for k in range(len(images))]
@@ -154,7 +191,7 @@ def reconstruction_outputs(output: str, sources: Sequence[str], variants: int | 
         return [Path(output)]
     endings = [""] if variants is None else [f"-{k + 1}" for k in range(variants)]
     stems = ["stdin" if source == "-" else Path(source).stem for source in sources]
-    paths = [Path(output) / f"{stem}{ending}.png" for stem in stems for ending in endings]
+    paths = [Path(output) / fitting(stem, f"{ending}.png") for stem in stems for ending in endings]
     if len(set(paths)) < len(paths):
         raise InputError(f"--output {output}: two images get one name; run a command for each")
     return paths
@@ -176,15 +213,37 @@ def outputs_to_write(
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise InputError if a file exists and --overwrite is not given."""
-    if path.exists() and not overwrite:
+    """Raise InputError if a file exists and --overwrite is not given, or its name is impossible."""
+    if _exists(path) and not overwrite:
         raise InputError(f"{path}: exists; add --overwrite to replace it, or name another")
+
+
+def _exists(path: Path, option: str = "") -> bool:
+    """Whether a name is in use, also by a link to nothing. Raises InputError if it cannot be."""
+    try:
+        path.lstat()
+    except FileNotFoundError as error:
+        if all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts):
+            return False
+        raise InputError(f"{option}{path}: File name too long; use another name") from error
+    except OSError as error:
+        raise InputError(f"{option}{path}: {error.strerror}; use another name") from error
+    return True
 
 
 def map_path(path: str, name: str) -> Path:
     """The file of a linked map: its name is put before the suffix."""
     file = Path(path)
-    return file.with_name(f"{file.stem}-{name}{file.suffix}") if name else file
+    return file.with_name(fitting(f"{file.stem}-{name}", file.suffix)) if name else file
+
+
+def fitting(stem: str, ending: str) -> str:
+    """A file name of at most 255 bytes; a checksum keeps names different that are cut."""
+    encoded, room = os.fsencode(stem), LONGEST_NAME - len(os.fsencode(ending))
+    if len(encoded) > room:
+        checksum = hashlib.sha256(encoded).hexdigest()[:8]
+        stem = f"{encoded[: room - 9].decode(errors='ignore')}-{checksum}"
+    return f"{stem}{ending}"
 
 
 def next_free(folder: Path, stem: str) -> int:

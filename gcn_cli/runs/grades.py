@@ -1,6 +1,7 @@
 """The quality of a run's samples, and forecasts of the time and memory that work will take."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gcn_cli import images
+from gcn_cli import images, strict_json
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import to_json
 from gcn_cli.errors import InputError
@@ -20,7 +21,9 @@ from gcn_cli.metrics import TextureMetrics
 from gcn_cli.options import SampleOptions
 from gcn_cli.runs.session import Session
 from gcn_cli.runtime import peak_memory_mib
-from gcn_cli.synthesis import plan_tiling, samples, sampling_size
+from gcn_cli.synthesis import plan_tiling, requested_size, samples, sampling_size
+
+log = logging.getLogger(__name__)
 
 EXEMPLAR_FILE, GRADES_FILE = "exemplar.png", "quality.json"
 ROUGH, FAR = 1.2, 1.5  # quality from which samples look rough, or unlike the exemplar
@@ -32,11 +35,22 @@ Grades = dict[str, float]
 def keep_exemplar(run: Path, training: TrainingImages) -> None:
     """Write the first training image to the run, for metrics and the report.
 
-    Of linked maps only the first; unknown pixels in the mean color.
+    Of linked maps only the first; unknown pixels in the mean color. Values between whole gray
+    levels are kept with 16 bits.
     """
-    image, known = training.images[0][: training.maps[0].channels], training.known[0]
+    texture_map, known = training.maps[0], training.known[0]
+    image = training.images[0][: texture_map.channels]
     mean = torch.where(known, image, 0.0).sum(dim=(1, 2), keepdim=True) / known.sum()
-    images.write(torch.where(known, image, mean), str(run / EXEMPLAR_FILE))
+    whole = bool((torch.where(known, image, 0.0) % 1 == 0).all())
+    depth = images.own_bit_depth(len(image), 8 if whole else 16)
+    if depth == 8 and not whole:
+        log.warning(
+            "%s: kept with 8 bits, and quality is measured so: 16-bit colors need libvips; "
+            "pip install 'gcn-cli[deep]'",
+            run / EXEMPLAR_FILE,
+        )
+    filled = torch.where(known, image, mean)
+    images.write(filled, str(run / EXEMPLAR_FILE), depth, texture_map.icc_profile)
 
 
 def kept_exemplar(run: Path | None) -> str | None:
@@ -59,11 +73,13 @@ def texture_metrics(
     if exemplar is None:
         exemplar = kept_exemplar(run)
     if exemplar is None:
-        raise InputError("--exemplar: the run keeps no exemplar to compare with; name one")
+        raise InputError(
+            "quality: the run keeps no exemplar to compare with; name one (--set exemplar=FILE)"
+        )
     try:
         return TextureMetrics(to_pixels(exemplar, checkpoint.maps[:1], None, config.shrink))
     except ValueError as error:
-        raise InputError(f"--exemplar: {error}") from error
+        raise InputError(f"the exemplar: {error}") from error
 
 
 def median(grades: Sequence[Grades]) -> Grades:
@@ -73,14 +89,14 @@ def median(grades: Sequence[Grades]) -> Grades:
 
 
 def rounded(grades: Grades) -> dict[str, float | None]:
-    """Grades for JSON: three decimals, None in place of NaN."""
-    return {name: None if math.isnan(v) else round(v, 3) for name, v in grades.items()}
+    """Grades for JSON: three decimals, None in place of values that are not finite."""
+    return {name: round(v, 3) if math.isfinite(v) else None for name, v in grades.items()}
 
 
 def save_grades(run: Path, iteration: int, grades: Grades) -> None:
     """Write the grades of the model after an iteration."""
     values = {"iteration": iteration, **rounded(grades)}
-    images.write_bytes(run / GRADES_FILE, json.dumps(values, indent=1).encode())
+    images.write_bytes(run / GRADES_FILE, strict_json.dumps(values, indent=1).encode())
 
 
 def saved_grades(run: Path | None, iteration: int) -> dict[str, float | None] | None:
@@ -156,7 +172,7 @@ def sampling_forecast(
     Times a sample of at most LARGEST_TIMED pixels a side; seconds are proportional to the area.
     """
     kind, evaluations = checkpoint.kind, checkpoint.kind.evaluations(options)
-    width, height = options.size or checkpoint.image_size[::-1]
+    height, width = requested_size(checkpoint, options)
     size = sampling_size(checkpoint, options, (height, width))
     plan = plan_tiling(kind, options, size, dtype, options.tile)
     timed = options

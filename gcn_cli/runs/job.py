@@ -14,7 +14,8 @@ from gcn_cli.options import TrainOptions
 from gcn_cli.runs.folder import run_lock
 from gcn_cli.runs.record import RunWriter
 from gcn_cli.runs.session import Session
-from gcn_cli.runtime import StopRequest, peak_memory_mib
+from gcn_cli.runtime import peak_memory_mib
+from gcn_cli.signals import StopRequest
 from gcn_cli.training.distributed import current_group
 from gcn_cli.training.loop import Metrics, run_iterations
 

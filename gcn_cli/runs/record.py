@@ -1,6 +1,5 @@
 """What a training writes to its run's folder: model file, metrics.jsonl, previews, TensorBoard."""
 
-import json
 import logging
 import shutil
 import time
@@ -9,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gcn_cli import checkpoint as checkpoint_file
-from gcn_cli import images
+from gcn_cli import images, strict_json
 from gcn_cli.errors import InputError
 from gcn_cli.options import TrainOptions
 from gcn_cli.runs.folder import MODEL_FILE
-from gcn_cli.runs.grades import keep_exemplar
+from gcn_cli.runs.grades import GRADES_FILE, keep_exemplar
 from gcn_cli.runs.session import Session
 
 log = logging.getLogger(__name__)
@@ -34,13 +33,14 @@ class RunWriter:
             keep_exemplar(run, session.images)
         if options.overwrite:
             shutil.rmtree(run / PREVIEWS, ignore_errors=True)
+            (run / GRADES_FILE).unlink(missing_ok=True)
         self.last_save, self.saved = time.monotonic(), session.iteration
         self._open()
 
     def _open(self) -> None:
         """Start the logs of the iterations that follow; logs of later ones are cut off."""
         self.events = _event_writer(self.run, self.session) if self.options.tensorboard else None
-        lines = "".join(json.dumps(row) + "\n" for row in self.session.history)
+        lines = "".join(strict_json.dumps(row) + "\n" for row in self.session.history)
         images.write_bytes(self.run / METRICS, lines.encode())
         self.metrics = (self.run / METRICS).open("a", buffering=1, encoding="utf-8")
 
@@ -48,7 +48,7 @@ class RunWriter:
         """Write the last iteration's metrics, and a preview and a checkpoint if they are due."""
         session, every = self.session, self.options.preview_every
         iteration, last, row = session.iteration, session.trainer.iterations, session.history[-1]
-        self.metrics.write(json.dumps(row) + "\n")
+        self.metrics.write(strict_json.dumps(row) + "\n")
         if self.events is not None:
             for name, value in row.items():
                 if name != "iteration":
@@ -56,8 +56,10 @@ class RunWriter:
         if every is None:
             every = max(1, last // 10)
         if every and (iteration % every == 0 or iteration == last):
-            preview = session.preview()
-            images.write(preview, str(self.run / PREVIEWS / f"{iteration:06d}.png"))
+            preview, whole = session.preview(), images.sheet_map(session.images.maps)
+            path = str(self.run / PREVIEWS / f"{iteration:06d}.png")
+            depth = images.own_bit_depth(len(preview), whole.bit_depth)
+            images.write(preview, path, depth, whole.icc_profile)
             if self.events is not None:
                 colors = preview[:3] if len(preview) >= 3 else preview[:1]
                 self.events.add_image("samples", colors.round().clamp(0, 255).byte(), iteration)

@@ -15,7 +15,8 @@ from torch import Tensor
 from gcn_cli import checkpoint as checkpoint_file
 from gcn_cli import images as image_files
 from gcn_cli.checkpoint import Checkpoint
-from gcn_cli.config import SETTINGS, Config, option_name, option_text, to_json
+from gcn_cli.config import SETTINGS, Config, option_name, option_text, parse_pattern, to_json
+from gcn_cli.detection import find_pattern
 from gcn_cli.errors import InputError
 from gcn_cli.images import Normalization
 from gcn_cli.images.image import side_by_side
@@ -23,7 +24,7 @@ from gcn_cli.inputs import TrainingImages
 from gcn_cli.kinds import ModelKind, make_trainer
 from gcn_cli.models.layers import filter_parameters, responses_per_pixel
 from gcn_cli.options import TrainOptions
-from gcn_cli.pattern import Periods, find_pattern, find_periods
+from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.presets import PRESETS, build_config
 from gcn_cli.runs.folder import MODEL_FILE
 from gcn_cli.runtime import choose_device, choose_precision, free_memory
@@ -71,14 +72,15 @@ class Session:
             known=images.known,
         )
         self._model_images = [self.normalization.to_model(image) for image in images.images]
-        # Found once, for chains and samples alike: filling the holes of the images would change it.
-        self.pattern = find_pattern(self._model_images, images.known) if config.is_texture else None
+        # Found before the trainer fills the holes of the images, which would change it.
+        self.pattern: Pattern | None = None
+        self._phases: list[PhaseField] | None = None
+        if config.is_texture:
+            found = find_pattern(self._model_images, images.known, parse_pattern(config.pattern))
+            if found is not None:
+                self.pattern, self._phases = found
+                _describe(self.pattern)
         self._build(config)
-        self.periods: Periods = (None, None)
-        if self.pattern is not None:
-            self.periods = self.pattern.periods
-        elif not config.head:
-            self.periods = find_periods(images.images, images.known)
         self.iteration = 0
         self.history: list[Metrics] = []
         self._seconds_before = 0.0
@@ -106,7 +108,13 @@ class Session:
         side = min(crop_limit(mask, requested.crop or min(mask.shape)) for mask in images.known)
         coarse = min(map(coarse_share, images.images, images.known))
         channels = len(images.images[0])
-        config, notes = requested.resolve(side, channels, coarse, on_gpu=device.type != "cpu")
+        config, notes = requested.resolve(
+            side,
+            channels,
+            coarse,
+            on_gpu=device.type != "cpu",
+            shortest_side=min(min(mask.shape) for mask in images.known),
+        )
         if saved is None:
             for note in notes:
                 log.info(note)
@@ -133,6 +141,7 @@ class Session:
                 self.group,
                 known=self.images.known,
                 pattern=self.pattern,
+                phases=self._phases,
             )
         except ValueError as error:
             raise InputError(f"{error}; see --size, --set crop and --set layers") from error
@@ -207,9 +216,17 @@ class Session:
             trainer_state=self.trainer.state(),
             requested=self.requested,
             maps=self.images.maps,
-            periods=self.periods,
             pattern=self.pattern,
         )
+
+
+def _describe(pattern: Pattern) -> None:
+    log.info(
+        "regular pattern: repeats every %s pixels (across, down), %.0f%% of the variance "
+        "(--pattern off learns it as an irregular texture)",
+        pattern.in_words(),
+        100 * float(pattern.share),
+    )
 
 
 def _check_same(

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli.config import NoiseConditionalConfig
-from gcn_cli.models.cascade import Cascade, make_denoiser
+from gcn_cli.models.cascade import Cascade, make_denoiser, stage_phases
+from gcn_cli.models.noise_conditional import PhaseMap
 from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.samplers.rng import ImageNoise, named_generator
@@ -78,10 +79,14 @@ def fill_missing(image: Tensor, known: Tensor, generator: torch.Generator) -> Te
 
 
 class Batch(NamedTuple):
-    """Images (N, C, H, W), and their known pixels: (N, 1, H, W) of 0 and 1, None if all are."""
+    """Images (N, C, H, W), and their known pixels: (N, 1, H, W) of 0 and 1, None if all are.
+
+    phases: of the lattice at the positions of the first layer, (N, axes, h, w); None without one.
+    """
 
     images: Tensor
     known: Tensor | None
+    phases: Tensor | None = None
 
 
 class TrainingData:
@@ -90,6 +95,8 @@ class TrainingData:
     known: masks (H, W) of the pixels to learn from, by default all.
     crop: side of random crops; None takes whole images, which must have one size.
     batch_size: None takes all images (or one crop of each). Whole images occur at most once.
+    phases: of the lattice of each image; None without a regular pattern.
+    phase_step: pixels between the positions of the first layer.
     shifts: pixels by which whole images are moved at random; edges are repeated.
     """
 
@@ -104,6 +111,8 @@ class TrainingData:
         flips: bool = False,
         rotations: bool = False,
         shifts: int = 0,
+        phases: Sequence[PhaseMap] | None = None,
+        phase_step: int = 1,
     ) -> None:
         """Raises ValueError for images of different or too small sizes, or with too few pixels."""
         sizes = {tuple(image.shape) for image in images}
@@ -118,6 +127,7 @@ class TrainingData:
         if crop is None:
             self.batch_size = min(self.batch_size, len(images))
         self.flips, self.rotations, self.shifts = flips, rotations, shifts
+        self.phases, self.phase_step = phases, phase_step
         self.holes: dict[int, Tensor] = {}  # index of an image -> its filled pixels, (H, W) bool
         self._positions = [self._crop_positions(index) for index in range(len(images))]
 
@@ -151,33 +161,52 @@ class TrainingData:
     def draw(self) -> Batch:
         """The next batch."""
         if not self.holes:
-            return Batch(self._draw(self.images), None)
+            images, phases = self._draw(self.images)
+            return Batch(images, None, phases)
         masked = []
         for index, image in enumerate(self.images):
             known = torch.ones_like(image[:1])
             if index in self.holes:
                 known.masked_fill_(self.holes[index], 0)
             masked.append(torch.cat([image, known]))
-        drawn = self._draw(masked)
-        return Batch(drawn[:, :-1].contiguous(), drawn[:, -1:].contiguous())
+        drawn, phases = self._draw(masked)
+        return Batch(drawn[:, :-1].contiguous(), drawn[:, -1:].contiguous(), phases)
 
-    def _draw(self, images: Sequence[Tensor]) -> Tensor:
+    def _draw(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         augmented = self.flips or self.rotations or self.shifts
         if self.crop is None and self.batch_size >= len(self.images) and not augmented:
-            return torch.stack(list(images))
+            return torch.stack(list(images)), None
         order = torch.randperm(len(images), generator=self.generator).tolist()
         chosen = [order[k % len(order)] for k in range(self.batch_size)]
-        crops = (self._cropped(images[index], self._positions[index]) for index in chosen)
-        return torch.stack([self._turned(crop) for crop in crops])
+        crops, phases = [], []
+        for index in chosen:
+            image, crop = images[index], self.crop
+            if crop is None:
+                crops.append(self._turned(self._shifted(image) if self.shifts else image)[0])
+                continue
+            top, left = self._corner(image, self._positions[index], crop)
+            part = [image[:, top : top + crop, left : left + crop]]
+            if self.phases is not None:
+                part.append(self._crop_phases(self.phases[index], top, left, crop, image.device))
+            turned = self._turned(*part)
+            crops.append(turned[0])
+            phases += turned[1:]
+        return torch.stack(crops), torch.stack(phases) if phases else None
 
-    def _cropped(self, image: Tensor, positions: Tensor | None) -> Tensor:
-        if self.crop is None:
-            return self._shifted(image) if self.shifts else image
+    def _corner(self, image: Tensor, positions: Tensor | None, crop: int) -> tuple[int, int]:
+        """The top left pixel of a random crop."""
         if positions is None:
-            top, left = (self._random(side - self.crop + 1) for side in image.shape[1:])
+            top, left = (self._random(side - crop + 1) for side in image.shape[1:])
         else:
             top, left = positions[self._random(len(positions))].tolist()
-        return image[:, top : top + self.crop, left : left + self.crop]
+        return top, left
+
+    def _crop_phases(
+        self, phases: PhaseMap, top: int, left: int, crop: int, device: torch.device
+    ) -> Tensor:
+        """Phases of a crop at the centers of the first layer's positions: (axes, h, w)."""
+        centers = torch.arange(0, crop, self.phase_step, device=device) + (self.phase_step - 1) / 2
+        return phases(top + centers, left + centers)[0]
 
     def _shifted(self, image: Tensor) -> Tensor:
         height, width = image.shape[1:]
@@ -185,10 +214,15 @@ class TrainingData:
         top, left = (self._random(2 * self.shifts + 1) for _ in range(2))
         return padded[:, top : top + height, left : left + width]
 
-    def _turned(self, image: Tensor) -> Tensor:
+    def _turned(self, *images: Tensor) -> list[Tensor]:
+        """Images, all flipped and rotated alike."""
+        turned = list(images)
         if self.flips and self._random(2):
-            image = image.flip(-1)
-        return image.rot90(self._random(4), (-2, -1)) if self.rotations else image
+            turned = [image.flip(-1) for image in turned]
+        if self.rotations:
+            turns = self._random(4)
+            turned = [image.rot90(turns, (-2, -1)) for image in turned]
+        return turned
 
     def _random(self, bound: int) -> int:
         return int(torch.randint(bound, (1,), generator=self.generator))
@@ -245,6 +279,8 @@ def coarser_data(
             generator=named_generator(seed + STAGE_SEED_STEP * stage, "batches"),
             flips=data.flips,
             rotations=data.rotations,
+            phases=data.phases and [stage_phases(phases, stage) for phases in data.phases],
+            phase_step=data.phase_step,
         )
         coarser.append(stage_data)
     return coarser, gains
@@ -272,6 +308,8 @@ class Imputation:
         """Sample the missing pixels given the known ones."""
         denoise, stride = make_denoiser(model, dtype), model.total_stride
         for index, missing in self.data.holes.items():
+            if self.data.phases is not None:
+                denoise = make_denoiser(model, dtype, phases=self.data.phases[index])
             height, width = missing.shape
             border = (0, -width % stride, 0, -height % stride)
             known = F.pad(self.data.images[index][None], border, mode="reflect")

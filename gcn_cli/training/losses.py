@@ -29,6 +29,7 @@ means over chains, separately in BANDS bands of noise levels: with one mean for 
 band could diverge.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -48,7 +49,7 @@ from gcn_cli.models.backprop import (
 from gcn_cli.models.cascade import add_potential_gradient_, denoise_batch
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet
-from gcn_cli.pattern import Pattern, pattern_fits
+from gcn_cli.pattern import Pattern, closed_waves, strain
 from gcn_cli.training.persistent_chains import CoarserChains, PersistentChains
 from gcn_cli.training.schedule import StageSettings
 
@@ -70,19 +71,20 @@ def denoising_loss(
     potential_weights: Callable[[Tensor], Tensor] | None = None,
     *,
     known: Tensor | None = None,
+    phases: Tensor | None = None,
     margin: int,
 ) -> DenoisingLoss:
     """The loss of clean images (N, C, H, W) at levels (N,), with its parameter gradients.
 
     `noise` is standard normal. Errors within `margin` pixels of the border, and where `known` (N,
     1, H, W) is 0, do not count. `potential_weights` maps F of the noisy images (N,) to weights
-    (N,); the gradient of the weighted F is added.
+    (N,); the gradient of the weighted F is added. phases: of the lattice, (N, axes, h, w).
     """
     deviation = level[:, None, None, None]
     sigma = (deviation.square() + 1).sqrt()
     outward = deviation / sigma
     noisy = clean + deviation * noise
-    forward_pass = forward(packed, noisy / sigma, level.log(), training=True)
+    forward_pass = forward(packed, noisy / sigma, level.log(), phases, training=True)
     backward_pass = backward(forward_pass)
     error = packed.net.spectrum.posterior_mean(noisy, level, packed.net.padding_mode) - clean
     add_potential_gradient_(error, outward, backward_pass.input_gradient)
@@ -144,8 +146,22 @@ RESOLVED_LEVEL = 0.3  # noise level below which the content of an image is decid
 MAX_DIFFERENCE = 0.02  # per value, all chains together; chains that follow F stay well below
 BOUNDED_CHAINS = 4  # a bound that grew with the number of chains would let many diverge
 OVERSHOT = 2.0  # times the bound
-MAX_STRETCH = 0.05  # of a period to fit the chains; likelihood would learn it as an error
+MAX_STRAIN = 0.02  # of the lattice to fit the chains; likelihood would learn it as an error
+LARGEST_CHAIN = 1.6  # times the usual side, so that the lattice fits the chains
 SURROUNDINGS = 32  # pixels by which the torus of a chain exceeds the crops taken from it
+
+
+def whole_periods(pattern: Pattern, size: Sequence[int], stride: int) -> list[int]:
+    """The smallest torus (H, W), at least `size`, on which the lattice keeps its shape.
+
+    Sides are multiples of the stride. The lattice is strained by MAX_STRAIN at most, or as little
+    as sides up to LARGEST_CHAIN times `size` allow.
+    """
+    steps = [range(side, round(LARGEST_CHAIN * side) + 1, stride) for side in size]
+    sizes = sorted(itertools.product(*steps), key=math.prod)
+    strains = [strain(pattern.waves, closed_waves(pattern.waves, torus)) for torus in sizes]
+    fitting = [torus for torus, bent in zip(sizes, strains, strict=True) if bent <= MAX_STRAIN]
+    return list(fitting[0] if fitting else sizes[strains.index(min(strains))])
 
 
 class LikelihoodLoss:
@@ -168,7 +184,7 @@ class LikelihoodLoss:
     ) -> None:
         """`count` chains for batches of images of `size` (H, W); `weight` of the gradient.
 
-        `pattern` is ignored if it does not fit the chains. `coarser`: see `PersistentChains`.
+        `pattern`: in the pixels of the net. `coarser`: see `PersistentChains`.
         """
         self.net, self.size, self.weight = net, size, weight
         self.values = count * net.channels * size[0] * size[1]
@@ -178,8 +194,8 @@ class LikelihoodLoss:
         self.banded = BandedDifferences(share, self.max_difference) if self.aligned else None
         extra, stride = 0 if self.aligned else SURROUNDINGS, net.total_stride
         torus = [-(-(side + extra) // stride) * stride for side in size]
-        if pattern is not None and not pattern_fits(pattern, torus, MAX_STRETCH):
-            pattern = None
+        if pattern is not None:
+            torus = whole_periods(pattern, torus, stride)
         self.chains = PersistentChains(
             count,
             (net.channels, *torus),
@@ -232,18 +248,21 @@ class LikelihoodLoss:
             self.banded.update(bands, [difference / self.values for difference in differences])
 
     def chain_potentials(
-        self, packed: PackedNet, crops: Tensor, level: Tensor
+        self, packed: PackedNet, crops: Tensor, level: Tensor, phases: Tensor | None
     ) -> tuple[Tensor, ForwardPass]:
         """F of crops of the chains (N,) at levels (N,), and the forward pass for its gradient."""
         sigma = (level.square() + 1).sqrt()[:, None, None, None]
-        forward_pass = forward(packed, crops / sigma, level.log(), training=True)
+        forward_pass = forward(packed, crops / sigma, level.log(), phases, training=True)
         return potential(forward_pass), forward_pass
 
-    def denoise_chains(self, packed: PackedNet, images: Tensor, level: Tensor) -> Tensor:
+    def denoise_chains(
+        self, packed: PackedNet, images: Tensor, level: Tensor, phases: Tensor | None
+    ) -> Tensor:
         """D of whole chains (N, C, H, W) at levels (N,), for `PersistentChains.advance`."""
         if not self.aligned:  # on a torus, as textures are sampled: the loss leaves borders out
             packed = replace(packed, padding_mode=PaddingMode.CIRCULAR)
-        return denoise_batch(self.net, images, level, packed)
+        phase_map = None if phases is None else lambda rows, columns: phases
+        return denoise_batch(self.net, images, level, packed, phases=phase_map)
 
     def state(self) -> dict[str, Tensor]:
         state = self.chains.state()

@@ -138,9 +138,12 @@ class StageOptimizer:
         """The highest learning rates: of Muon, of AdamW."""
         self.net = net
         self.rates = {"filters": filter_rate, "others": learning_rate}
+        filters = list(net.weights)
+        if net.phase_weights is not None:
+            filters.append(net.phase_weights)
         others = [*net.biases, *net.modulations, *net.readouts]
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "filters": Muon(net.weights, filter_rate, weight_decay=FILTER_DECAY),
+            "filters": Muon(filters, filter_rate, weight_decay=FILTER_DECAY),
             "others": torch.optim.AdamW(
                 others, learning_rate, betas=(0.9, 0.99), weight_decay=0.01
             ),

@@ -4,7 +4,9 @@ Of N chains, chain k starts k/N of the way after chain 0, so that at any iterati
 spread evenly over the levels. After the lowest level a chain restarts from noise, a random fraction
 of a step below the highest level, so that every level occurs, as in denoising. In a resolution
 cascade, chains of a finer stage start from chains of the next coarser stage (cascade
-initialization). Chains are projected onto a regular pattern as samples are (`gcn_cli.pattern`).
+initialization). Each chain of a regular pattern has its own lattice, as samples have
+(`gcn_cli.pattern`); a chain that starts from a coarser one has that chain's, made to close on its
+own torus: at a seam, F would learn to tell chains from data.
 """
 
 import math
@@ -17,9 +19,11 @@ from torch import Tensor
 from gcn_cli.models.cascade import add_upsampled_, downsample, remove_lowpass_
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.models.layers import PaddingMode
-from gcn_cli.pattern import Pattern, PatternProjection
+from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.samplers.annealed import annealed_step
 from gcn_cli.samplers.rng import ImageNoise, named_generator
+
+TRANSITION = -1  # in place of the index of a chain, in a saved state
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class TransitionState:
     image: Tensor  # (C, H, W)
     mean: Tensor  # that the step moves towards, (C, H, W)
     level: float
+    phases: PhaseField | None  # of the lattice
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,18 @@ class CoarserChains:
     spectrum: SpectralGaussian  # of the finer stage's data
     gain: float  # of the coarser stage: its data over 2x2 means of the finer pixels
 
-    def initialize_(self, white: Tensor, level: float, positions: torch.Generator) -> bool:
+    def initialize_(
+        self, white: Tensor, level: float, positions: torch.Generator
+    ) -> tuple[bool, PhaseField | None]:
         """Turn white noise (C, H, W) into a noisy image at a level, in place.
 
         Low frequencies are a random crop of a coarser chain, details are Gaussian with the spectrum
-        of the data. False if no coarser chain has passed the transition level yet.
+        of the data. Returns whether a coarser chain has passed the transition level yet, and the
+        phases of the lattice in the new image.
         """
         state = self.chains.transition
         if state is None:
-            return False
+            return False, None
         fine, lower = white[None], self.gain * level / 2
         window = _random_window(state.image, (white.shape[1] // 2, white.shape[2] // 2), positions)
         image, mean = state.image[window][None], state.mean[window][None]
@@ -56,7 +64,11 @@ class CoarserChains:
         sample = self.spectrum.noisy_sample(fine, levels, PaddingMode.CIRCULAR)
         fine.copy_(remove_lowpass_(sample))
         add_upsampled_(fine, coarse, 1 / self.gain)
-        return True
+        if state.phases is None:
+            return True, None
+        corner = (window[1].start - 0.25, window[2].start - 0.25)  # of the first fine pixel
+        size = (white.shape[1], white.shape[2])
+        return True, state.phases.window(0.5, corner).closed_strictly(size)
 
 
 class PersistentChains:
@@ -78,14 +90,13 @@ class PersistentChains:
     ) -> None:
         """`steps` levels from `highest` to `lowest`.
 
-        `coarser`: where chains start; None starts them from noise. `pattern` must fit the shape.
+        `coarser`: where chains start; None starts them from noise. `pattern`: in these pixels.
         `transition_level`: the level at which chains initialize those of a finer stage, 0 for none.
         """
         self.coarser, self.pattern = coarser, pattern
         self.transition_level = transition_level
         self.transition: TransitionState | None = None  # of the last chain that passed this level
-        self.shifts = torch.zeros(count, 2, device=device)  # of the pattern, in periods
-        self.projections: dict[int, PatternProjection] = {}  # by chain
+        self.fields: dict[int, PhaseField] = {}  # by chain, if there is a lattice
         self.images = torch.zeros(count, *shape, device=device)
         self.previous_means = torch.zeros_like(self.images)  # D at the level before
         self.steps, self.highest = steps, highest
@@ -131,10 +142,31 @@ class PersistentChains:
         deviation = self.images.flatten(1).std(dim=1) / expected
         return torch.where(self.active() > 0, deviation, 1.0)
 
-    def crops(self, size: tuple[int, int]) -> Tensor:
-        """A random crop (C, H, W) of each chain's image."""
-        crops = [image[_random_window(image, size, self.positions)] for image in self.images]
-        return torch.stack(crops)
+    def crops(self, size: tuple[int, int]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """A random crop (C, H, W) of each chain's image, (N, C, H, W), and their corners."""
+        windows = [_random_window(image, size, self.positions) for image in self.images]
+        crops = [image[window] for image, window in zip(self.images, windows, strict=True)]
+        return torch.stack(crops), [(down.start, across.start) for _, down, across in windows]
+
+    def phases(
+        self, size: tuple[int, int], step: int, corners: Sequence[tuple[int, int]] | None = None
+    ) -> Tensor | None:
+        """Phases of a part (H, W) of each chain's image: (N, axes, h, w), `step` pixels apart.
+
+        corners: of the parts, by default the upper left. None without a lattice.
+        """
+        if self.pattern is None:
+            return None
+        rows, columns = (
+            torch.arange(0, side, step, device=self.images.device) + (step - 1) / 2 for side in size
+        )
+        shape = (1, self.pattern.axes, len(rows), len(columns))
+        waiting = torch.zeros(shape, device=self.images.device)
+        parts = []
+        for chain, (top, left) in enumerate(corners or [(0, 0)] * len(self.images)):
+            field = self.fields.get(chain)
+            parts.append(waiting if field is None else field(rows + top, columns + left))
+        return torch.cat(parts)
 
     def advance(self, means: Tensor) -> None:
         """One annealed Langevin step of every active chain; a restart after the lowest level.
@@ -145,7 +177,6 @@ class PersistentChains:
         # D is extrapolated half a step, as in sampling, once there is a previous one.
         extrapolation = torch.tensor([0.5 * (taken > 0) for taken in self.taken]).to(means)
         lower = (self.ratio * self.levels())[:, None, None, None]
-        means = self._project(means)
         targets = means + extrapolation[:, None, None, None] * (means - self.previous_means)
         noise = self.noise(self.images.shape)
         moved = annealed_step(self.images, targets, self.ratio, lower, noise)
@@ -153,29 +184,13 @@ class PersistentChains:
         for chain in active:
             image, level = self.images[chain], levels[chain]
             if level * self.ratio <= self.transition_level <= level:
-                self.transition = TransitionState(image.clone(), targets[chain].clone(), level)
+                target, field = targets[chain].clone(), self.fields.get(chain)
+                self.transition = TransitionState(image.clone(), target, level, field)
         self.images[active], self.previous_means[active] = moved[active], means[active]
         for chain, taken in enumerate(self.taken):
             self.taken[chain] = taken + 1
             if self.taken[chain] in (0, self.steps):
                 self.taken[chain] = 0 if self._restart(chain) else -1
-
-    def _project(self, means: Tensor) -> Tensor:
-        """D projected onto the pattern of each chain, if there is one."""
-        if not self.projections:
-            return means
-        means, levels = means.clone(), self._levels()
-        for chain, projection in self.projections.items():
-            image, mean = self.images[chain, None], means[chain, None]
-            projection.project_(image, mean, levels[chain])
-        return means
-
-    def _place_pattern(self, chain: int) -> None:
-        """Shift the pattern, if there is one, to where this chain has it."""
-        if self.pattern is not None:
-            size = (self.images.shape[2], self.images.shape[3])
-            shifts = self.shifts[chain : chain + 1]
-            self.projections[chain] = PatternProjection(self.pattern, size, shifts)
 
     def _restart(self, chain: int) -> bool:
         """Restart a chain from noise, or from the coarser chains.
@@ -183,21 +198,33 @@ class PersistentChains:
         False if no coarser chain has reached its transition level yet.
         """
         self.offsets[chain] = float(torch.rand((), generator=self.positions))
-        if self.pattern is not None:
-            self.shifts[chain] = torch.rand(2, generator=self.positions)
-            self._place_pattern(chain)
         level = self.highest * self.ratio ** self.offsets[chain]
         white = self.images[chain].normal_(generator=self.noise.generators[chain])
         if self.coarser is not None:
-            return self.coarser.initialize_(white, level, self.positions)
+            started, field = self.coarser.initialize_(white, level, self.positions)
+            if field is not None:
+                self.fields[chain] = field
+            return started
+        if self.pattern is not None:
+            size = (white.shape[1], white.shape[2])
+            field = self.pattern.on_torus(size, (True, True), self.positions)
+            self.fields[chain] = field.to(white.device)
         white.mul_(math.sqrt(level**2 + 1))
         return True
 
     def state(self) -> dict[str, Tensor]:
-        transition = {} if self.transition is None else vars(self.transition)
+        fields = dict(self.fields.items())
+        state: dict[str, Tensor] = {}
+        if self.transition is not None:
+            image, mean, level, field = vars(self.transition).values()
+            state |= {"transition.image": image, "transition.mean": mean}
+            state["transition.level"] = torch.as_tensor(level)
+            if field is not None:
+                fields[TRANSITION] = field
+        for chain, field in fields.items():
+            state |= {f"field{chain}.{key}": value for key, value in field.state().items()}
         return {
-            **{f"transition.{key}": torch.as_tensor(value) for key, value in transition.items()},
-            **({} if self.pattern is None else {"shifts": self.shifts}),
+            **state,
             "images": self.images,
             "previous_means": self.previous_means,
             "taken": torch.tensor(self.taken),
@@ -207,18 +234,25 @@ class PersistentChains:
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        if self.pattern is not None:
-            self.shifts.copy_(state["shifts"])
-            for chain in range(len(self.shifts)):
-                self._place_pattern(chain)
         self.images.copy_(state["images"])
         self.previous_means.copy_(state["previous_means"])
         self.taken, self.offsets = state["taken"].tolist(), state["offsets"].tolist()
         self.noise.load_state(state["noise"])
         self.positions.set_state(state["positions"])
+        fields = {}
+        for chain in (TRANSITION, *range(len(self.images))):
+            values = {
+                key.partition(".")[2]: value
+                for key, value in state.items()
+                if key.startswith(f"field{chain}.")
+            }
+            if values:
+                fields[chain] = PhaseField.from_state(values, self.images.device)
         if "transition.image" in state:
             image, mean = (state[f"transition.{key}"].to(self.images) for key in ("image", "mean"))
-            self.transition = TransitionState(image, mean, float(state["transition.level"]))
+            level = float(state["transition.level"])
+            self.transition = TransitionState(image, mean, level, fields.pop(TRANSITION, None))
+        self.fields = fields
 
 
 def _random_window(

@@ -107,14 +107,8 @@ def stage_settings(
     gains: Sequence[float],
     ranges: Sequence[tuple[float, float]],
     images: int,
-    *,
-    has_pattern: bool = False,
 ) -> list[StageSettings]:
-    """The settings of every stage, the finest first; `images` per iteration.
-
-    The chains of a cascade do not follow a pattern, but samples do. Then only the coarsest stage
-    has the higher bound: the next one would learn to correct a layout that samples do not have.
-    """
+    """The settings of every stage, the finest first; `images` per iteration."""
     share, end, stages = config.fine_tuning_share, config.iteration_count, len(ranges)
     full_rate = FULL_RATE_ITERATIONS_ALIGNED if config.head else FULL_RATE_ITERATIONS
     finest = StageSettings(
@@ -134,9 +128,7 @@ def stage_settings(
             *ranges[stage],
             seed=config.seed + STAGE_SEED_STEP * stage,
             margin=0,  # F would separate crops by pixels that do not count, and D diverge there
-            max_difference=(
-                MAX_DIFFERENCE if has_pattern and stage < stages - 1 else COARSE_MAX_DIFFERENCE
-            ),
+            max_difference=COARSE_MAX_DIFFERENCE,
             transition_level=ranges[stage - 1][1] * gains[stage - 1] / 2,
             schedule=Schedule(0, end, coarse_share, rate, COARSE_FULL_RATE_ITERATIONS),
         )
@@ -201,7 +193,7 @@ class Stage:
         loss: of denoising. energy_difference: mean F per value of noisy data minus that of chains.
         likelihood: weight of the likelihood after the clamp. Raises DivergedError.
         """
-        clean, known = self.data.draw()
+        clean, known, data_phases = self.data.draw()
         count, device = len(clean), clean.device
         likelihood = self.likelihood if iteration > self.schedule.likelihood_start else None
         level = likelihood.chains.levels() if likelihood else self._draw_levels(count)
@@ -210,16 +202,24 @@ class Stage:
         idle = shard.start == shard.stop  # fewer images than processes: compute one, count none
         shard = slice(0, 1) if idle else shard
         share = counted_share(known, count, shard, self.settings.margin)
+        # Phases of the crops, of crops of the chains and of whole chains; empty without a lattice.
+        phases = [] if data_phases is None else [data_phases[shard]]
         chain_inputs: tuple[Tensor, ...] = ()
         bands: list[int | None] = []
         if likelihood:
             level_weights, bands = likelihood.level_weights(level), likelihood.bands()
-            crops, images = likelihood.chains.crops(likelihood.size), likelihood.chains.images
+            chains = likelihood.chains
+            crops, corners = chains.crops(likelihood.size)
+            images, step = chains.images, self.data.phase_step
             weights = likelihood.weights(level) / share
             chain_inputs = (weights[shard], crops[shard], images[shard])
+            whole = (images.shape[2], images.shape[3])
+            for seen in (chains.phases(likelihood.size, step, corners), chains.phases(whole, step)):
+                if seen is not None:
+                    phases.append(seen[shard])
         mask = clean.new_ones(1) if known is None else known[shard]
         loss, differences, gradients, means = self._evaluate(
-            clean[shard], noise[shard], level[shard], mask, *chain_inputs
+            clean[shard], noise[shard], level[shard], mask, *phases, *chain_inputs
         )
         loss = self._reduce_(loss, gradients, 0 * share if idle else share)
         deviations, difference, weight = loss.new_ones(1), loss.new_zeros(()), loss.new_zeros(())
@@ -249,21 +249,27 @@ class Stage:
         return self.settings.noise_min * torch.exp(self.settings.log_range * position)
 
     def _loss_and_gradients(
-        self, clean: Tensor, noise: Tensor, level: Tensor, known: Tensor, *chain_inputs: Tensor
+        self, clean: Tensor, noise: Tensor, level: Tensor, known: Tensor, *inputs: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
         """The loss, energy differences (N,), gradients by parameter name, and D of the chains.
 
-        known: mask (N, 1, H, W), or one number if all pixels are. chain_inputs: weights of the
-        energy differences (N,), crops of the chains, whole chains; empty without likelihood.
+        known: mask (N, 1, H, W), or one number if all pixels are. inputs: with a lattice the phases
+        of the images; with likelihood also those of crops of the chains and of whole chains, then
+        the weights of the energy differences (N,), crops of the chains, whole chains.
         """
         packed, margin = pack(self.net, self.dtype), self.settings.margin
         mask = known if known.ndim > 1 else None
-        evaluate = partial(denoising_loss, packed, clean, noise, level, known=mask, margin=margin)
+        # A pass for each kind of image sees its own phases.
+        count = 0 if self.data.phases is None else 1 + 2 * (len(inputs) > 1)
+        phases, chain_inputs = [*inputs[:count], None, None, None][:3], inputs[count:]
+        evaluate = partial(
+            denoising_loss, packed, clean, noise, level, known=mask, phases=phases[0], margin=margin
+        )
         if self.likelihood is None or not chain_inputs:
             loss, _, gradients = evaluate()
             return loss, loss.new_zeros(len(clean)), gradients, None
         likelihood, (weights, crops, images) = self.likelihood, chain_inputs
-        chain_potentials, passed = likelihood.chain_potentials(packed, crops, level)
+        chain_potentials, passed = likelihood.chain_potentials(packed, crops, level, phases[1])
         loss, potentials, gradients = evaluate(
             lambda potentials: -weights * likelihood.slopes(potentials - chain_potentials)
         )
@@ -272,7 +278,8 @@ class Stage:
         factors = weights * likelihood.slopes(differences)
         for name, gradient in potential_gradient(passed, factors).items():
             gradients[name] += gradient
-        return loss, differences, gradients, likelihood.denoise_chains(packed, images, level)
+        means = likelihood.denoise_chains(packed, images, level, phases[2])
+        return loss, differences, gradients, means
 
     def _reduce_(self, loss: Tensor, gradients: dict[str, Tensor], share: Tensor) -> Tensor:
         """The loss of the whole batch, of which this process has a share; gradients in place."""
@@ -331,14 +338,13 @@ class CascadeTrainer:
         images. Raises ValueError if images or noise levels are too few for the stages.
         """
         self.model, self.data, self.dtype, self.group = model, data, dtype, group
-        self._config = config
+        self._config, self._pattern = config, pattern
         nets = model.stages
         coarser, gains = coarser_data(data, len(nets) - 1, nets[-1].total_stride, config.seed)
         transitions, ranges = level_ranges(config, gains)
         model.gains.copy_(torch.tensor(gains))
         model.transitions.copy_(torch.tensor(transitions))
-        has_pattern = pattern is not None
-        settings = stage_settings(config, gains, ranges, data.batch_size, has_pattern=has_pattern)
+        settings = stage_settings(config, gains, ranges, data.batch_size)
         whole = math.log(config.noise_max / config.noise_min)
         # Shares of the range of noise levels; their sum is more than 1, as ranges overlap.
         self.shares = [stage.log_range / whole for stage in settings]
@@ -361,7 +367,7 @@ class CascadeTrainer:
                 dtype,
                 group,
                 coarser=chains,
-                pattern=pattern if len(nets) == 1 else None,
+                pattern=pattern and pattern.coarser(index),
             )
             self.stages.insert(0, stage)
         self.imputation = Imputation(data, config) if data.holes else None
@@ -448,7 +454,12 @@ class CascadeTrainer:
         """Two samples (2, C, H, W) of the running average, of the size of the crops."""
         # A crop may be no multiple of the cascade's stride, which circular padding allows.
         mode = PaddingMode.CIRCULAR if len(self.stages) > 1 else None
-        denoise, config = make_denoiser(self.model, self.dtype, mode), self._config
+        config, phases = self._config, None
+        if self._pattern is not None:
+            generator = named_generator(config.seed, "pattern", 0)
+            field = self._pattern.on_torus(self.data.image_size, (True, True), generator)
+            phases = field.to(self.model.device)
+        denoise = make_denoiser(self.model, self.dtype, mode, phases=phases)
         noise = ImageNoise(config.seed, "preview", range(2), self.model.device)
         levels = noise_levels(PREVIEW_STEPS, config.noise_max, config.noise_min)
         shape = (2, self.model.finest.channels, *self.data.image_size)

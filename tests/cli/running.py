@@ -9,11 +9,13 @@ import io
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 from gcn_cli.cli.app import main
+from tests.reading import check_json_files, strict_json
 
 PUBLISHED = [
     "--set", "learner=mle", "--size", "24", "--set", "layers=6@5/2+2,4@3+1", "--iterations", "4",
@@ -31,7 +33,8 @@ Done = subprocess.CompletedProcess[bytes]
 
 
 def gcn(*arguments: str, cwd: Path, stdin: bytes | None = None) -> Done:
-    """Run `gcn ARGUMENTS` in a folder."""
+    """Run `gcn ARGUMENTS` in a folder. The JSON that it prints and writes must be strict."""
+    started = time.time() - 0.1  # clocks of file systems are coarse
     input_, out, err = (
         io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", write_through=True)
         for data in (stdin or b"", b"", b"")
@@ -47,6 +50,9 @@ def gcn(*arguments: str, cwd: Path, stdin: bytes | None = None) -> Done:
             code = end.code
     assert isinstance(code, int)
     printed = [stream.buffer.getvalue() for stream in (out, err)]
+    if code == 0 and "--json" in arguments:
+        strict_json(printed[0])
+    check_json_files(cwd, started)
     return Done(["gcn", *arguments], code, printed[0], printed[1])
 
 

@@ -135,7 +135,7 @@ def test_inspect_describes_model_image_and_preset(trained: Path, tmp_path: Path)
         (["train", "texture.png", "--iterations", "0"], "--iterations 0: must be 1 or more"),
         (
             ["train", "texture.png"],
-            "the largest crop that fits every image, 32 pixels, is too small",
+            "the shorter side, 32 pixels, leaves crops of 24, too small to train on",
         ),
         (["train", "texture.png", "--set", "crop=32"], "--set crop=32: too small for the padding"),
         (

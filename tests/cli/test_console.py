@@ -1,9 +1,16 @@
 """Progress in a log, and what the library says."""
 
+import io
+import os
+import signal
+import sys
+
+import click
 import pytest
 
 from gcn_cli.cli import app, console
 from gcn_cli.cli.console import Progress
+from gcn_cli.cli.each import Outcome
 
 
 def test_a_log_gets_lines_at_intervals_and_the_last_one(
@@ -27,3 +34,22 @@ def test_a_log_gets_lines_at_intervals_and_the_last_one(
 def test_an_error_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:
     app._print_error("a\nb\x1b[31m.png: no such file")
     assert capsys.readouterr().err == "gcn: error: a\\nb\\x1b[31m.png: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"), [("utf-8", b"caf\xe9-\xc3\xa9\n"), ("latin-1", b"caf\\udce9-\xe9\n")]
+)
+def test_stdout_takes_every_path(
+    encoding: str, printed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding, "strict"))
+    app.print_any_path()
+    click.echo(os.fsdecode(b"caf\xe9-\xc3\xa9"))
+    assert data.getvalue() == printed
+
+
+def test_the_same_command_resumes_what_a_signal_ended() -> None:
+    codes = {None: True, 75: True, 0: False, 1: False, -signal.SIGKILL: False}
+    codes |= {-signal.SIGHUP: True, -signal.SIGQUIT: True, -signal.SIGXCPU: True}
+    assert {code: Outcome("a.png", "runs/a", code).unfinished for code in codes} == codes

@@ -89,6 +89,53 @@ def test_a_given_name_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
     assert taken.read_bytes() != OTHER_JOB
 
 
+def test_skipping_jobs_make_what_is_missing_and_keep_what_appears(tmp_path: Path) -> None:
+    """Two jobs with --skip-existing share a folder; the second finds files of the first."""
+    maps = ["albedo", "rough"]
+    outputs = sample_outputs(str(tmp_path), tmp_path, [0], 2, (8, 8), maps=maps)
+    taken = tmp_path / "sample-0001-albedo.png"
+    pictures = samples(LINKED, 2, taken)
+    records = write_all(
+        outputs, pictures, [LINKED] * 2, as_json=True, overwrite=False, skip_existing=True
+    )
+    names = [Path(record["path"]).name for record in records]
+    assert names == ["sample-0001-rough.png", "sample-0002-albedo.png", "sample-0002-rough.png"]
+    assert names_in(tmp_path) == [taken.name, *names]
+    assert taken.read_bytes() == OTHER_JOB
+
+
+def test_an_image_with_alpha_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = torch.rand(4, 48, 48, generator=torch.Generator().manual_seed(0))
+    writing.write(255 * pixels, str(tmp_path / "soft.png"))
+    train = ["train", "soft.png", "--alpha", "channel", *TEXTURE, "--iterations", "2", "-o", "run"]
+    assert gcn(*train, cwd=tmp_path).returncode == 0
+
+    def no_work(*_: object, **__: object) -> None:
+        raise AssertionError("work was done")
+
+    for name in ("samples", "texture_metrics", "auto_encode", "denoise"):
+        monkeypatch.setattr(Model, name, no_work)
+    for words in (
+        ["synthesize", "-o", "x.jpg"],
+        ["synthesize", "-o", "{seed}.bmp", "--dry-run"],
+        ["synthesize", "--sheet", "x.ppm"],
+        ["synthesize", "-o", "x.jpg", "--json"],
+        ["reconstruct", "soft.png", "-o", "x.jpg"],
+        ["reconstruct", "soft.png", "--denoise", "auto", "-o", "x.jpg"],
+        ["reconstruct", "soft.png", "--denoise", "auto", "-o", "x.psd"],
+        ["reconstruct", "soft.png", "-o", "x.png", "--quality", "80"],
+        ["inspect", "filters", "x.psd"],
+    ):
+        done = gcn(*words, "--model", "run", cwd=tmp_path)
+        assert done.returncode == 2, words
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith(b"gcn: error: ")
+    assert names_in(tmp_path) == ["run", "soft.png"]
+    assert not (tmp_path / "run" / "samples").exists()
+
+
 def test_the_command_keeps_a_file_that_another_job_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

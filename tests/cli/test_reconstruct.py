@@ -142,7 +142,7 @@ def test_noise_is_removed_and_its_level_is_logged(folder: Path) -> None:
         (["--denoise", "3", "--mask", "mask.png"], "give only one of them"),
         (["--mask", "black.png", "--make-seamless", "4"], "give only one of them"),
         (["--mask", "mask.png", "--count", "2"], "--output no.png: one file for several"),
-        (["--mask", "black.png"], "--mask: must be white in some places"),
+        (["--mask", "black.png"], "--mask black.png: is white nowhere"),
         (["--mask", "large.png"], "is 160x160, the image 60x48"),
         (["--mask", "alpha"], "no transparency"),
         (["--mask", "absent.png"], "--mask absent.png: no such file"),

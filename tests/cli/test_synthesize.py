@@ -183,7 +183,15 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["--sheet", "sheet.doc"], "sheet.doc: unknown image format"),
         (["--skip-existing"], "--skip-existing: needs -o with a folder"),
         (["--json", "-o", "-"], "--json, -o -: both print to stdout"),
-        (["--exemplar", "texture.png"], "--exemplar: is for --best-of and --json"),
+        (["--set", "exemplar=texture.png"], "--set exemplar: is for --best-of and --json"),
+        (["--set", "exemplar=absent.png", "--json"], "absent.png: no such file"),
+        (["-o", "x.psd"], "x.psd: unknown image format, or one that gcn does not write; use one"),
+        (["-o", "{seed}.ico"], "0.ico: unknown image format"),
+        (["--sheet", "x.gif"], "x.gif: unknown image format"),
+        (["-o", "x.pgm"], "x.pgm: the image has colors, this format holds grays"),
+        (["--quality", "80"], "--quality 80: is for .jpg, .webp and .avif"),
+        (["--quality", "0", "-o", "x.jpg"], "--quality 0: must be 1 or more"),
+        (["--exemplar", "texture.png"], "--exemplar: is now --set exemplar=FILE"),
         (["--blend", "runs/light"], "--blend, --mask: give both"),
         (["--guide-strength", "0.5"], "--guide-strength: needs --guide"),
         (["--guide", "mask.png", "--guide-strength", "2"], "--guide-strength 2.0: must be 1 or"),
@@ -249,8 +257,8 @@ def test_without_an_exemplar_there_is_no_best(rock: Path) -> None:
     arguments = ["synthesize", "--model", "alone.safetensors", "--size", "96", "--best-of", "2"]
     refused = gcn(*arguments, "-o", "x.png", cwd=rock)
     assert refused.returncode == 2
-    assert b"--exemplar: the run keeps no exemplar" in refused.stderr
-    given = gcn(*arguments, "--exemplar", "texture.png", "-o", "x.png", cwd=rock)
+    assert b"quality: the run keeps no exemplar" in refused.stderr
+    given = gcn(*arguments, "--set", "exemplar=texture.png", "-o", "x.png", cwd=rock)
     assert given.returncode == 0, given.stderr.decode()
 
 

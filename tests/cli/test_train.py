@@ -1,6 +1,7 @@
 """gcn train: runs, resuming, signals, time limits, batch jobs, and refused options."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import torch
 from PIL import Image
 
 from gcn_cli import images
+from gcn_cli.cli import train
+from gcn_cli.cli.console import Progress
 from tests.cli.running import PUBLISHED, gcn
 
 pytestmark = pytest.mark.slow
@@ -126,7 +129,7 @@ def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(folder: Path)
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)]
 )
 def test_signals_save_and_have_their_exit_codes(
     number: signal.Signals, code: int, folder: Path
@@ -139,17 +142,24 @@ def test_signals_save_and_have_their_exit_codes(
     assert b"saved" in errors
 
 
-def test_a_second_signal_leaves_at_once(folder: Path) -> None:
-    """The first is noted at the end of a step: both are sent while one runs."""
-    with training(folder) as process:
-        process.send_signal(signal.SIGSTOP)
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGUSR1)
-        process.send_signal(signal.SIGCONT)
-        process.wait(timeout=60)
-        assert process.returncode in (-signal.SIGTERM, -signal.SIGUSR1)
-    again = gcn("inspect", "--model", "run", cwd=folder)
-    assert again.returncode == 0, again.stderr.decode()
+def test_a_signal_while_the_quality_is_measured(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_measure_quality", lambda _: os.kill(os.getpid(), signal.SIGUSR2))
+    done = gcn("train", "texture.png", *SMALL, cwd=trained)
+    assert (done.returncode, done.stdout) == (75, b"")
+    assert b"SIGUSR2: the model is complete and saved; run the same command again" in done.stderr
+
+
+def test_a_signal_in_the_last_iteration(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def last(self: Progress, done: int, *_: object) -> None:
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGXCPU)
+
+    monkeypatch.setattr(Progress, "update", last)
+    done = gcn("train", "texture.png", *SMALL, "--iterations", "2", cwd=folder)
+    assert done.returncode == 75
+    assert b"SIGXCPU: the model is complete and saved; run the same" in done.stderr
 
 
 def test_a_second_job_on_a_run_is_refused_and_a_killed_one_leaves_no_lock(folder: Path) -> None:
@@ -247,7 +257,7 @@ def test_images_without_a_texture_are_refused(folder: Path) -> None:
     Image.effect_noise((8, 8), 60).save(folder / "tiny.png")
     for name, message in (
         ("flat.png", b"one color only"),
-        ("tiny.png", b"8 pixels, is too small to train on"),
+        ("tiny.png", b"8 pixels, leaves crops of 6, too small to train on"),
     ):
         done = gcn("train", name, cwd=folder)
         assert done.returncode == 2

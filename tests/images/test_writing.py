@@ -64,15 +64,6 @@ def test_formats_without_16_bits_get_8(tmp_path: Path) -> None:
     assert images.read_image(str(tmp_path / "image.jpg")).bit_depth == 8
 
 
-def test_alpha_is_written_or_composited_on_white(tmp_path: Path) -> None:
-    images.write(torch.zeros(4, 6, 6), str(tmp_path / "image.webp"))
-    images.write(torch.zeros(4, 6, 6), str(tmp_path / "image.jpg"))
-    assert images.read_image(str(tmp_path / "image.webp")).mode == "RGBA"
-    white = images.read_image(str(tmp_path / "image.jpg"))
-    assert white.mode == "RGB"
-    assert float(white.pixels.min()) == 255
-
-
 @pytest.mark.parametrize("bit_depth", [8, 16])
 def test_icc_profiles_are_kept(bit_depth: int, tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -104,18 +95,26 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    ("name", "is_file"),
-    [("a.png", True), ("a/b.JPG", True), ("a.jp2", True), ("a", False), ("run.16", False)],
-)
-def test_image_suffixes_name_files(name: str, is_file: bool) -> None:
-    assert images.is_image_file(name) == is_file
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    link, file = tmp_path / "link.png", tmp_path / "elsewhere" / "file.png"
+    link.symlink_to(file)  # of a file that does not exist yet
+    with pytest.raises(TakenError):
+        write_bytes(link, b"new", new=True)
+    for data in (b"one", b"two"):
+        write_bytes(link, data)
+        assert link.is_symlink()
+        assert file.read_bytes() == data
 
 
-@pytest.mark.parametrize("name", ["a.xyz", "a.txt"])
-def test_other_suffixes_of_letters_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="unknown image format"):
-        images.is_image_file(name)
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    for new in (True, False):
+        path = tmp_path / f"{'n' * 250}{new:d}.png"
+        write_bytes(path, b"data", new=new)
+        assert path.read_bytes() == b"data"
+        with pytest.raises(OSError, match="too long") as failed:
+            write_bytes(tmp_path / ("n" * 256), b"data", new=new)
+        assert failed.value.filename == str(tmp_path / ("n" * 256))
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("links", [True, False])

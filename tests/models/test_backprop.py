@@ -11,6 +11,7 @@ from gcn_cli.models import gaussian
 from gcn_cli.models.cascade import Cascade, make_denoiser
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
+from gcn_cli.pattern import PhaseField
 
 LAYERS = parse_layers("64@5,64@3,96@3/2,96@3")
 CIRCULAR = PaddingMode.CIRCULAR
@@ -23,6 +24,13 @@ def net() -> NoiseConditionalNet:
     index = torch.arange(float(len(net.spectrum.power[0])))
     net.spectrum.power.copy_(4 / (1 + (index[:, None] / 20) ** 2 + (index / 40) ** 2))
     return net
+
+
+def lattice(height: int, width: int) -> PhaseField:
+    """A lattice that bends, of whole waves on a torus."""
+    waves = torch.tensor([[6 / height, 0.0], [1 / height, 7 / width]])
+    bend = 0.2 * torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(2))
+    return PhaseField(waves, torch.tensor([0.2, 0.7]), bend, (height, width), periodic=(True, True))
 
 
 def noise(*shape: int) -> Tensor:
@@ -46,19 +54,26 @@ def size_invariant(net: NoiseConditionalNet, sides: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("size", [(96, 128), (70, 101)])
-@pytest.mark.parametrize("block", [32, 48, 64])
+@pytest.mark.parametrize(("block", "regular"), [(32, True), (48, False), (64, True)])
 def test_tiles_equal_the_whole_image_to_the_bit(
-    net: NoiseConditionalNet, size: tuple[int, int], block: int
+    net: NoiseConditionalNet, size: tuple[int, int], block: int, regular: bool
 ) -> None:
+    phases = lattice(*size) if regular else None
+    if regular:
+        net = NoiseConditionalNet(LAYERS, rectifier=SmoothReLU(0.5, False), lattice_axes=2)
+        net.initialize(torch.Generator().manual_seed(0))
     x, cascade = noise(2, 3, *size), Cascade([net])
-    whole = make_denoiser(cascade, padding_mode=CIRCULAR)(x, 0.7)
+    whole = make_denoiser(cascade, padding_mode=CIRCULAR, phases=phases)(x, 0.7)
     tiles: list[int] = []
     denoise = make_denoiser(
-        cascade, padding_mode=CIRCULAR, block=block, on_block=lambda: tiles.append(1)
+        cascade, padding_mode=CIRCULAR, block=block, on_block=lambda: tiles.append(1), phases=phases
     )
     tiled = denoise(x, 0.7)
     assert len(tiles) == -(-size[0] // block) * -(-size[1] // block)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-6)
+    if regular:  # the tiles are those of a net that sees the lattice
+        unseen = make_denoiser(cascade, padding_mode=CIRCULAR, block=block)(x, 0.7)
+        assert float((unseen - whole).abs().max()) > 1e-2
     if not size_invariant(net, [48, 70, 104, 128]):
         pytest.skip("the convolutions of this processor round by the size of the map")
     assert torch.equal(tiled, whole)

@@ -1,5 +1,6 @@
 """The noise-conditional net: identities at every noise level, and gradients against autograd."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,13 @@ from gcn_cli.models.backprop import backward, double_backward, forward, pack, po
 from gcn_cli.models.cascade import Cascade, NoiseLevelModel, make_denoiser
 from gcn_cli.models.energy import autograd_gradient, energy, energy_gradient, reconstruct
 from gcn_cli.models.layers import PaddingMode, parse_layers
-from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
+from gcn_cli.models.noise_conditional import (
+    HARMONICS,
+    NoiseConditionalNet,
+    SmoothReLU,
+    phase_features,
+)
+from gcn_cli.pattern import PhaseField
 
 LAYERS = parse_layers("6@5,5@4/2,4@3")
 MODES = [PaddingMode.CIRCULAR, PaddingMode.REFLECT, PaddingMode.ZEROS]
@@ -17,13 +24,17 @@ Images = Callable[..., torch.Tensor]
 
 
 def make_net(
-    exact: bool = False, padding_mode: PaddingMode = PaddingMode.CIRCULAR, head: bool = False
+    exact: bool = False,
+    padding_mode: PaddingMode = PaddingMode.CIRCULAR,
+    head: bool = False,
+    axes: int = 0,
 ) -> NoiseConditionalNet:
     net = NoiseConditionalNet(
         LAYERS,
         rectifier=SmoothReLU(0.25, exact),
         padding_mode=padding_mode,
         image_size=(16, 24) if head else None,
+        lattice_axes=axes,
     )
     generator = torch.Generator().manual_seed(0)
     net.initialize(generator)
@@ -38,6 +49,12 @@ def make_net(
     return net.double()
 
 
+def lattice(axes: int) -> PhaseField:
+    """Slanted waves of which whole numbers fit 16x24."""
+    waves = torch.tensor([[2 / 16, 1 / 24], [-1 / 16, 3 / 24]], dtype=torch.float64)
+    return PhaseField(waves[:axes], torch.tensor([0.3, -0.1], dtype=torch.float64)[:axes])
+
+
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("padding_mode", MODES)
 @pytest.mark.parametrize("head", [False, True])
@@ -49,12 +66,13 @@ def test_basis_is_the_gradient_of_the_score(
     torch.testing.assert_close(model.basis(x), autograd_gradient(model.score)(x))
 
 
-@pytest.mark.parametrize("head", [False, True])
-def test_the_denoiser_follows_tweedies_formula(head: bool, images: Images) -> None:
-    model = NoiseLevelModel(make_net(head=head), 0.7, torch.float64)
+@pytest.mark.parametrize(("head", "axes"), [(False, 0), (True, 0), (False, 1), (False, 2)])
+def test_the_denoiser_follows_tweedies_formula(head: bool, axes: int, images: Images) -> None:
+    phases = lattice(axes) if axes else None
+    model = NoiseLevelModel(make_net(head=head, axes=axes), 0.7, torch.float64, phases)
     x = images(2, 3, 16, 24)
     log_density_gradient = -energy_gradient(model.sigma, model.basis)(x)
-    mean = make_denoiser(Cascade([model.net]), torch.float64)(x, model.noise)
+    mean = make_denoiser(Cascade([model.net]), torch.float64, phases=phases)(x, model.noise)
     torch.testing.assert_close(mean, x + model.noise**2 * log_density_gradient)
     gradient = autograd_gradient(lambda y: energy(model, y))(x)
     torch.testing.assert_close(-log_density_gradient, gradient)
@@ -87,22 +105,26 @@ def test_with_exact_gates_the_model_is_piecewise_gaussian(images: Images) -> Non
 
 
 @pytest.mark.parametrize("padding_mode", MODES)
-@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize(
+    ("head", "axes", "seen"), [(False, 0, 0), (True, 0, 0), (False, 1, 1), (False, 2, 3)]
+)
 def test_double_backward_equals_autograd(
-    padding_mode: PaddingMode, head: bool, images: Images
+    padding_mode: PaddingMode, head: bool, axes: int, seen: int, images: Images
 ) -> None:
-    net = make_net(padding_mode=padding_mode, head=head)
+    """seen: numbers of different phases, 1 for all images."""
+    net = make_net(padding_mode=padding_mode, head=head, axes=axes)
+    phases = images(seen, axes, 8, 12, seed=2) if seen else None
     z, direction = images(3, 3, 16, 24), images(3, 3, 16, 24, seed=1)
     log_noise = torch.tensor([-2.0, 0.1, 1.5], dtype=torch.float64)
     factors = torch.tensor([0.7, -2.0, 0.1], dtype=torch.float64)
-    passed = forward(pack(net, torch.float64), z, log_noise, training=True)
+    passed = forward(pack(net, torch.float64), z, log_noise, phases, training=True)
     down = backward(passed)
     hessian = double_backward(passed, down, direction)
     both = double_backward(passed, down, direction, factors)
     weighted = potential_gradient(passed, factors)
 
     leaf = z.clone().requires_grad_()
-    potentials = net.potential(leaf, log_noise)
+    potentials = net.potential(leaf, log_noise, phases)
     (gradient,) = torch.autograd.grad(potentials.sum(), leaf, create_graph=True)
     names, parameters = zip(*net.named_parameters(), strict=True)
     second = torch.autograd.grad((gradient * direction).sum(), parameters, retain_graph=True)
@@ -152,3 +174,59 @@ def test_on_a_torus_of_any_size_the_denoiser_is_that_of_the_periodic_image(
     periodic = denoise(x.repeat(1, 1, 4, 4), 0.5)[:, :, : size[0], : size[1]]
     # The phase of a pixel within the strides is that of its own torus.
     torch.testing.assert_close(denoise(x, 0.5), periodic, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("padding_mode", MODES)
+@pytest.mark.parametrize("axes", [1, 2])
+def test_with_phases_basis_is_still_the_gradient_of_the_score(
+    exact: bool, padding_mode: PaddingMode, axes: int, images: Images
+) -> None:
+    net, x = make_net(exact, padding_mode, axes=axes), images(2, 3, 16, 24)
+    model = NoiseLevelModel(net, 0.4, torch.float64, lattice(axes))
+    torch.testing.assert_close(model.basis(x), autograd_gradient(model.score)(x))
+    torch.testing.assert_close(model.energy_map(x).sum(dim=(1, 2)), energy(model, x))
+    gates = zip(model.activation_pattern(x), model.responses(x), strict=True)
+    assert all(torch.equal(gate > 0, response > 0) for gate, response in gates)
+
+
+def test_features_are_cosines_and_sines_of_the_harmonics() -> None:
+    phases = torch.tensor([0.1, 0.35])[None, :, None, None]
+    features = phase_features(phases).flatten().tolist()
+    waves = [0.1 * a + 0.35 * b for a, b in ((1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2))]
+    waves += [0.3, 1.05]
+    angles = [2 * math.pi * wave for wave in waves]
+    expected = [*map(math.cos, angles), *map(math.sin, angles)]
+    assert features == pytest.approx(expected, abs=1e-5)
+    whole = phase_features(phases + torch.tensor([2.0, -1.0])[None, :, None, None])
+    assert whole.flatten().tolist() == pytest.approx(expected, abs=1e-5)
+    assert phase_features(phases[:, :1]).shape == (1, 2 * len(HARMONICS[1]), 1, 1)
+
+
+def test_a_net_sees_phases_at_the_centers_of_its_positions(images: Images) -> None:
+    """Moving an image and its lattice by a whole stride moves the basis."""
+    net, x = make_net(axes=2), images(1, 3, 16, 24)
+    down, across = net.phase_positions(0, 16, x.device), net.phase_positions(4, 12, x.device)
+    assert down.tolist() == [0.5 + 2 * k for k in range(8)]
+    assert across.tolist() == [4.5, 6.5, 8.5, 10.5]
+    phases = lattice(2)
+    moved = phases.window(1.0, (-4.0, -8.0))
+    basis = NoiseLevelModel(net, 0.4, torch.float64, phases).basis(x)
+    shifted = NoiseLevelModel(net, 0.4, torch.float64, moved).basis(x.roll((4, 8), (2, 3)))
+    torch.testing.assert_close(shifted, basis.roll((4, 8), (2, 3)))
+    still = NoiseLevelModel(net, 0.4, torch.float64, phases).basis(x.roll((4, 8), (2, 3)))
+    assert float((still - shifted).abs().max()) > 1e-3
+
+
+def test_a_net_without_a_lattice_has_no_phase_weights(images: Images) -> None:
+    """The parameters are those of the same seed without the phase term."""
+    plain, net = make_net(), make_net(axes=2)
+    assert plain.phase_weights is None
+    assert set(net.state_dict()) - set(plain.state_dict()) == {"phase_weights"}
+    for name, tensor in plain.state_dict().items():
+        if not name.startswith("readouts"):  # made after the phase weights, in this test
+            assert torch.equal(net.state_dict()[name], tensor), name
+    x = images(1, 3, 16, 24)
+    without = NoiseLevelModel(net, 0.4, torch.float64).basis(x)
+    model = NoiseLevelModel(net, 0.4, torch.float64)
+    torch.testing.assert_close(without, autograd_gradient(model.score)(x))

@@ -1,5 +1,7 @@
 """Where runs and samples are found, and the lock of a run."""
 
+import errno
+import fcntl
 import logging
 import os
 import signal
@@ -8,15 +10,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
-from filelock import FileLock
 
 import gcn_cli as gcn
 from gcn_cli.errors import BusyError, InputError
 from gcn_cli.runs import folder
-from gcn_cli.runs.folder import refuse_inside, run_lock, sample_outputs
+from gcn_cli.runs.folder import (
+    OutputFile,
+    check_run,
+    outputs_to_write,
+    reconstruction_outputs,
+    run_lock,
+    run_name,
+    sample_outputs,
+)
 from gcn_cli.runs.session import Session
 from tests.small import SMALL_TEXTURE, small_image
 
@@ -54,10 +63,91 @@ def test_samples_go_to_folders_and_images_only(tmp_path: Path) -> None:
         sample_outputs(str(tmp_path / "file"), tmp_path, [0], 1, (8, 8))
 
 
-def test_sources_lie_outside_of_the_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"lies in .*, where the run goes"):
-        refuse_inside([str(tmp_path / "run" / "a" / "b.png")], str(tmp_path / "run"))
-    refuse_inside(["-", str(tmp_path / "texture.png")], str(tmp_path / "run"))
+def test_sources_lie_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("texture.png", "run/kept.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "run" / "inside.png").symlink_to(tmp_path / "texture.png")
+    (tmp_path / "outside.png").symlink_to(tmp_path / "run" / "kept.png")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    for source, run in (
+        (f"{tmp_path}/run/a/b.png", f"{tmp_path}/run"),
+        ("kept.png", "."),
+        ("inside.png", "../run"),
+        ("../outside.png", "."),
+        ("../link/kept.png", "."),
+        ("kept.png", "../link"),
+        (".", "."),
+    ):
+        with pytest.raises(InputError, match=r"lies in .*, where the run goes"):
+            check_run([source], run)
+    for sources, run in (
+        (["-", "../texture.png"], "."),
+        ([f"{tmp_path}/texture.png"], "../link"),
+        (["../run/../texture.png"], "."),
+        (["."], "below"),
+    ):
+        check_run(sources, run)
+
+
+def test_runs_are_named_after_their_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = tmp_path.name
+    for source, expected in (
+        (".", name),
+        ("a/..", name),
+        ("b/...png", "...png"),
+        ("..png", "..png"),
+    ):
+        assert run_name(source) == expected
+
+
+LONG, BYTES = "é" * 125 + "a", os.fsdecode(b"caf\xe9")
+
+
+def test_names_are_as_long_as_a_file_system_allows(tmp_path: Path) -> None:
+    (numbered, other) = reconstruction_outputs(str(tmp_path), [f"{LONG}.png", f"{LONG}b.png"], 1)
+    assert numbered != other
+    (plain,) = reconstruction_outputs(str(tmp_path), [f"{LONG}.png"], None)
+    assert plain.name == f"{LONG}.png"
+    linked = folder.map_path(str(tmp_path / "sample-0001.png"), LONG)
+    for path in (numbered, other, plain, linked):
+        path.touch()
+    assert folder.next_free(tmp_path, "sample") == 2
+    assert folder.map_path(f"{BYTES}.png", "gray").name == f"{BYTES}-gray.png"
+
+
+def test_impossible_names_and_links_to_nothing_are_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to(tmp_path / "absent.png")
+    (tmp_path / "file").touch()
+    for path, message in (
+        (tmp_path / "link.png", "exists; add --overwrite"),
+        (tmp_path / f"{LONG}{LONG}.png", "File name too long; use another name"),
+        (tmp_path / "file" / "a.png", "Not a directory; use another name"),
+    ):
+        with pytest.raises(InputError, match=message):
+            outputs_to_write([OutputFile(str(path), 0, 0)], [""], "refuse")
+    with pytest.raises(InputError, match=r"--output .*: File name too long"):
+        check_run(["-"], str(tmp_path / LONG / f"{LONG}{LONG}"))
+    with pytest.raises(InputError, match=r"--model .*: File name too long"):
+        folder.model_path(LONG * 2)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_a_training_goes_on_where_there_are_no_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with caplog.at_level("WARNING", logger="gcn_cli"), run_lock(tmp_path):
+        pass
+    (warning,) = caplog.messages
+    assert os.strerror(number) in warning
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
@@ -103,11 +193,13 @@ def test_the_later_of_two_jobs_is_refused(other_job: ExitStack, tmp_path: Path) 
 def test_the_later_job_does_not_overwrite_the_model_of_the_other(
     other_job: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def later(file: Path, timeout: float) -> FileLock:  # the lock is taken after it
-        other_job.close()
-        return FileLock(file, timeout=timeout)
+    lock = folder._lock
 
-    monkeypatch.setattr(folder, "FileLock", later)
+    def later(file: BinaryIO, run: Path) -> bool:  # the lock is taken after it
+        other_job.close()
+        return lock(file, run)
+
+    monkeypatch.setattr(folder, "_lock", later)
     with pytest.raises(BusyError, match="another job has trained here since"):
         gcn.train(small_image(), output=tmp_path / "run", iterations=2, **SMALL_TEXTURE)
     assert (tmp_path / "run" / folder.MODEL_FILE).read_bytes() == b"the other's"

@@ -190,7 +190,7 @@ def test_a_training_on_a_slowing_machine_becomes_shorter(monkeypatch: pytest.Mon
 
 def test_a_training_is_never_longer_than_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, 0.001, 0.002)
-    monkeypatch.setattr(sessions, "find_periods", lambda *_: (None, None))
+    monkeypatch.setattr(sessions, "find_pattern", lambda *_: None)
     options = {**SMALL_TEXTURE, "preset": "quick", "max_time": 3600.0, "seed": 1}
     stop = iter(range(30))
     model = gcn.train(

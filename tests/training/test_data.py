@@ -1,10 +1,14 @@
 """Training data: augmented crops, missing pixels, coarser images."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from gcn_cli.models.cascade import downsample
+from gcn_cli.pattern import PhaseField
 from gcn_cli.samplers.rng import named_generator
 from gcn_cli.training.data import (
     TrainingData,
@@ -27,8 +31,12 @@ def noise_image(missing: float = torch.nan) -> Tensor:
     return image.masked_fill(~SCRATCHED, missing)
 
 
-def make_data(image: Tensor) -> TrainingData:
-    return TrainingData([image], crop=16, batch_size=4, generator=named_generator(0, "b"))
+def make_data(
+    *images: Tensor, phases: Sequence[PhaseField] | None = None, **options: Any
+) -> TrainingData:
+    generator = named_generator(0, "b")
+    settings = {"crop": 16, "batch_size": 4, "phase_step": 2} | options
+    return TrainingData(images, generator=generator, phases=phases, **settings)
 
 
 def test_crops_are_flipped_and_rotated_only_if_wanted() -> None:
@@ -82,8 +90,9 @@ def test_a_batch_has_a_mask_of_its_known_pixels() -> None:
     data = TrainingData(
         [image], known=[SCRATCHED], crop=16, batch_size=4, generator=generator, flips=True
     )
-    images, known = data.draw()
+    images, known, phases = data.draw()
     assert known is not None
+    assert phases is None
     assert bool(images.isfinite().all())
     assert known.shape == (4, 1, 16, 16)
     assert set(known.flatten().tolist()) == {0.0, 1.0}
@@ -126,3 +135,61 @@ def test_the_share_of_coarse_variance() -> None:
     assert share > 0.7
     known[:20, :20] = False
     assert coarse_share(smooth.masked_fill(~known, 1e6), known) == pytest.approx(share, abs=0.1)
+
+
+def lattice(offset: float = 0.0) -> PhaseField:
+    """A bent lattice of which no two places of 48x48 pixels have the same phases."""
+    waves = torch.tensor([[1 / 80, 1 / 300], [-1 / 400, 1 / 90]])
+    bend = 0.005 * torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(4))
+    return PhaseField(waves, torch.tensor([offset, 0.2]), bend, (48, 64))
+
+
+def phase_image(field: PhaseField, height: int = 48, width: int = 64) -> Tensor:
+    """An image (2, H, W) whose channels are the phases of its pixels."""
+    return field(torch.arange(height), torch.arange(width))[0]
+
+
+def block_means(images: Tensor, side: int) -> Tensor:
+    return torch.nn.functional.avg_pool2d(images, side)
+
+
+@pytest.mark.parametrize("turns", [{}, {"flips": True}, {"flips": True, "rotations": True}])
+def test_phases_of_a_crop_are_those_of_its_place_and_turn_with_it(turns: dict[str, bool]) -> None:
+    """Each image shows its phases: crops and phases that do not belong together would differ."""
+    fields = [lattice(), lattice(0.5)]
+    data = make_data(*map(phase_image, fields), phases=fields, batch_size=24, **turns)
+    images, known, phases = data.draw()
+    assert known is None
+    assert phases is not None
+    assert phases.shape == (24, 2, 8, 8)
+    # The mean of 2x2 pixels is the phase at their center, where the bend is linear.
+    torch.testing.assert_close(phases, block_means(images, 2), rtol=0, atol=2e-3)
+    assert float(images.std(dim=0).min()) > 0.02
+    slopes = {bool(image[1].diff(dim=-1).mean() > 0) for image in images}
+    assert slopes == ({True, False} if turns else {True})
+
+
+def test_phases_avoid_and_follow_missing_pixels() -> None:
+    field = lattice()
+    known = torch.ones(48, 64, dtype=torch.bool)
+    known[:20, :20] = False
+    image = phase_image(field).masked_fill(~known, torch.nan)
+    images, _, phases = make_data(image, known=[known], phases=[field]).draw()
+    assert phases is not None
+    torch.testing.assert_close(phases, block_means(images, 2), rtol=0, atol=2e-3)
+
+
+def test_coarser_data_has_the_phases_of_its_pixels() -> None:
+    field = lattice()
+    data = make_data(phase_image(field), phases=[field])
+    coarser, gains = coarser_data(data, 2, 2, seed=0)
+    for stage, gain in zip(coarser, [gains[0], gains[0] * gains[1]], strict=True):
+        images, _, phases = stage.draw()
+        assert phases is not None
+        torch.testing.assert_close(phases, block_means(images / gain, 2), rtol=0, atol=4e-3)
+
+
+def test_whole_images_and_irregular_ones_have_no_phases() -> None:
+    image = phase_image(lattice())
+    assert make_data(image).draw().phases is None
+    assert make_data(image, crop=None).draw().phases is None

@@ -9,14 +9,17 @@ from gcn_cli.models.backprop import pack, potential_gradient
 from gcn_cli.models.cascade import denoise_batch
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
-from gcn_cli.pattern import Pattern, pattern_basis
+from gcn_cli.pattern import Pattern, strain_on_torus
 from gcn_cli.training.losses import (
     BOUNDED_CHAINS,
+    LARGEST_CHAIN,
     MAX_DIFFERENCE,
+    MAX_STRAIN,
     RESOLVED_LEVEL,
     BandedDifferences,
     LikelihoodLoss,
     denoising_loss,
+    whole_periods,
 )
 from gcn_cli.training.schedule import Schedule, StageSettings
 
@@ -25,13 +28,16 @@ BOUND = 0.08
 
 
 def make_net(
-    padding_mode: PaddingMode = PaddingMode.REFLECT, image_size: tuple[int, int] | None = None
+    padding_mode: PaddingMode = PaddingMode.REFLECT,
+    image_size: tuple[int, int] | None = None,
+    lattice_axes: int = 0,
 ) -> NoiseConditionalNet:
     net = NoiseConditionalNet(
         parse_layers("4@5,4@3/2"),
         rectifier=SmoothReLU(0.5),
         padding_mode=padding_mode,
         image_size=image_size,
+        lattice_axes=lattice_axes,
     )
     net.initialize(torch.Generator().manual_seed(0))
     return net.double()
@@ -63,9 +69,9 @@ def advance(loss: LikelihoodLoss) -> tuple[torch.Tensor, dict[str, torch.Tensor]
     """F of the chains and its gradients, then one step of the chains."""
     chains, level = loss.chains, loss.chains.levels()
     packed = pack(loss.net, torch.float64)
-    potentials, forward_pass = loss.chain_potentials(packed, chains.crops(SIZE), level)
+    potentials, forward_pass = loss.chain_potentials(packed, chains.crops(SIZE)[0], level, None)
     gradients = potential_gradient(forward_pass, loss.weights(level))
-    chains.advance(loss.denoise_chains(packed, chains.images, level))
+    chains.advance(loss.denoise_chains(packed, chains.images, level, None))
     return potentials, gradients
 
 
@@ -86,7 +92,7 @@ def test_gradient_is_data_minus_chains_in_float64() -> None:
     weights = -likelihood.weights(level)
     both = compute(lambda potentials: weights)
     positions = likelihood.chains.positions.get_state()
-    crops = likelihood.chains.crops(SIZE)
+    crops, _ = likelihood.chains.crops(SIZE)
     likelihood.chains.positions.set_state(positions)
     level_weights = likelihood.level_weights(level)
     chain_potentials, chain_gradients = advance(likelihood)
@@ -200,18 +206,64 @@ def test_textures_have_no_running_means() -> None:
     assert loss.base_slopes().tolist() == [1, 0]
 
 
+def make_pattern(*waves: tuple[float, float]) -> Pattern:
+    axes = len(waves)
+    cell = torch.zeros(3, *[8] * axes)
+    return Pattern(torch.tensor(waves), cell, torch.zeros(axes), torch.tensor(0.9))
+
+
 @pytest.mark.parametrize(
-    ("periods", "followed"),
-    [((None, 12.0), True), ((11.2, 12.0), True), ((11.8, 12.0), False), ((30.0, 12.0), False)],
+    ("waves", "size"),
+    [
+        ([(0.0, 1 / 12)], (44, 48)),  # whole periods of 12 fit as it is
+        ([(1 / 11.2, 0.0), (0.0, 1 / 12)], (44, 48)),  # 4 periods of 11, by 2 %
+        ([(1 / 11.8, 0.0), (0.0, 1 / 12)], (48, 48)),
+        ([(1 / 30, 0.0), (0.0, 1 / 12)], (60, 48)),
+        ([(1 / 20, 1 / 32), (1 / 20, -1 / 32)], (60, 64)),  # slanted
+    ],
 )
-def test_pattern_is_ignored_if_chains_would_stretch_it(
-    periods: tuple[float | None, float | None], followed: bool
-) -> None:
-    """Chains of 44x48: 4 periods of 11, which is 2 % off 11.2 and 7 % off 11.8."""
-    cell = torch.zeros(3, *(len(pattern_basis(periods[axis], torch.zeros(1))) for axis in (0, 1)))
-    loss = make_loss(make_net(), pattern=Pattern(periods, cell, cell + 1))
-    assert loss.chains.images.shape[2:] == (44, 48)
-    assert (loss.chains.pattern is not None) == followed
+def test_chains_have_whole_periods(waves: list[tuple[float, float]], size: tuple[int, int]) -> None:
+    """Chains of 44x48 pixels without a pattern."""
+    pattern = make_pattern(*waves)
+    loss = make_loss(make_net(lattice_axes=len(waves)), pattern=pattern)
+    assert loss.chains.images.shape[2:] == size
+    assert strain_on_torus(pattern, size) <= MAX_STRAIN
+    assert loss.chains.pattern is pattern
+
+
+def test_a_lattice_that_fits_no_size_is_strained_as_little_as_possible() -> None:
+    pattern = make_pattern((1 / 100, 0.0), (0.0, 1 / 13))
+    height, width = whole_periods(pattern, (44, 48), 4)
+    assert height == 68 <= LARGEST_CHAIN * 44 < 72  # 100 is out of reach
+    assert strain_on_torus(pattern, (height, width)) == pytest.approx(0.32)
+
+
+def test_chains_are_seen_with_their_phases() -> None:
+    """F of chains and its gradient see the phases of the crops; D sees those of whole chains."""
+    pattern = make_pattern((1 / 11, 0.0), (0.0, 1 / 12))
+    net = make_net(lattice_axes=2)
+    loss = make_loss(net, pattern=pattern)
+    chains, level, packed = loss.chains, loss.chains.levels(), pack(net, torch.float64)
+    crops, corners = chains.crops(SIZE)
+    phases = chains.phases(SIZE, 2, corners)
+    assert phases is not None
+    phases = phases.double()
+    potentials, passed = loss.chain_potentials(packed, crops, level, phases)
+    sigma = (level.square() + 1).sqrt()[:, None, None, None]
+    expected = net.potential(crops / sigma, level.log(), phases)
+    torch.testing.assert_close(potentials, expected.detach())
+    weights = loss.weights(level)
+    assert net.phase_weights is not None
+    (exact,) = torch.autograd.grad((weights * expected).sum(), [net.phase_weights])
+    gradient = potential_gradient(passed, weights)["phase_weights"]
+    torch.testing.assert_close(gradient, exact, rtol=1e-5, atol=1e-9)
+    whole = chains.phases((44, 48), 2)
+    means = loss.denoise_chains(packed, chains.images, level, whole)
+    torus = make_net(PaddingMode.CIRCULAR, lattice_axes=2)
+    single = denoise_batch(
+        torus, chains.images[:1], level[:1], pack(torus, torch.float64), phases=chains.fields[0]
+    )
+    torch.testing.assert_close(means[:1], single)
 
 
 def test_banded_slope_is_full_without_a_difference_and_reversed_beyond_the_bound() -> None:

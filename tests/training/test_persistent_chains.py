@@ -1,10 +1,14 @@
 """Persistent chains against a Gaussian, whose noisy variance is known at every level."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
-from gcn_cli.pattern import Pattern, pattern_basis
-from gcn_cli.training.persistent_chains import PersistentChains
+from gcn_cli.models.gaussian import SpectralGaussian
+from gcn_cli.pattern import Pattern, closed_waves
+from gcn_cli.training.persistent_chains import CoarserChains, PersistentChains
 
 VARIANCE = 0.25
 
@@ -73,7 +77,7 @@ def test_state_resumes_exactly(stop_at: int) -> None:
     for _ in range(20):
         for chains in (first, second):
             chains.advance(gaussian_means(chains))
-        assert torch.equal(first.crops((4, 6)), second.crops((4, 6)))
+        assert torch.equal(first.crops((4, 6))[0], second.crops((4, 6))[0])
         assert torch.equal(first.images, second.images)
         assert torch.equal(first.levels(), second.levels())
 
@@ -81,48 +85,129 @@ def test_state_resumes_exactly(stop_at: int) -> None:
 def test_crops_are_windows_of_the_images() -> None:
     chains = make_chains(count=2, side=8)
     chains.images.copy_(torch.arange(2 * 3 * 64.0).reshape(2, 3, 8, 8))
-    crop = chains.crops((4, 5))
+    crop, corners = chains.crops((4, 5))
     assert crop.shape == (2, 3, 4, 5)
+    for image, part, (top, left) in zip(chains.images, crop, corners, strict=True):
+        assert torch.equal(part, image[:, top : top + 4, left : left + 5])
+    assert chains.phases((4, 5), 2) is None
     assert torch.equal(crop.diff(dim=-1), torch.ones(2, 3, 4, 4))
     assert torch.equal(crop.diff(dim=-2), torch.full((2, 3, 3, 5), 8.0))
     assert float(crop[1].min()) >= 192 > float(crop[0].max())
 
 
-def make_patterned(seed: int = 3) -> PersistentChains:
-    """Chains of 48 pixels with a pattern of vertical stripes of period 12."""
-    periods = (None, 12.0)
-    cell = torch.zeros(3, 1, len(pattern_basis(periods[1], torch.zeros(1))))
-    cell[:, 0, 1] = 1.0
+def make_regular(
+    side: int = 24, coarser: CoarserChains | None = None, wander: float = 0.05, **options: Any
+) -> PersistentChains:
+    """Chains with a lattice of which not quite whole periods fit the images."""
+    waves = torch.tensor([[1 / 7.5, 0.0], [0.01, 1 / 12.5]]) * (24 / side)
+    wanders = torch.full((2,), wander)
+    settings: dict[str, Any] = {"steps": 6, "highest": 20.0, "lowest": 0.05, "seed": 3}
     return PersistentChains(
-        4,
-        (3, 48, 48),
-        steps=8,
-        highest=20.0,
-        lowest=0.05,
-        seed=seed,
+        3,
+        (3, side, side),
         device=torch.device("cpu"),
-        pattern=Pattern(periods, cell, torch.full_like(cell, 0.01)),
+        pattern=Pattern(waves, torch.zeros(3, 8, 8), wanders, torch.tensor(0.9)),
+        coarser=coarser,
+        **(settings | options),
     )
 
 
-def test_chains_follow_a_pattern_each_with_its_own_shift() -> None:
-    """D is 0: stripes of amplitude sqrt(2) come from the pattern down to its lowest level."""
-    chains = make_patterned()
-    for _ in range(40):
-        chains.advance(torch.zeros_like(chains.images))
-    stripes = torch.fft.fft(chains.images.mean(dim=(1, 2)))[:, 48 // 12]
-    expected = torch.where(chains.levels() < 5, 2**0.5, stripes.abs() / 24)  # projected by then
-    torch.testing.assert_close(stripes.abs() / 24, expected, rtol=0.25, atol=0)
-    assert len({round(float(angle), 2) for angle in stripes.angle()}) == 4
-    assert len(set(chains.shifts[:, 1].tolist())) == 4
+def make_finer(coarser: PersistentChains) -> PersistentChains:
+    """Chains of 40 pixels whose low frequencies are windows of coarser chains of 24 pixels."""
+    link = CoarserChains(coarser, SpectralGaussian(3), 1.0)
+    return make_regular(40, link, highest=2.0, seed=5)
 
 
-def test_state_restores_the_shifts_of_the_pattern() -> None:
-    first, second = make_patterned(), make_patterned(seed=4)
-    for _ in range(11):
-        first.advance(torch.zeros_like(first.images))
-    second.load_state({name: tensor.clone() for name, tensor in first.state().items()})
-    for _ in range(11):
-        first.advance(torch.zeros_like(first.images))
-        second.advance(torch.zeros_like(second.images))
-    assert torch.equal(first.images, second.images)
+def advance(chains: PersistentChains) -> None:
+    chains.advance(gaussian_means(chains))
+
+
+def phases_of(chains: PersistentChains, *place: Any) -> Tensor:
+    phases = chains.phases(*place)
+    assert phases is not None
+    return phases
+
+
+def test_every_chain_has_a_lattice_of_its_own_that_closes() -> None:
+    chains = make_regular()
+    for _ in range(5):
+        advance(chains)
+    assert sorted(chains.fields) == [0, 1, 2]
+    assert chains.pattern is not None
+    expected = closed_waves(chains.pattern.waves, (24, 24))
+    for field in chains.fields.values():
+        assert torch.equal(field.waves, expected)
+        assert field.periodic == (True, True)
+    offsets = torch.stack([field.offsets for field in chains.fields.values()])
+    assert len(torch.unique(offsets[:, 0])) == 3
+
+
+def test_phases_of_crops_are_those_of_whole_chains_at_their_places() -> None:
+    chains = make_regular()
+    for _ in range(5):
+        advance(chains)
+    whole = phases_of(chains, (24, 24), 1)
+    _, corners = chains.crops((8, 12))
+    assert len(set(corners)) > 1
+    crops = phases_of(chains, (8, 12), 1, corners)
+    for crop, phases, (top, left) in zip(crops, whole, corners, strict=True):
+        torch.testing.assert_close(crop, phases[:, top : top + 8, left : left + 12])
+    straight = make_regular(wander=0.0)
+    centers = phases_of(straight, (24, 24), 2)
+    blocks = torch.nn.functional.avg_pool2d(phases_of(straight, (24, 24), 1), 2)
+    torch.testing.assert_close(centers, blocks)
+
+
+def test_a_chain_that_restarts_has_a_new_lattice() -> None:
+    chains, seen = make_regular(), []
+    for _ in range(12):
+        seen.append(chains.fields[0])
+        advance(chains)
+    assert len({id(field) for field in seen}) == 2
+    assert not torch.equal(seen[0].offsets, seen[6].offsets)
+    assert seen[5] is seen[0]
+    assert seen[11] is seen[6]
+
+
+def test_finer_chains_have_the_phases_of_the_coarser_chain_they_start_from() -> None:
+    """The low frequencies of a new chain are a window of the coarser image: so are its phases."""
+    coarser = make_regular(transition_level=1.0)
+    finer = make_finer(coarser)
+    assert not finer.fields
+    assert not bool(phases_of(finer, (40, 40), 2).any())  # all wait
+    for _ in range(30):
+        if finer.taken[0] == 0:
+            break
+        advance(coarser)
+        advance(finer)
+    assert coarser.transition is not None
+    source = coarser.transition.phases
+    assert source is not None
+    field = finer.fields[0]
+    turns = field.waves * 40  # the lattice closes on the torus of the finer chains
+    torch.testing.assert_close(turns, turns.round())
+    # At the center of the window, which starts at one of 5 x 5 coarse pixels, phases are the same.
+    middle = field(torch.tensor([19.5]), torch.tensor([19.5]))[0, :, 0, 0]
+    corners = torch.arange(5) + 9.5
+    distances = source(corners, corners)[0] - middle[:, None, None]
+    assert float((distances - distances.round()).abs().amax(dim=0).min()) < 1e-4
+
+
+@pytest.mark.parametrize("stop_at", [1, 8, 14])
+def test_a_state_restores_the_lattices_of_chains_and_of_the_transition(stop_at: int) -> None:
+    first, second = ((c := make_regular(transition_level=1.0), make_finer(c)) for _ in range(2))
+    for _ in range(stop_at):
+        for chains in first:
+            advance(chains)
+    for ours, theirs in zip(second, first, strict=True):
+        ours.load_state({name: tensor.clone() for name, tensor in theirs.state().items()})
+    for _ in range(14):
+        for ours, theirs in zip(second, first, strict=True):
+            advance(ours)
+            advance(theirs)
+            assert torch.equal(ours.images, theirs.images)
+            assert torch.equal(phases_of(ours, (24, 24), 2), phases_of(theirs, (24, 24), 2))
+    states = [chains.state() for chains in (*first, *second)]
+    for ours_state, theirs_state in zip(states[2:], states[:2], strict=True):
+        assert ours_state.keys() == theirs_state.keys()
+        assert all(torch.equal(ours_state[name], value) for name, value in theirs_state.items())

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from gcn_cli.config import NoiseConditionalConfig
+from gcn_cli.detection import find_pattern
 from gcn_cli.kinds import make_trainer
 from gcn_cli.models.backprop import pack
 from gcn_cli.models.cascade import make_denoiser, remove_lowpass_
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
-from gcn_cli.pattern import Pattern, find_pattern
+from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.rng import ImageNoise
 from gcn_cli.training.data import downsample_known
@@ -35,6 +36,7 @@ from gcn_cli.training.trainer import (
     CascadeTrainer,
     level_ranges,
 )
+from tests.drawing import grid, textured
 from tests.small import smooth_image
 from tests.training.driving import run
 
@@ -75,14 +77,17 @@ def trainer_of(
     config: NoiseConditionalConfig,
     *images: Tensor,
     known: Tensor | None = None,
-    pattern: Pattern | None = None,
+    regular: tuple[Pattern, list[PhaseField]] | None = None,
 ) -> CascadeTrainer:
     images = images or ((checkerboard() if config.stages is None else smooth_image()),)
     if known is not None:
         images = tuple(image.masked_fill(~known, torch.nan) for image in images)
     masks = None if known is None else [known] * len(images)
     device, dtype = torch.device("cpu"), torch.float32
-    _, trainer = make_trainer(config, images, device, dtype, known=masks, pattern=pattern)
+    pattern, phases = regular or (None, None)
+    _, trainer = make_trainer(
+        config, images, device, dtype, known=masks, pattern=pattern, phases=phases
+    )
     assert isinstance(trainer, CascadeTrainer)
     return trainer
 
@@ -337,29 +342,64 @@ def test_at_coarser_stages_the_whole_crop_counts() -> None:
     assert [stage.settings.margin for stage in trainer_of(THREE).stages] == [THREE.margin, 0, 0]
 
 
-def a_pattern() -> Pattern:
-    dark = torch.arange(96) % 16 < 3
-    lines = torch.where(dark[:, None] | dark, -1.5, 0.5)
-    noise = torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(0))
-    pattern = find_pattern([lines + noise / 4])
-    assert pattern is not None
-    return pattern
+@pytest.fixture(scope="module")
+def tiled() -> tuple[Tensor, tuple[Pattern, list[PhaseField]]]:
+    """Dark joints every 16 pixels on noise, and their pattern."""
+    image = textured(grid(64, 64, 16, 16)).expand(3, -1, -1)
+    found = find_pattern([image], vectors=[(16.0, 0.0), (0.0, 16.0)])
+    assert found is not None
+    return image, found
 
 
-def test_with_a_pattern_only_the_coarsest_stage_has_the_higher_bound() -> None:
-    for pattern, bounds in ((None, [0.02, 0.035, 0.035]), (a_pattern(), [0.02, 0.02, 0.035])):
-        stages = trainer_of(THREE, pattern=pattern).stages
-        assert [stage.settings.max_difference for stage in stages] == bounds
-        assert [own.likelihood.max_difference for own in stages if own.likelihood] == bounds
+Tiled = tuple[Tensor, tuple[Pattern, list[PhaseField]]]
 
 
-def test_the_chains_of_one_stage_follow_the_pattern_and_those_of_a_cascade_do_not() -> None:
-    image, pattern = torch.randn(3, 96, 96), a_pattern()
-    for stages, expected in ((1, pattern), (2, None)):
-        config = replace(ONE, layers=parse_layers("4@3"), stages=stages)
-        likelihood = trainer_of(config, image, pattern=pattern).stages[0].likelihood
-        assert likelihood is not None
-        assert likelihood.chains.pattern is expected
+def test_every_stage_has_the_pattern_in_its_pixels(tiled: Tiled) -> None:
+    image, (pattern, phases) = tiled
+    config = replace(THREE, stages=2)
+    stages = trainer_of(config, image, regular=(pattern, phases)).stages
+    for index, stage in enumerate(stages):
+        assert stage.net.phase_weights is not None
+        assert stage.likelihood is not None
+        chains = stage.likelihood.chains
+        assert chains.pattern is not None
+        torch.testing.assert_close(chains.pattern.waves, 2**index * pattern.waves)
+    assert [stage.settings.max_difference for stage in stages] == [0.02, 0.035]
+    coarsest, finest = (stages[k].likelihood.chains for k in (1, 0))  # type: ignore[union-attr]
+    assert set(coarsest.fields) == set(range(len(coarsest.images)))
+    assert not finest.fields  # they wait for the coarser ones
+
+
+def test_phase_weights_learn_and_a_preview_has_a_lattice(tiled: Tiled) -> None:
+    image, regular = tiled
+    trainer = trainer_of(replace(ONE, iterations=4), image, regular=regular)
+    weights = trainer.stages[0].net.phase_weights
+    assert weights is not None
+    before = weights.clone()
+    run(trainer, 0, 3)
+    assert not torch.equal(weights, before)
+    assert trainer.preview().shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(("stages", "stop_at"), [(1, 5), (2, 9)])
+def test_a_resumed_training_with_a_pattern_is_exact(
+    stages: int, stop_at: int, tiled: Tiled
+) -> None:
+    image, regular = tiled
+    config = replace(
+        THREE, layers=parse_layers("4@3/2"), stages=stages, batch_size=2, iterations=14, flips=True
+    )
+    whole, first, second = (trainer_of(config, image, regular=regular) for _ in range(3))
+    expected = run(whole, 0, 14)
+    run(first, 0, stop_at)
+    second.load_state(copied(first.state()))
+    assert run(second, stop_at, 14) == expected[stop_at:]
+    assert_same(second.state(), whole.state())
+    assert [name for name in whole.state() if "field0.waves" in name]
+    if stages > 1:
+        finest = whole.stages[0].likelihood
+        assert finest is not None
+        assert finest.chains.fields  # some have started from coarser chains
 
 
 @pytest.mark.parametrize(("images", "share"), [(2, 1.0), (8, 0.5), (16, 0.25)])
@@ -412,11 +452,11 @@ def test_chains_started_from_a_coarser_stage_have_the_variance_of_noisy_data() -
     generator = torch.Generator().manual_seed(0)
     white = torch.randn(3, 96, 96, generator=generator)
     chains = CoarserChains(coarser, SpectralGaussian(3), 2.0)
-    assert not chains.initialize_(white.clone(), 2.0, generator)
+    assert chains.initialize_(white.clone(), 2.0, generator) == (False, None)
     for _ in range(8):
         coarser.advance(coarser.images / (1 + coarser.levels().square())[:, None, None, None])
     level, start = 1.8, white.clone()
-    assert chains.initialize_(start, level, generator)
+    assert chains.initialize_(start, level, generator) == (True, None)
     assert float(start.var()) == pytest.approx(1 + level**2, rel=0.05)
     details = remove_lowpass_(start[None].clone())
     assert float(details.square().mean()) == pytest.approx(0.75 * (1 + level**2), rel=0.05)

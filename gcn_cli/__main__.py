@@ -17,7 +17,7 @@ SPINNING = {
 """How long a thread that waits for others spins before it sleeps.
 
 By default, some 10 and 200 milliseconds: where other processes run too, waiting threads take the
-cores from the threads that they wait for. A short spin costs nothing on a free machine.
+cores from the threads that they wait for. A short spin ends before that.
 """
 
 

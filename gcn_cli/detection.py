@@ -10,9 +10,10 @@ r. A lattice is accepted if
 
 Of accepted lattices nearly as good as the best, that of the smallest cell is taken. Two repetitions
 along each axis suffice. Images without such a lattice may repeat along one axis: for a direction
-u, the mean of r over all displacements with the same part along u must form a comb. Where the
-period drifts across the image, as in perspective, only parts of the image have combs, of similar
-periods; then the phases are followed from the center outwards.
+u, the mean of r over all displacements with the same part along u must form a comb.
+
+A period that drifts across the image, as in strong perspective, is not searched for. Where a person
+names it, the phases are followed from the center outwards.
 """
 
 import itertools
@@ -28,7 +29,6 @@ from gcn_cli.errors import InputError
 from gcn_cli.pattern import Pattern, PhaseField, follow_drift, learn_pattern
 
 LARGEST_SIDE = 512  # pixels, of a square: larger images are halved for the search
-LARGEST_PART = 160  # pixels: larger parts of an image are halved
 LARGEST_LAG = 0.7  # of the side: beyond it, too little of the image overlaps itself
 LONGEST_VECTOR = 0.55  # of the side: two repetitions
 PEAK_SHARE = 0.5  # of the highest peak of r: lower ones are no vectors of the lattice
@@ -46,11 +46,6 @@ EQUAL_COMB = 0.8  # of the largest contrast: as good as it
 COMB_STEP = 0.1  # pixels between candidate periods
 ANGLE_STEP = 2  # degrees between candidate directions
 COMB_LINES = 64  # lines over which the mean of r is taken
-
-PARTS = (0.25, 0.0, 0.5)  # where parts of half of the side start; the first is the center
-MIN_PARTS = 7  # of the nine parts with a comb like that of the center
-LARGEST_CHANGE = 1.7  # of the period, from the center to another part
-LARGEST_TURN = 0.9  # cosine between the directions of two combs that are alike
 
 REACHES = (2, 4, 8)  # lattice steps whose points are used, one after another, to refine a lattice
 SMALLEST_STEP = 0.02  # pixels, of the refinement
@@ -70,14 +65,11 @@ def find_pattern(
     masks = known or [torch.ones_like(image[0], dtype=torch.bool) for image in images]
     pairs = [(image.cpu(), mask.cpu()) for image, mask in zip(images, masks, strict=True)]
     lattice = find_lattice(*pairs[0]) if vectors is None else torch.tensor(list(vectors))
-    drifts = lattice is None and vectors is None
-    if drifts:
-        lattice = find_drifting_lattice(*pairs[0])
     if lattice is None or not len(lattice):
         return None
     waves = torch.linalg.pinv(lattice.double()).T.float()
     start = PhaseField(waves, torch.zeros(len(waves)))
-    starts = [follow_drift(*pairs[0], start)] if drifts else [start]
+    starts = [start]
     if vectors:  # it is not known whether they drift
         starts.append(follow_drift(*pairs[0], start))
     everything = [image for image, _ in pairs], [mask for _, mask in pairs]
@@ -114,37 +106,6 @@ def find_lattice(image: Tensor, known: Tensor | None = None) -> Tensor | None:
     if lattice is None:
         lattice = _best_comb(r)
     return None if lattice is None else scale * lattice
-
-
-def find_drifting_lattice(image: Tensor, known: Tensor) -> Tensor | None:
-    """The vector of repetition (1, 2) at the center of an image whose period drifts.
-
-    None unless most parts of the image repeat alike.
-    """
-    height, width = known.shape
-    combs: list[Tensor] = []
-    for top, left in itertools.product(PARTS, PARTS):
-        rows = slice(int(top * height), int(top * height) + height // 2)
-        columns = slice(int(left * width), int(left * width) + width // 2)
-        part, mask = image[:, rows, columns], known[rows, columns]
-        while max(mask.shape) > LARGEST_PART:
-            mask = -F.max_pool2d(-mask[None].float(), 2)[0] > 0
-            part = F.avg_pool2d(part[None], 2)[0]
-        if min(mask.shape) < 4 * SHORTEST_PERIOD or not bool(mask.any()):
-            return None
-        scale = (height // 2) / mask.shape[0]
-        comb = _best_comb(Autocorrelation(_without_plane(part.float(), mask), mask))
-        if comb is None and not combs:
-            return None
-        if comb is not None:
-            combs.append(scale * comb[0])
-    center, length = combs[0], float(combs[0].norm())
-    alike = [
-        1 / LARGEST_CHANGE <= float(comb.norm()) / length <= LARGEST_CHANGE
-        and abs(float(comb @ center)) >= LARGEST_TURN * length * float(comb.norm())
-        for comb in combs
-    ]
-    return center[None] if sum(alike) >= MIN_PARTS else None
 
 
 def _without_plane(image: Tensor, known: Tensor) -> Tensor:

@@ -83,13 +83,6 @@ class PhaseField:
             grid.index_select(axis + 1, first), grid.index_select(axis + 1, second), share
         )
 
-    def closed_strictly(self, size: tuple[int, int]) -> "PhaseField":
-        """The nearest strict lattice that closes on a torus (H, W), alike at its center."""
-        waves = closed_waves(self.scale * self.waves, size)
-        center = [torch.tensor([(side - 1) / 2], device=waves.device) for side in size]
-        middle = self(*center)[0, :, 0, 0]
-        return PhaseField(waves, middle - waves @ torch.cat(center).to(waves), size=size)
-
     def grid_positions(self) -> list[Tensor]:
         """Positions down and across, in pixels, of the points of the bend."""
         assert self.bend is not None
@@ -259,9 +252,13 @@ def strain_on_torus(
 
 
 def fitting_sides(pattern: Pattern, size: Sequence[int], axis: int) -> list[int]:
-    """The sides nearest to that of `size` (H, W), below and above, on which the lattice closes."""
+    """The sides nearest to that of `size` (H, W), below and above, on which the lattice closes.
+
+    Empty where none is near: waves that are nearly along the other axis close on long sides only.
+    """
     waves, side = pattern.waves[:, axis], size[axis]
-    sides = torch.arange(SHORTEST_SIDE, 3 * max(side, *pattern_extent(pattern)))
+    farthest = max(side // 2, pattern_extent(pattern)[axis])
+    sides = torch.arange(max(SHORTEST_SIDE, side - farthest), side + farthest + 1)
     turns = sides[:, None] * waves
     misfit = (turns - turns.round()).abs() / (sides[:, None] * pattern.waves.norm(dim=1))
     good = sides[misfit.amax(dim=1) <= VISIBLE_STRAIN]

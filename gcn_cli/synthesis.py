@@ -193,7 +193,7 @@ def _check_lattice(checkpoint: Checkpoint, options: SampleOptions, size: tuple[i
     distortion = strain_on_torus(pattern, size, periodic)
     if distortion <= LARGEST_STRAIN:
         return
-    sides = (fitting_sides(pattern, size, axis) for axis in (1, 0))
+    sides = (fitting_sides(pattern, size, axis) or [size[axis]] for axis in (1, 0))
     width, height = (" or ".join(map(str, fitting)) for fitting in sides)
     amount = f"{distortion:.0%}" if distortion < 1 else "out of shape"
     log.info(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcn_cli.detection import Autocorrelation, find_drifting_lattice, find_lattice, find_pattern
+from gcn_cli.detection import Autocorrelation, find_lattice, find_pattern
 from gcn_cli.errors import InputError
 from tests.drawing import (
     colored_noise,
@@ -79,7 +79,6 @@ def test_irregular_textures_have_no_lattice(power: float) -> None:
     for seed, (height, width, channels) in enumerate([(48, 48, 1), (56, 64, 3)]):
         image = colored_noise(seed, height, width, power, channels)
         assert find_lattice(image) is None
-        assert find_drifting_lattice(image, torch.ones(height, width, dtype=torch.bool)) is None
 
 
 def test_flat_and_tiny_images_have_no_lattice() -> None:

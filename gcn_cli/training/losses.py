@@ -194,7 +194,7 @@ class LikelihoodLoss:
         self.banded = BandedDifferences(share, self.max_difference) if self.aligned else None
         extra, stride = 0 if self.aligned else SURROUNDINGS, net.total_stride
         torus = [-(-(side + extra) // stride) * stride for side in size]
-        if pattern is not None:
+        if pattern is not None and coarser is None:
             torus = whole_periods(pattern, torus, stride)
         self.chains = PersistentChains(
             count,

@@ -5,8 +5,7 @@ spread evenly over the levels. After the lowest level a chain restarts from nois
 of a step below the highest level, so that every level occurs, as in denoising. In a resolution
 cascade, chains of a finer stage start from chains of the next coarser stage (cascade
 initialization). Each chain of a regular pattern has its own lattice, as samples have
-(`gcn_cli.pattern`); a chain that starts from a coarser one has that chain's, made to close on its
-own torus: at a seam, F would learn to tell chains from data.
+(`gcn_cli.pattern`); a chain that starts from a coarser one has that chain's.
 """
 
 import math
@@ -67,8 +66,7 @@ class CoarserChains:
         if state.phases is None:
             return True, None
         corner = (window[1].start - 0.25, window[2].start - 0.25)  # of the first fine pixel
-        size = (white.shape[1], white.shape[2])
-        return True, state.phases.window(0.5, corner).closed_strictly(size)
+        return True, state.phases.window(0.5, corner)
 
 
 class PersistentChains:

@@ -184,13 +184,15 @@ def test_finer_chains_have_the_phases_of_the_coarser_chain_they_start_from() -> 
     source = coarser.transition.phases
     assert source is not None
     field = finer.fields[0]
-    turns = field.waves * 40  # the lattice closes on the torus of the finer chains
-    torch.testing.assert_close(turns, turns.round())
-    # At the center of the window, which starts at one of 5 x 5 coarse pixels, phases are the same.
-    middle = field(torch.tensor([19.5]), torch.tensor([19.5]))[0, :, 0, 0]
-    corners = torch.arange(5) + 9.5
-    distances = source(corners, corners)[0] - middle[:, None, None]
-    assert float((distances - distances.round()).abs().amax(dim=0).min()) < 1e-4
+    assert field.scale == 0.5
+    assert field.waves is source.waves
+    top, left = (round(start + 0.25) for start in field.origin)
+    assert 0 <= top <= 4
+    assert 0 <= left <= 4
+    # Phases at the centers of coarse pixels, which are between fine ones.
+    centers = torch.arange(20) * 2 + 0.5
+    expected = source(torch.arange(20) + top, torch.arange(20) + left)
+    torch.testing.assert_close(field(centers, centers), expected)
 
 
 @pytest.mark.parametrize("stop_at", [1, 8, 14])

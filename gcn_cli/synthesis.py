@@ -122,6 +122,11 @@ def _plan(
     start = None
     if options.start_kind == "image":
         start = [open_image(image) for image in linked_list(options.start)]
+    if options.guide is not None:  # opened once: standard input is read only once
+        opened = options.guide
+        if not isinstance(opened, Tensor):
+            opened = [open_image(image) for image in linked_list(opened)]
+        options = replace(options, guide=opened)
     size = requested_size(checkpoint, options, start)
     _check_lattice(checkpoint, options, size)
     larger_size = sampling_size(checkpoint, options, size)
@@ -133,7 +138,11 @@ def _plan(
     )
     starts = _starts(checkpoint, options, indices, start, size, larger_size)
     wrapper = guidance(checkpoint, options, tiling, size, dtype) if steered else None
+    # The lattice of a start image, or of a guide that shows the pattern, is kept.
     phases = None if starts is None else checkpoint.phases(starts[:1])
+    if starts is None and options.guide is not None and checkpoint.pattern is not None:
+        guide = checkpoint.normalization.to_model(to_pixels(options.guide, checkpoint.maps, size))
+        phases = checkpoint.phases(placement(checkpoint, options, larger_size)(guide)[None])
     return _SamplingPlan(size, tiling, starts, wrapper, phases)
 
 

@@ -328,6 +328,32 @@ def test_a_start_image_keeps_its_lattice(monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.equal(seen[2].waves * torch.tensor([60, 56]), torch.tensor([[3.0, 0], [0, 4.0]]))
 
 
+def test_a_guide_that_shows_the_pattern_gives_its_lattice(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = untrained_regular(wander=0.0)
+    assert model.pattern is not None
+    found: list[PhaseField | None] = []
+    original = synthesis._sample_phases
+
+    def recorded(*arguments: Any) -> PhaseField | None:
+        found.append(original(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(synthesis, "_sample_phases", recorded)
+    cell = model.pattern.cell.repeat(1, 5, 7)[:, :60, :84]
+    start = torch.nn.functional.interpolate(cell[None], (100, 98), mode="bilinear")[0]
+    guide = (128 + 40 * start).clamp(0, 255)
+    for options in (
+        SampleOptions(size=(98, 100), guide=guide, steps=1),
+        SampleOptions(size=(98, 100), start=guide, noise_level=1.0, steps=1),
+    ):
+        sample(options, model)
+    first, second = found
+    assert first is not None
+    assert second is not None
+    rows, columns = torch.arange(20.0), torch.arange(14.0)
+    torch.testing.assert_close(first(rows, columns), second(rows, columns))
+
+
 def test_without_a_pattern_samples_are_those_of_a_plain_model() -> None:
     model = untrained(32, 128.0, 40.0)
     assert model.kind.net.finest.phase_weights is None  # type: ignore[union-attr]

@@ -220,16 +220,15 @@ def inpaint(
             shrink,
         )
     stride, seamless = kind.net.total_stride, options.seamless
-    rows = _axis_window(missing.any(dim=1), stride, tiles=seamless in ("both", "y"))
-    columns = _axis_window(missing.any(dim=0), stride, tiles=seamless in ("both", "x"))
+    tiles = seamless in ("both", "y"), seamless in ("both", "x")
+    rows = _axis_window(missing.any(dim=1), stride, tiles=tiles[0])
+    columns = _axis_window(missing.any(dim=0), stride, tiles=tiles[1])
     torus = rows.is_torus or columns.is_torus
     phases: PhaseMap | None = None
     field = checkpoint.phases(checkpoint.to_model(pixels), ~missing)
     if field is not None:
-        if seamless not in (None, "off"):
-            closed = field.to(torch.device("cpu")).closed(
-                missing, (seamless in ("both", "y"), seamless in ("both", "x"))
-            )
+        if any(tiles):
+            closed = field.to(torch.device("cpu")).closed(missing, tiles)
             field = closed.to(kind.device)
         phases = _window_phases(field, rows, columns)
     options = replace(

@@ -331,14 +331,10 @@ class PublishedKind:
         return replace(self, config=config)
 
     def density(
-        self,
-        level: float | None,
-        dtype: torch.dtype,
-        padding_mode: PaddingMode | None = None,
-        phases: PhaseMap | None = None,
+        self, level: float | None, dtype: torch.dtype, *, phases: PhaseMap | None = None
     ) -> FastNet:
         """The network with a fast basis; its parameters must not change. Raises for a level."""
-        del padding_mode, phases
+        del phases
         if level is not None:
             raise _no_noise_levels("--noise-level")
         return FastNet(self.net, dtype)

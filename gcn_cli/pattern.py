@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gcn_cli.models.gaussian import low_pass
+
 LARGEST_STRAIN = 0.05  # by which a lattice is stretched or sheared to close on a torus
 VISIBLE_STRAIN = 0.01  # below it, distortion is invisible
 SHORTEST_SIDE = 16  # pixels, of a sample
@@ -99,7 +101,7 @@ class PhaseField:
         """
         assert self.bend is not None
         height, width = missing.shape
-        count = [max(1, round(side / GRID_STEP)) for side in (height, width)]
+        count = _grid_size((height, width))
         waves = closed_waves(self.waves, (height, width), periodic)
         grid = replace(
             self, waves=waves, bend=torch.zeros(len(waves), *count), size=(height, width)
@@ -206,13 +208,18 @@ class Pattern:
         deviation = (1 - regularity) * self.wander
         bend = None
         if float(deviation.max()) > 0:
-            height, width = (max(1, round(side / GRID_STEP)) for side in size)
+            height, width = _grid_size(size)
             noise = torch.randn(self.axes, height, width, generator=generator)
             longest = max(math.hypot(*vector) for vector in self.vectors())
             spread = WANDER_WINDOW * longest
-            smooth = blur_torus(noise, (spread * height / size[0], spread * width / size[1]))
+            smooth = low_pass(noise, spread, (size[0] / height, size[1] / width))
             bend = smooth / smooth.std().clamp_min(1e-6) * deviation[:, None, None]
         return PhaseField(waves, offsets, bend, (int(size[0]), int(size[1])), (True, True))
+
+
+def _grid_size(size: Sequence[int]) -> list[int]:
+    """Points of a bend down and across over an image (H, W)."""
+    return [max(1, round(side / GRID_STEP)) for side in size]
 
 
 def _shifted(grid: Tensor, step: int, axis: int, periodic: tuple[bool, bool]) -> Tensor:
@@ -280,38 +287,29 @@ def pattern_extent(pattern: Pattern) -> list[int]:
     return [math.ceil(sum(abs(v[axis]) for v in pattern.vectors())) for axis in (0, 1)]
 
 
-def blur_torus(x: Tensor, deviations: tuple[float, float]) -> Tensor:
-    """Blur (..., H, W) on the torus with a Gaussian of these deviations down and across."""
-    height, width = x.shape[-2:]
-    down = torch.fft.fftfreq(height, device=x.device)[:, None] * deviations[0]
-    across = torch.fft.rfftfreq(width, device=x.device) * deviations[1]
-    response = torch.exp(-2 * math.pi**2 * (down.square() + across.square()))
-    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * response, s=(height, width))
-    return blurred
-
-
 def _blur_image(x: Tensor, deviation: float) -> Tensor:
     """Blur (N, H, W) with zeros beyond its border."""
     border = int(min(3 * deviation, 2 * max(x.shape[-2:])))
     padded = F.pad(x, (0, border, 0, border))
-    return blur_torus(padded, (deviation, deviation))[:, : x.shape[-2], : x.shape[-1]]
+    return low_pass(padded, deviation)[:, : x.shape[-2], : x.shape[-1]]
 
 
-def mean_cell(
-    images: Sequence[Tensor], known: Sequence[Tensor], phases: Sequence[Tensor]
-) -> Tensor:
-    """The mean by phase of the known pixels of images (C, H, W): (C, n[, m]).
+def mean_cell(image: Tensor, known: Tensor, phases: Tensor) -> Tensor:
+    """The mean by phase of the known pixels of an image (C, H, W): (C, n[, m]).
 
-    known: masks (H, W). phases: (A, H, W) in cycles. Cells have a value about every pixel.
+    known: mask (H, W). phases: (A, H, W) in cycles. Cells have a value about every pixel.
     """
-    counts = [_cell_samples(phase) for phase in phases[0]]
-    total = images[0].new_zeros(len(images[0]) + 1, math.prod(counts))
-    for image, mask, phase in zip(images, known, phases, strict=True):
-        index = _cell_index(phase, counts)[mask]
-        values = torch.cat([image, torch.ones_like(image[:1])])[:, mask]
-        total.index_add_(1, index, values)
-    cell = (total[:-1] / total[-1].clamp_min(1)).view(-1, *counts)
+    counts = [_cell_samples(phase) for phase in phases]
+    total = _fold(torch.cat([image, torch.ones_like(image[:1])]), known, phases, counts)
+    cell = total[:-1] / total[-1].clamp_min(1)
     return cell - cell.mean(dim=tuple(range(1, cell.ndim)), keepdim=True)
+
+
+def _fold(image: Tensor, known: Tensor, phases: Tensor, counts: Sequence[int]) -> Tensor:
+    """The sum of the known pixels by phase, in a cell of `counts` values: (C, n[, m])."""
+    index = _cell_index(phases, counts)[known]
+    total = image.new_zeros(len(image), math.prod(counts))
+    return total.index_add_(1, index, image[:, known]).view(-1, *counts)
 
 
 def _cell_samples(phase: Tensor) -> int:
@@ -335,7 +333,6 @@ def _render(cell: Tensor, phases: Tensor) -> Tensor:
     places = [2 * (phase % 1) - 1 for phase in reversed(phases)]
     if len(places) == 1:
         places.append(torch.zeros_like(places[0]))
-        places = [places[0], places[1]]
     points = torch.stack(places, dim=-1)[None]
     return F.grid_sample(grid, points, mode="bilinear", align_corners=True)[0]
 
@@ -349,9 +346,14 @@ def _with_slopes(cell: Tensor) -> Tensor:
     return torch.cat([cell, *slopes])
 
 
+def _centered(image: Tensor, known: Tensor) -> Tensor:
+    """An image (C, H, W) less its mean color; 0 where it is not known."""
+    return torch.where(known, image - image[:, known].mean(dim=1)[:, None, None], 0.0)
+
+
 def explained_share(image: Tensor, known: Tensor, cell: Tensor, phases: Tensor) -> float:
     """The share of the variance of an image (C, H, W) that a cell at phases (A, H, W) explains."""
-    centered = image - image[:, known].mean(dim=1)[:, None, None]
+    centered = _centered(image, known)
     left = (centered - _render(cell, phases))[:, known].square().sum()
     return 1 - float(left / centered[:, known].square().sum().clamp_min(1e-12))
 
@@ -379,8 +381,8 @@ def register(
         field, _ = register(coarse, mask, start.window(2, (0.5, 0.5)), cell)
         field = replace(start, bend=field.bend, size=size)
         phases = _grid(field, size)
-        return field, mean_cell([image], [known], [phases]) if cell is None else cell
-    centered = torch.where(known, image - image[:, known].mean(dim=1)[:, None, None], 0.0)
+        return field, mean_cell(image, known, phases) if cell is None else cell
+    centered = _centered(image, known)
     straight = _grid(replace(start, bend=None), size)
     bend = _grid(start, size) - straight
     period = 1 / float(start.waves.norm(dim=1).min())
@@ -388,7 +390,7 @@ def register(
     for window in WINDOWS:
         for _ in range(STEPS_PER_WINDOW):
             phases = straight + bend
-            cell = mean_cell([centered], [known], [phases]) if fixed is None else fixed
+            cell = mean_cell(centered, known, phases) if fixed is None else fixed
             rendered = torch.where(known, _render(_with_slopes(cell), phases), 0.0)
             model, *slopes = torch.split(rendered, len(image))
             error = centered - model
@@ -397,12 +399,10 @@ def register(
             if fixed is None:
                 bend = bend - bend.mean(dim=(1, 2), keepdim=True)
         bend = _blur_edges(bend, min(window, 1.0) * period / 4)
-    grid = F.interpolate(
-        bend[None], [max(1, round(side / GRID_STEP)) for side in size], mode="area"
-    )
+    grid = F.interpolate(bend[None], _grid_size(size), mode="area")
     field = replace(start, bend=grid[0], size=size)
     phases = _grid(field, size)
-    return field, mean_cell([centered], [known], [phases]) if fixed is None else fixed
+    return field, mean_cell(centered, known, phases) if fixed is None else fixed
 
 
 def _moves(slopes: list[Tensor], error: Tensor, deviation: float) -> Tensor:
@@ -469,19 +469,29 @@ def follow_drift(image: Tensor, known: Tensor, start: PhaseField) -> PhaseField:
     return field
 
 
+def _fit(field: PhaseField, known: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights (n, A) of functions (points, n) nearest to a bend on the known pixels.
+
+    Returns them and the fitted bend (A, h, w).
+    """
+    assert field.bend is not None
+    size = field.bend.shape[1:]
+    weights = F.interpolate(known[None, None].float(), size, mode="area").flatten()
+    # In double precision, else the last bits would depend on the alignment of the memory.
+    basis, weighted = basis.double(), weights.double().sqrt()[:, None]
+    bends = field.bend.double().flatten(1).T
+    solution: Tensor = torch.linalg.lstsq(weighted * basis, weighted * bends).solution
+    fitted = (basis @ solution).T.reshape(field.bend.shape)
+    return solution.to(field.bend), fitted.to(field.bend)
+
+
 def _quadratic_trend(field: PhaseField, known: Tensor) -> Tensor:
     """The quadratic polynomial nearest to a bend on the known pixels, (A, h, w)."""
     assert field.bend is not None
-    _, height, width = field.bend.shape
-    weights = F.interpolate(known[None, None].float(), (height, width), mode="area").flatten()
-    y, x = (torch.linspace(-1, 1, count) for count in (height, width))
+    y, x = (torch.linspace(-1, 1, count) for count in field.bend.shape[1:])
     y, x = (part.flatten() for part in torch.meshgrid(y, x, indexing="ij"))
-    # In double precision, else the last bits would depend on the alignment of the memory.
-    basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=1).double()
-    weighted = weights.double().sqrt()[:, None]
-    bends = field.bend.double().flatten(1).T
-    trend: Tensor = basis @ torch.linalg.lstsq(weighted * basis, weighted * bends).solution
-    return trend.T.reshape(field.bend.shape).to(field.bend)
+    basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=1)
+    return _fit(field, known, basis)[1]
 
 
 def _straightened(field: PhaseField, known: Tensor) -> PhaseField:
@@ -490,18 +500,12 @@ def _straightened(field: PhaseField, known: Tensor) -> PhaseField:
     known: mask (H, W). Away from known pixels the bend fades, so that the lattice goes on straight.
     """
     assert field.bend is not None
-    _, height, width = field.bend.shape
-    weights = F.interpolate(known[None, None].float(), (height, width), mode="area")[0, 0]
     plane = torch.stack(torch.meshgrid(*field.grid_positions(), indexing="ij")).flatten(1)
-    # In double precision, else the last bits would depend on the alignment of the memory.
-    basis = torch.cat([plane, torch.ones(1, plane.shape[1])]).T.double()
-    weighted = weights.double().flatten().sqrt()[:, None]
-    bends = field.bend.double().flatten(1).T
-    solution = torch.linalg.lstsq(weighted * basis, weighted * bends).solution  # (3, A)
-    trend, slopes = (basis @ solution).T.reshape(field.bend.shape), solution.to(field.bend)
-    rest = (field.bend - trend.to(field.bend)) * weights
+    slopes, trend = _fit(field, known, torch.cat([plane, torch.ones(1, plane.shape[1])]).T)
+    shares = F.interpolate(known[None, None].float(), field.bend.shape[1:], mode="area")[0]
+    rest = (field.bend - trend) * shares
     if not bool(known.all()):
-        rest = _blur_image(rest, 1.0) / (_blur_image(weights[None], 1.0) + RIDGE)
+        rest = _blur_image(rest, 1.0) / (_blur_image(shares, 1.0) + RIDGE)
     offsets = field.offsets + slopes[2]
     return replace(field, waves=field.waves + slopes[:2].T, offsets=offsets, bend=rest)
 
@@ -526,14 +530,11 @@ def locate(pattern: Pattern, image: Tensor, known: Tensor | None = None) -> Phas
         return None
     start = PhaseField(pattern.waves, torch.zeros(pattern.axes))
     size = (image.shape[1], image.shape[2])
-    centered = torch.where(known, image - image[:, known].mean(dim=1)[:, None, None], 0.0)
+    centered = _centered(image, known)
     counts = pattern.cell.shape[1:]
-    index = _cell_index(_grid(start, size), counts)[known]
-    folded = centered.new_zeros(len(image), math.prod(counts)).index_add_(
-        1, index, centered[:, known]
-    )
+    folded = _fold(centered, known, _grid(start, size), counts)
     dims = tuple(range(1, len(counts) + 1))
-    spectra = [torch.fft.fftn(part, dim=dims) for part in (folded.view(-1, *counts), pattern.cell)]
+    spectra = [torch.fft.fftn(part, dim=dims) for part in (folded, pattern.cell)]
     match = torch.fft.ifftn((spectra[0].conj() * spectra[1]).sum(dim=0)).real
     best = torch.unravel_index(match.argmax(), match.shape)
     offsets = torch.stack([k / n for k, n in zip(best, match.shape, strict=True)])

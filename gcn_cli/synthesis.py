@@ -24,10 +24,11 @@ from gcn_cli.inputs import ImageLike, LinkedImages, linked_list, open_image, ope
 from gcn_cli.kinds import DenoiserWrapper, ModelKind, TilingPlan
 from gcn_cli.models.chunks import Allocator, row_chunks
 from gcn_cli.models.energy import Denoiser
+from gcn_cli.models.gaussian import low_pass
 from gcn_cli.options import SampleOptions, Tile
 from gcn_cli.pattern import LARGEST_STRAIN, PhaseField, fitting_sides, fitting_size, strain_on_torus
 from gcn_cli.runtime import free_memory
-from gcn_cli.samplers.guidance import ImageGuide, ModelBlend, low_pass
+from gcn_cli.samplers.guidance import ImageGuide, ModelBlend
 from gcn_cli.samplers.rng import named_generator
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class _SamplingPlan:
     tiling: TilingPlan
     starts: Tensor | None  # one for each index, in model units; None starts from noise
     guidance: DenoiserWrapper | None
-    phases: PhaseField | None  # of the lattice in the start image
+    phases: PhaseField | None  # of the lattice in the start image or the guide
 
 
 def _plan(
@@ -314,7 +315,7 @@ def _blend_weights(
 def _sample_phases(
     checkpoint: Checkpoint, options: SampleOptions, plan: _SamplingPlan, index: int
 ) -> PhaseField | None:
-    """Phases of the lattice in a sample: those of its start image, or a lattice of its own."""
+    """Phases of the lattice in a sample: those of its start or guide, or a lattice of its own."""
     if plan.phases is not None:
         return plan.phases
     return _lattice(checkpoint, options, plan.tiling.size, index)

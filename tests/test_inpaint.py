@@ -8,8 +8,8 @@ import gcn_cli as gcn
 from gcn_cli.errors import InputError
 from gcn_cli.inpaint import edge_band, extend_image, find_seamless
 from gcn_cli.model import Model
+from gcn_cli.models.gaussian import low_pass
 from gcn_cli.options import ReconstructOptions
-from gcn_cli.samplers.guidance import low_pass
 from tests.small import SMALL_TEXTURE, small_image
 
 

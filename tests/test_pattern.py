@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from gcn_cli.models.gaussian import low_pass
 from gcn_cli.pattern import (
     GRID_STEP,
     LARGEST_STRAIN,
     Pattern,
     PhaseField,
-    blur_torus,
     closed_waves,
     explained_share,
     fitting_sides,
@@ -214,7 +214,7 @@ def test_an_image_is_bent_to_a_torus_where_pixels_are_missing(periodic: tuple[bo
 
 def test_blurring_keeps_the_mean_and_a_wave_shrinks_as_known() -> None:
     wave = torch.cos(2 * math.pi * torch.arange(32.0) / 16).expand(1, 8, 32)
-    blurred = blur_torus(3 + wave, (5.0, 2.0))
+    blurred = low_pass(3 + wave, 5.0, (1.0, 2.5))
     shrunk = math.exp(-2 * math.pi**2 * (2 / 16) ** 2)
     torch.testing.assert_close(blurred, 3 + shrunk * wave)
 
@@ -226,7 +226,7 @@ def test_the_mean_cell_of_drawn_tiles_is_the_tile() -> None:
     field = PhaseField(WAVES, OFFSETS)
     phases = all_phases(field, 64, 80)
     image, known = tiles(phases), torch.ones(64, 80, dtype=torch.bool)
-    cell = mean_cell([image], [known], [phases])
+    cell = mean_cell(image, known, phases)
     assert cell.shape == (3, 16, 18)  # a value about every pixel along each wave
     grid = torch.stack(
         torch.meshgrid(*(torch.arange(n) / n for n in cell.shape[1:]), indexing="ij")
@@ -236,7 +236,7 @@ def test_the_mean_cell_of_drawn_tiles_is_the_tile() -> None:
     assert explained_share(image, known, cell, phases) > 0.95
     assert explained_share(image, known, cell, phases + 0.5) < 0
     noise = colored_noise(0, 64, 80, 0.0, 3)
-    of_noise = mean_cell([noise], [known], [phases])
+    of_noise = mean_cell(noise, known, phases)
     assert explained_share(noise, known, of_noise, phases) < 0.2
 
 
@@ -261,7 +261,7 @@ def test_registration_finds_a_known_bend(channels: int, axes: int, hole: bool) -
     assert float(error.square().mean().sqrt()) < 0.025
     assert float(error.max()) < 0.08
     assert float(straight.square().mean().sqrt()) > 0.05
-    before = mean_cell([image], [known], [all_phases(start, height, width)])
+    before = mean_cell(image, known, all_phases(start, height, width))
     shares = [
         explained_share(image, known, c, all_phases(f, height, width))
         for c, f in ((before, start), (cell, field))

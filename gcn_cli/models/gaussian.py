@@ -272,3 +272,16 @@ def _interpolate(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         lower, upper = table.index_select(axis, low), table.index_select(axis, high)
         table = lower.lerp(upper, weight.to(table).expand_as(lower))
     return table
+
+
+def low_pass(x: Tensor, deviation: float, spacing: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """Blur (..., H, W) on the torus with a Gaussian of this deviation in pixels.
+
+    spacing: pixels between values down and across.
+    """
+    height, width = x.shape[-2:]
+    down = torch.fft.fftfreq(height, d=spacing[0], device=x.device)[:, None]
+    across = torch.fft.rfftfreq(width, d=spacing[1], device=x.device)
+    response = torch.exp(-2 * (torch.pi * deviation) ** 2 * (down.square() + across.square()))
+    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * response, s=(height, width))
+    return blurred

@@ -74,6 +74,12 @@ PhaseMap = Callable[[Tensor, Tensor], Tensor]
 Positions are in pixels, 0 at the center of the first pixel. N is 1 or the number of images.
 """
 
+
+def block_centers(start: int, stop: int, step: int, device: torch.device) -> Tensor:
+    """Centers of the blocks of `step` pixels in a range of pixels, (n,)."""
+    return torch.arange(start, stop, step, device=device) + (step - 1) / 2
+
+
 HARMONICS: dict[int, tuple[tuple[int, ...], ...]] = {
     0: (),
     1: ((1,), (2,), (3,)),
@@ -224,8 +230,7 @@ class NoiseConditionalNet(nn.Module):
 
     def phase_positions(self, start: int, stop: int, device: torch.device) -> Tensor:
         """Centers in pixels of the first layer's positions in a range of pixels, (n,)."""
-        step = self.space_to_depth * self.strides[0]
-        return torch.arange(start, stop, step, device=device) + (step - 1) / 2
+        return block_centers(start, stop, self.space_to_depth * self.strides[0], device)
 
     def noise_embedding(self, log_noise: Tensor) -> Tensor:
         """Fourier features of log s: (N,) -> (N, EMBEDDING_SIZE)."""

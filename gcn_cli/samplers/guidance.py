@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.models.energy import Denoiser
+from gcn_cli.models.gaussian import low_pass
 
 BLUR = 12.0  # pixels: deviation of the Gaussian that leaves the large shapes of a guide
 HALF_STRENGTH_LEVEL = 0.3  # noise level at which a guide counts half; the model decides details
@@ -44,7 +45,7 @@ class ImageGuide:
         def guided(x: Tensor, noise: float) -> Tensor:
             mean = denoise(x, noise)
             weight = self.strength * noise**2 / (noise**2 + HALF_STRENGTH_LEVEL**2)
-            return mean + weight * low_pass(self.image - mean)
+            return mean + weight * low_pass(self.image - mean, BLUR)
 
         return guided
 
@@ -87,13 +88,3 @@ class KnownPixels:
             return torch.where(self.missing, denoise(x, noise), self.known)
 
         return constrained
-
-
-def low_pass(x: Tensor, deviation: float = BLUR) -> Tensor:
-    """Blur (N, C, H, W) on the torus with a Gaussian whose deviation is in pixels."""
-    height, width = x.shape[-2:]
-    down = torch.fft.fftfreq(height, device=x.device)[:, None]
-    across = torch.fft.rfftfreq(width, device=x.device)
-    response = torch.exp(-2 * (torch.pi * deviation) ** 2 * (down.square() + across.square()))
-    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * response, s=(height, width))
-    return blurred

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gcn_cli.config import NoiseConditionalConfig
 from gcn_cli.models.cascade import Cascade, make_denoiser, stage_phases
-from gcn_cli.models.noise_conditional import PhaseMap
+from gcn_cli.models.noise_conditional import PhaseMap, block_centers
 from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.samplers.rng import ImageNoise, named_generator
@@ -205,7 +205,7 @@ class TrainingData:
         self, phases: PhaseMap, top: int, left: int, crop: int, device: torch.device
     ) -> Tensor:
         """Phases of a crop at the centers of the first layer's positions: (axes, h, w)."""
-        centers = torch.arange(0, crop, self.phase_step, device=device) + (self.phase_step - 1) / 2
+        centers = block_centers(0, crop, self.phase_step, device)
         return phases(top + centers, left + centers)[0]
 
     def _shifted(self, image: Tensor) -> Tensor:

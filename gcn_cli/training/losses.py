@@ -49,7 +49,7 @@ from gcn_cli.models.backprop import (
 from gcn_cli.models.cascade import add_potential_gradient_, denoise_batch
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet
-from gcn_cli.pattern import Pattern, closed_waves, strain
+from gcn_cli.pattern import Pattern, strain_on_torus
 from gcn_cli.training.persistent_chains import CoarserChains, PersistentChains
 from gcn_cli.training.schedule import StageSettings
 
@@ -159,7 +159,7 @@ def whole_periods(pattern: Pattern, size: Sequence[int], stride: int) -> list[in
     """
     steps = [range(side, round(LARGEST_CHAIN * side) + 1, stride) for side in size]
     sizes = sorted(itertools.product(*steps), key=math.prod)
-    strains = [strain(pattern.waves, closed_waves(pattern.waves, torus)) for torus in sizes]
+    strains = [strain_on_torus(pattern, torus) for torus in sizes]
     fitting = [torus for torus, bent in zip(sizes, strains, strict=True) if bent <= MAX_STRAIN]
     return list(fitting[0] if fitting else sizes[strains.index(min(strains))])
 

@@ -18,9 +18,11 @@ from torch import Tensor
 from gcn_cli.models.cascade import add_upsampled_, downsample, remove_lowpass_
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.models.layers import PaddingMode
+from gcn_cli.models.noise_conditional import block_centers
 from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.samplers.annealed import annealed_step
 from gcn_cli.samplers.rng import ImageNoise, named_generator
+from gcn_cli.training.optim import substate, with_prefix
 
 TRANSITION = -1  # in place of the index of a chain, in a saved state
 
@@ -155,9 +157,7 @@ class PersistentChains:
         """
         if self.pattern is None:
             return None
-        rows, columns = (
-            torch.arange(0, side, step, device=self.images.device) + (step - 1) / 2 for side in size
-        )
+        rows, columns = (block_centers(0, side, step, self.images.device) for side in size)
         shape = (1, self.pattern.axes, len(rows), len(columns))
         waiting = torch.zeros(shape, device=self.images.device)
         parts = []
@@ -211,7 +211,7 @@ class PersistentChains:
         return True
 
     def state(self) -> dict[str, Tensor]:
-        fields = dict(self.fields.items())
+        fields = dict(self.fields)
         state: dict[str, Tensor] = {}
         if self.transition is not None:
             image, mean, level, field = vars(self.transition).values()
@@ -220,7 +220,7 @@ class PersistentChains:
             if field is not None:
                 fields[TRANSITION] = field
         for chain, field in fields.items():
-            state |= {f"field{chain}.{key}": value for key, value in field.state().items()}
+            state |= with_prefix(f"field{chain}.", field.state())
         return {
             **state,
             "images": self.images,
@@ -239,11 +239,7 @@ class PersistentChains:
         self.positions.set_state(state["positions"])
         fields = {}
         for chain in (TRANSITION, *range(len(self.images))):
-            values = {
-                key.partition(".")[2]: value
-                for key, value in state.items()
-                if key.startswith(f"field{chain}.")
-            }
+            values = substate(state, f"field{chain}.")
             if values:
                 fields[chain] = PhaseField.from_state(values, self.images.device)
         if "transition.image" in state:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from gcn_cli.errors import InputError
+from gcn_cli.models.gaussian import low_pass
 from gcn_cli.options import SampleOptions
 from gcn_cli.samplers.annealed import anneal, noise_levels
-from gcn_cli.samplers.guidance import BLUR, ImageGuide, ModelBlend, low_pass
+from gcn_cli.samplers.guidance import BLUR, ImageGuide, ModelBlend
 from gcn_cli.samplers.langevin import run_chain
 from gcn_cli.samplers.rng import ImageNoise
 
@@ -23,7 +24,7 @@ def test_the_low_pass_scales_a_wave_by_the_gaussian_response() -> None:
     for cycles in (0, 1, 3):
         wave = torch.cos(cycles * phase).expand(1, 1, 32, 64)
         factor = math.exp(-2 * (math.pi * BLUR * cycles / 64) ** 2)
-        torch.testing.assert_close(low_pass(wave), factor * wave, atol=1e-5, rtol=0)
+        torch.testing.assert_close(low_pass(wave, BLUR), factor * wave, atol=1e-5, rtol=0)
 
 
 def test_a_guide_moves_large_shapes_and_leaves_details() -> None:
@@ -34,7 +35,7 @@ def test_a_guide_moves_large_shapes_and_leaves_details() -> None:
         denoise = ImageGuide(guide, strength).wrap(denoise_white)
         noise = ImageNoise(0, "chain", [0])
         samples.append(anneal(levels[0] * noise((1, 1, 128, 128)), denoise, levels, noise))
-    errors = [float((low_pass(x) - low_pass(guide)).square().mean()) for x in samples]
+    errors = [float((low_pass(x, BLUR) - low_pass(guide, BLUR)).square().mean()) for x in samples]
     assert errors[0] > 5 * errors[1] > 5 * errors[2]
     details = [float((x - low_pass(x, 2.0)).std()) for x in samples]
     assert details == pytest.approx([details[0]] * 3, rel=0.03)

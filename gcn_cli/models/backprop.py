@@ -27,6 +27,8 @@ from gcn_cli.models.layers import PaddingMode, circular_border
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, phase_features
 from gcn_cli.models.padding import empty_maps, fill_border_, interior, pad_transpose_
 
+CHANNEL_GROUP = 8
+
 
 @dataclass(frozen=True)
 class PackedNet:
@@ -34,7 +36,7 @@ class PackedNet:
 
     net: NoiseConditionalNet
     padding_mode: PaddingMode
-    filters: list[Tensor]  # channels last
+    filters: list[Tensor]  # channels last; the first may have channels of zeros at the end
     readouts: list[Tensor]  # (1, filters, h or 1, w or 1)
     # Of all layers together, in the dtype of the parameters:
     scales: Tensor  # (all filters, embedding size)
@@ -47,6 +49,12 @@ class PackedNet:
     def dtype(self) -> torch.dtype:
         """That of the maps."""
         return self.filters[0].dtype
+
+    def first_input(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) as input maps of the first layer, in the dtype of the maps."""
+        maps = F.pixel_unshuffle(x, self.net.space_to_depth).to(self.dtype)
+        missing = self.filters[0].shape[1] - maps.shape[1]
+        return F.pad(maps, (0, 0, 0, 0, 0, missing)) if missing else maps
 
     def gains_and_offsets(self, embedding: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Gains, and offsets in units of the interval, by layer: (N, filters, 1, 1) each."""
@@ -86,10 +94,14 @@ def pack(
     """
     modulations = [modulation.chunk(2) for modulation in net.modulations]
     flip = tile_invariant and dtype is torch.float32 and net.weights[0].device.type == "cpu"
+    weights: list[Tensor] = list(net.weights)
+    if dtype is torch.bfloat16 and weights[0].device.type == "cuda":
+        # Kernels for tensor cores take channels in groups of 8; others are ten times slower.
+        weights[0] = F.pad(weights[0], (0, 0, 0, 0, 0, -weights[0].shape[1] % CHANNEL_GROUP))
     return PackedNet(
         net,
         net.padding_mode,
-        [weight.to(dtype, memory_format=torch.channels_last) for weight in net.weights],
+        [weight.to(dtype, memory_format=torch.channels_last) for weight in weights],
         [net.readout(layer).to(dtype) for layer in range(len(net.layers))],
         torch.cat([scale for scale, _ in modulations]),
         torch.cat([shift for _, shift in modulations]),
@@ -192,7 +204,7 @@ def forward(
     embedding = net.noise_embedding(log_noise)
     gains, offsets = packed.gains_and_offsets(embedding)
     fwd = ForwardPass(packed, embedding, gains)
-    maps = F.pixel_unshuffle(z / net.rectifier.span, net.space_to_depth).to(packed.dtype)
+    maps = packed.first_input(z / net.rectifier.span)
     gate = None
     for layer, spec in enumerate(net.layers):
         border = circular_border(spec)
@@ -237,7 +249,9 @@ def backward(fwd: ForwardPass) -> BackwardPass:
             by_output = gate.mul_(by_value).mul_(gain)
         gradient = fwd.deconvolve(layer, by_output)
     assert gradient is not None
-    return BackwardPass(F.pixel_shuffle(gradient, fwd.packed.net.space_to_depth), *kept)
+    net = fwd.packed.net
+    gradient = gradient[:, : net.weights[0].shape[1]]
+    return BackwardPass(F.pixel_shuffle(gradient, net.space_to_depth), *kept)
 
 
 def potential(fwd: ForwardPass) -> Tensor:
@@ -319,7 +333,7 @@ def _tangent_pass(
     tangents: list[Tensor] = []
     raw_tangents: list[Tensor] = []
     gradients: dict[str, Tensor] = {}
-    tangent = F.pixel_unshuffle(direction, packed.net.space_to_depth)
+    tangent = packed.first_input(direction)
     for layer, spec in enumerate(packed.net.layers):
         border, padded = circular_border(spec), fwd.padded_inputs[layer][len(direction) :]
         inputs = interior(padded, *border)
@@ -398,4 +412,4 @@ def _filter_gradient(
         groups=1,
         output_mask=[False, True, False],  # of inputs, filters, bias
     )[1]
-    return gradient.to(packed.biases.dtype)
+    return gradient[:, : packed.net.weights[layer].shape[1]].to(packed.biases.dtype)

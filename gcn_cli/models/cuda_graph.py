@@ -4,8 +4,9 @@ A sampling step is about a hundred small kernels on a GPU, and launching them on
 longer than they run. A CUDA graph captures them once and replays them with one launch.
 """
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -40,6 +41,33 @@ def capture_graph(function: Callable[[], Output]) -> tuple[Callable[[], object],
     return graph.replay, output
 
 
+class SideStream:
+    """A second stream of a GPU, for work beside that of the first; elsewhere work is in turn.
+
+    What the branch uses and makes must be referenced until `join`: freed memory is used again.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def branch(self) -> Iterator[None]:
+        """Run the body beside what comes after it, until `join`."""
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def join(self) -> None:
+        """Wait on the present stream for all branches."""
+        if self._stream is not None:
+            torch.cuda.current_stream().wait_stream(self._stream)
+
+
 class GraphedFunction(Generic[Output]):
     """A function of CUDA tensors, captured at its first call and replayed at later ones.
 
@@ -50,13 +78,20 @@ class GraphedFunction(Generic[Output]):
     """
 
     def __init__(
-        self, function: Callable[..., Output], capture: Capture[Output] | None = None
+        self,
+        function: Callable[..., Output],
+        capture: Capture[Output] | None = None,
+        *,
+        state: Callable[[], Iterable[Tensor]] = tuple,
     ) -> None:
-        """`capture`, where given, replaces `capture_graph` and is used on every device."""
-        self.function = function
+        """state: returns the tensors that the function changes in place; a capture leaves them.
+
+        `capture`, where given, replaces `capture_graph` and is used on every device.
+        """
+        self.function, self.state = function, state
         self.capture = capture
         self._shapes: list[torch.Size] = []
-        self._inputs: tuple[Tensor, ...] = ()
+        self._inputs: list[Tensor] = []
         self._replay: Callable[[], object] | None = None
         self._output: Output
 
@@ -66,20 +101,41 @@ class GraphedFunction(Generic[Output]):
         return self._replay is not None
 
     @torch.no_grad()
-    def __call__(self, *inputs: Tensor) -> Output:
-        """The output of the function; all inputs are on one device."""
-        if self.capture is None and inputs[0].device.type != "cuda":
+    def __call__(self, *inputs: Tensor | float) -> Output:
+        """The output of the function. The first input is a tensor, all tensors are on its device.
+
+        Numbers among the inputs are tensors () in a graph, so that replays use new ones.
+        """
+        device = cast(Tensor, inputs[0]).device
+        if self.capture is None and device.type != "cuda":
             return self.function(*inputs)
-        shapes = [x.shape for x in inputs]
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        numbers = [x for x in inputs if not isinstance(x, Tensor)]
+        if numbers:
+            tensors.append(from_host(numbers, device))
+        shapes = [x.shape for x in tensors]
         if self._replay is None or shapes != self._shapes:
             self._replay = None  # frees the memory of the last graph before the next capture
-            self._shapes, self._inputs = shapes, tuple(x.clone() for x in inputs)
+            self._shapes, self._inputs = shapes, [x.clone() for x in tensors]
+            scalars = iter(self._inputs[-1].unbind() if numbers else ())
+            images = iter(self._inputs)
+            arguments = [next(images if isinstance(x, Tensor) else scalars) for x in inputs]
             capture: Capture[Output] = self.capture or capture_graph
-            self._replay, self._output = capture(lambda: self.function(*self._inputs))
-        for static, x in zip(self._inputs, inputs, strict=True):
-            static.copy_(x)
+            before = [(tensor, tensor.clone()) for tensor in self.state()]
+            self._replay, self._output = capture(lambda: self.function(*arguments))
+            for tensor, saved in before:  # the calls that warm up have changed it
+                tensor.copy_(saved)
+        torch._foreach_copy_(self._inputs, tensors)
         self._replay()
         return self._output
+
+
+def from_host(values: Sequence[float] | Sequence[Sequence[float]], device: torch.device) -> Tensor:
+    """Numbers as a float32 tensor on a device, which is not waited for."""
+    tensor = torch.tensor(values, dtype=torch.float32)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def image_by_image(function: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:

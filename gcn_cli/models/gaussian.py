@@ -56,7 +56,8 @@ class SpectralGaussian(nn.Module):
         super().__init__()
         mean_image = None if image_size is None else torch.zeros(channels, *image_size)
         self.register_buffer("mean_image", mean_image)
-        self.register_buffer("color_axes", torch.eye(channels))
+        # torch.eye on the meta device would import the compiler of PyTorch, which takes seconds.
+        self.register_buffer("color_axes", torch.zeros(channels, channels).fill_diagonal_(1))
         self.register_buffer("power", torch.ones(channels, FREQUENCIES + 1, FREQUENCIES + 1))
         self._tables: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
 

@@ -71,7 +71,7 @@ def fill_border_(padded: Tensor, padding_mode: PaddingMode, before: int, after: 
             if padding_mode is PaddingMode.CIRCULAR:
                 border.copy_(padded.narrow(axis, opposite, width))
             elif padding_mode is PaddingMode.REFLECT:
-                border.copy_(padded.narrow(axis, mirrored, width).flip(axis))
+                border.copy_(_mirrored(padded.narrow(axis, mirrored, width), axis))
             else:
                 border.zero_()
     return padded
@@ -85,12 +85,21 @@ def pad_transpose_(u: Tensor, padding_mode: PaddingMode, before: int, after: int
     for axis in (-2, -1):
         side = u.shape[axis] - before - after
         inner = u.narrow(axis, before, side)
-        low, high = u.narrow(axis, 0, before), u.narrow(axis, before + side, after)
-        if padding_mode is PaddingMode.CIRCULAR:
-            inner.narrow(axis, side - before, before).add_(low)
-            inner.narrow(axis, 0, after).add_(high)
-        elif padding_mode is PaddingMode.REFLECT:
-            inner.narrow(axis, 1, before).add_(low.flip(axis))
-            inner.narrow(axis, side - 1 - after, after).add_(high.flip(axis))
+        # Start and width of each border, and where it is added on a torus and if mirrored.
+        low = (0, before, side - before, 1)
+        high = (before + side, after, 0, side - 1 - after)
+        for start, width, opposite, mirrored in (low, high):
+            if width == 0 or padding_mode is PaddingMode.ZEROS:
+                continue
+            border = u.narrow(axis, start, width)
+            if padding_mode is PaddingMode.CIRCULAR:
+                inner.narrow(axis, opposite, width).add_(border)
+            elif padding_mode is PaddingMode.REFLECT:
+                inner.narrow(axis, mirrored, width).add_(_mirrored(border, axis))
         u = inner
     return u
+
+
+def _mirrored(x: Tensor, axis: int) -> Tensor:
+    """x in reverse order; not copied where there is nothing to reverse."""
+    return x.flip(axis) if x.shape[axis] > 1 else x

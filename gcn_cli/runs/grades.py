@@ -128,6 +128,7 @@ def in_words(grades: dict[str, float | None]) -> str:
     return ", ".join(parts)
 
 
+TIMED_STEPS = 3  # of each phase of a training
 LARGEST_TIMED = 512  # pixels a side of what is timed
 
 
@@ -142,9 +143,13 @@ def training_forecast(session: Session) -> dict[str, Any]:
     last, start, seconds = trainer.iterations, done, 0.0
     for end in [*trainer.likelihood_starts, last]:
         if start < end:
-            step = partial(trainer.step, end)
-            _seconds(step, repeats=2)  # libraries choose their kernels
-            seconds += (end - start) * _seconds(step, repeats=3)
+
+            def steps(count: int, last: int = end) -> None:
+                figures = [trainer.step(last) for _ in range(count)]
+                figures[-1].tolist()  # waits for the device
+
+            steps(2)  # libraries choose their kernels
+            seconds += (end - start) * _seconds(partial(steps, TIMED_STEPS)) / TIMED_STEPS
             start = end
     peak = peak_memory_mib(session.device)
     return {
@@ -156,12 +161,11 @@ def training_forecast(session: Session) -> dict[str, Any]:
     }
 
 
-def _seconds(work: Callable[[], object], repeats: int = 1) -> float:
-    """Mean time of a call."""
+def _seconds(work: Callable[[], object]) -> float:
+    """Time of a call."""
     started = time.perf_counter()
-    for _ in range(repeats):
-        work()
-    return (time.perf_counter() - started) / repeats
+    work()
+    return time.perf_counter() - started
 
 
 def sampling_forecast(

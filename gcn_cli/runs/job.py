@@ -93,16 +93,24 @@ def _train(
             longest = session.requested.iterations or config.default_iterations
         budget = TimeBudget(limit.seconds, limit.started, session, longest)
 
-    def after_step(iteration: int, metrics: Metrics) -> None:
-        session.iteration = iteration
-        session.history.append({"iteration": float(iteration), **metrics})
+    def after_steps(last: int, metrics: list[Metrics]) -> None:
+        numbered = list(enumerate(metrics, last - len(metrics) + 1))
+        session.iteration = last
+        session.history += [{"iteration": float(k), **row} for k, row in numbered]
         if budget is not None:
             budget.update(session)
         rollback.update(session)
         if writer is not None:
-            writer.update()
+            writer.update(len(metrics))
         if on_step is not None:
-            on_step(iteration, session.trainer.iterations, metrics)
+            for iteration, row in numbered:
+                on_step(iteration, session.trainer.iterations, row)
+
+    def is_due(iteration: int) -> bool:
+        """Whether what follows needs the state after this very iteration."""
+        planned = budget is not None and budget.is_due(iteration)
+        written = writer is not None and writer.is_due(iteration)
+        return planned or written or rollback.is_due(iteration)
 
     def stop() -> bool:
         return limit() or (should_stop is not None and should_stop())
@@ -110,7 +118,11 @@ def _train(
     while True:
         try:
             run_iterations(
-                session.trainer, done=session.iteration, should_stop=stop, on_step=after_step
+                session.trainer,
+                done=session.iteration,
+                should_stop=stop,
+                on_steps=after_steps,
+                is_due=is_due,
             )
             return
         except DivergedError as error:
@@ -143,9 +155,13 @@ class Rollback:
         self.snapshots = deque([first], maxlen=self.SNAPSHOTS)
         self.attempts = 0
 
+    def is_due(self, iteration: int) -> bool:
+        """Whether a snapshot is taken after an iteration."""
+        return iteration % self.INTERVAL == 0
+
     def update(self, session: Session) -> None:
-        """Take a snapshot at intervals; called after every iteration."""
-        snapshot = session.snapshot() if session.iteration % self.INTERVAL == 0 else None
+        """Take a snapshot at intervals; called after every iteration that is due."""
+        snapshot = session.snapshot() if self.is_due(session.iteration) else None
         if snapshot is not None:
             self.snapshots.append(snapshot)
             if snapshot.iteration > self.newest.iteration:
@@ -195,8 +211,12 @@ class TimeBudget:
         self.timed_from, self.timed_at = session.iteration + self.WARM_UP, started
         self.next_plan = self.timed_from + self.FIRST
 
+    def is_due(self, iteration: int) -> bool:
+        """Whether the timing starts, or the length is revised, after an iteration."""
+        return iteration == self.timed_from or iteration >= self.next_plan
+
     def update(self, session: Session) -> None:
-        """Revise the length if it is due; called after every iteration."""
+        """Revise the length if it is due; called after every iteration that is due."""
         now, iteration, trainer = time.monotonic(), session.iteration, session.trainer
         if iteration == self.timed_from:
             self.timed_at = now

@@ -44,18 +44,21 @@ class RunWriter:
         images.write_bytes(self.run / METRICS, lines.encode())
         self.metrics = (self.run / METRICS).open("a", buffering=1, encoding="utf-8")
 
-    def update(self) -> None:
-        """Write the last iteration's metrics, and a preview and a checkpoint if they are due."""
-        session, every = self.session, self.options.preview_every
-        iteration, last, row = session.iteration, session.trainer.iterations, session.history[-1]
-        self.metrics.write(strict_json.dumps(row) + "\n")
-        if self.events is not None:
-            for name, value in row.items():
-                if name != "iteration":
-                    self.events.add_scalar(name, value, iteration)
-        if every is None:
-            every = max(1, last // 10)
-        if every and (iteration % every == 0 or iteration == last):
+    def is_due(self, iteration: int) -> bool:
+        """Whether a preview or a checkpoint is written after an iteration."""
+        return self._preview_is_due(iteration) or self._save_is_due()
+
+    def update(self, count: int) -> None:
+        """Write the metrics of the last `count` iterations, and what is due after the last."""
+        session = self.session
+        for row in session.history[-count:]:
+            self.metrics.write(strict_json.dumps(row) + "\n")
+            if self.events is not None:
+                for name, value in row.items():
+                    if name != "iteration":
+                        self.events.add_scalar(name, value, int(row["iteration"]))
+        iteration = session.iteration
+        if self._preview_is_due(iteration):
             preview, whole = session.preview(), images.sheet_map(session.images.maps)
             path = str(self.run / PREVIEWS / f"{iteration:06d}.png")
             depth = images.own_bit_depth(len(preview), whole.bit_depth)
@@ -63,8 +66,17 @@ class RunWriter:
             if self.events is not None:
                 colors = preview[:3] if len(preview) >= 3 else preview[:1]
                 self.events.add_image("samples", colors.round().clamp(0, 255).byte(), iteration)
-        if time.monotonic() - self.last_save >= self.options.save_every:
+        if self._save_is_due():
             self.save()
+
+    def _preview_is_due(self, iteration: int) -> bool:
+        every, last = self.options.preview_every, self.session.trainer.iterations
+        if every is None:
+            every = max(1, last // 10)
+        return bool(every) and (iteration % every == 0 or iteration == last)
+
+    def _save_is_due(self) -> bool:
+        return time.monotonic() - self.last_save >= self.options.save_every
 
     def save(self) -> None:
         self.last_save, self.saved = time.monotonic(), self.session.iteration

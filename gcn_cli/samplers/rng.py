@@ -25,6 +25,19 @@ def named_generator(
     return generator
 
 
+def restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Restore a saved state, uint8 (bytes).
+
+    Generators of other devices have other states. From such a state follows a new stream, always
+    the same.
+    """
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state)
+    else:
+        digest = hashlib.sha256(bytes(state.tolist())).digest()
+        generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
 class ImageNoise:
     """A NoiseSource with a generator per image, whose state can be saved and restored."""
 
@@ -57,4 +70,4 @@ class ImageNoise:
     def load_state(self, state: Tensor) -> None:
         """Restore what `state` returned."""
         for generator, row in zip(self.generators, state, strict=True):
-            generator.set_state(row.clone())  # set_state refuses views
+            restore_generator(generator, row.clone())  # set_state refuses views

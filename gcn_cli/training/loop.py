@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from gcn_cli.config import Config
@@ -36,8 +37,11 @@ class Trainer(Protocol):
     def was_extended(self) -> bool:
         """Whether iterations were added to a finished training."""
 
-    def step(self, iteration: int) -> Metrics:
-        """Run one iteration, numbered from 1. Raises DivergedError if training diverged."""
+    def step(self, iteration: int) -> Tensor:
+        """Run one iteration, numbered from 1. Returns its figures (k,), to be read by `metrics`."""
+
+    def metrics(self, iteration: int, figures: Sequence[float]) -> Metrics:
+        """The metrics in the figures of an iteration. Raises DivergedError if training diverged."""
 
     def preview(self) -> Tensor:
         """A few samples (N, C, H, W) in model units."""
@@ -67,26 +71,48 @@ class Trainer(Protocol):
         """Add iterations to a finished training."""
 
 
+READ_INTERVAL = 16  # iterations of a GPU whose figures are read together: reading waits for it
+
+
 def run_iterations(
     trainer: Trainer,
     *,
     done: int,
     should_stop: Callable[[], bool],
-    on_step: Callable[[int, Metrics], None],
+    on_steps: Callable[[int, list[Metrics]], None],
+    is_due: Callable[[int], bool] = lambda iteration: False,
 ) -> int:
     """Run from iteration `done` + 1 to the trainer's last; returns the last iteration run.
 
-    The trainer may change its length on the way. `should_stop` is called after each iteration, so
-    at least one is run. Raises DivergedError if a metric is not finite.
+    `on_steps` gets the number of the last iteration and the metrics of all since its last call: of
+    one on a CPU, of up to READ_INTERVAL on a GPU, fewer after an iteration that `is_due`. The
+    trainer may change its length on the way. `should_stop` is called after each iteration, so at
+    least one is run. Raises DivergedError if a metric is not finite.
     """
+    unread: list[Tensor] = []
+
+    def read() -> None:
+        """Wait for the device and hand over the metrics of all unread iterations."""
+        if unread:
+            first, rows = done - len(unread) + 1, torch.stack(unread).tolist()
+            unread.clear()
+            on_steps(done, [_checked(trainer, k, row) for k, row in enumerate(rows, first)])
+
     while done < trainer.iterations:
-        iteration = done + 1
-        metrics = trainer.step(iteration)
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise DivergedError(f"iteration {iteration}: {name} is {value}")
-        on_step(iteration, metrics)
-        done = iteration
+        done += 1
+        unread.append(trainer.step(done))
+        interval = 1 if unread[-1].device.type == "cpu" else READ_INTERVAL
+        if len(unread) >= interval or done == trainer.iterations or is_due(done):
+            read()
         if trainer.group.any_process(should_stop()):
             break
+    read()
     return done
+
+
+def _checked(trainer: Trainer, iteration: int, figures: list[float]) -> Metrics:
+    metrics = trainer.metrics(iteration, figures)
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"iteration {iteration}: {name} is {value}")
+    return metrics

@@ -102,7 +102,8 @@ def denoising_loss(
         potentials = potential(forward_pass)
         scaled_weights = potential_weights(potentials) / largest
     gradients = double_backward(forward_pass, backward_pass, direction / largest, scaled_weights)
-    return DenoisingLoss(loss, potentials, {name: g * largest for name, g in gradients.items()})
+    scaled = torch._foreach_mul(list(gradients.values()), largest)
+    return DenoisingLoss(loss, potentials, dict(zip(gradients, scaled, strict=True)))
 
 
 def counted_share(mask: Tensor | None, images: int, shard: slice, margin: int) -> Tensor:
@@ -120,24 +121,29 @@ MEMORY = 0.8  # of the running mean of a band, from one chain in it to the next
 class BandedDifferences:
     """Running means of the energy difference per value in bands of noise levels, highest first."""
 
-    def __init__(self, share: float, bound: float) -> None:
+    def __init__(self, share: float, bound: float, device: torch.device) -> None:
         """`share`: of the whole range of levels; `bound`: of the clamp."""
-        self.means = [0.0] * max(2, round(BANDS * share))
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        count = max(2, round(BANDS * share))
+        self.means = torch.zeros(count, dtype=precise, device=device)
         self.bound = bound
 
-    def update(self, bands: Sequence[int | None], differences: Sequence[float]) -> None:
-        """Add the difference of each chain to the mean of its band; None: the chain waits.
+    def update(self, bands: Tensor, differences: Tensor) -> None:
+        """Add the difference of each chain to the mean of its band, both (N,).
 
-        Values above the bound are clipped to sqrt(2) times the bound.
+        bands: indices, -1 for a chain that waits. Values above the bound are clipped to sqrt(2)
+        times the bound.
         """
-        for band, difference in zip(bands, differences, strict=True):
-            if band is not None:
-                clipped = min(max(difference, 0.0), 2**0.5 * self.bound)
-                self.means[band] += (1 - MEMORY) * (clipped - self.means[band])
+        indices = torch.arange(len(self.means), device=self.means.device)
+        clipped = differences.to(self.means).clamp(0.0, 2**0.5 * self.bound)
+        for band, difference in zip(bands, clipped, strict=True):
+            updated = self.means + (1 - MEMORY) * (difference - self.means)
+            self.means.copy_(torch.where(indices == band, updated, self.means))
 
-    def slopes(self, bands: Sequence[int | None]) -> list[float]:
+    def slopes(self, bands: Tensor) -> Tensor:
         """Slope of d - d^3 / (3 bound^2) in each chain's band, -1 to 1; 0 for waiting chains."""
-        return [0.0 if k is None else 1 - (self.means[k] / self.bound) ** 2 for k in bands]
+        slopes = 1 - (self.means / self.bound).square()
+        return torch.where(bands >= 0, slopes[bands.clamp_min(0).long()], 0.0)
 
 
 CHAIN_STEPS = 16  # of a chain over the whole range of levels; a sample takes more
@@ -191,7 +197,9 @@ class LikelihoodLoss:
         share = min(1.0, settings.log_range / WHOLE_RANGE)
         self.max_difference = settings.max_difference * min(1.0, BOUNDED_CHAINS / count)
         self.aligned = net.image_size is not None
-        self.banded = BandedDifferences(share, self.max_difference) if self.aligned else None
+        self.banded = (
+            BandedDifferences(share, self.max_difference, net.device) if self.aligned else None
+        )
         extra, stride = 0 if self.aligned else SURROUNDINGS, net.total_stride
         torus = [-(-(side + extra) // stride) * stride for side in size]
         if pattern is not None and coarser is None:
@@ -219,33 +227,39 @@ class LikelihoodLoss:
         relative = differences.clamp_min(0) / (self.values * self.max_difference)
         return (1 - relative.square()).clamp_min(0) - (relative - OVERSHOT).clamp(0, 1)
 
-    def base_slopes(self) -> Tensor:
+    def step_values(self) -> list[list[float]]:
+        """Four rows of N numbers: those of `PersistentChains.step_values`, and bands.
+
+        The band of levels of each chain is -1 if it waits, and for images that are not aligned.
+        """
+        count = len(self.chains.images)
+        bands = [-1.0] * count if self.banded is None else self.chains.bands(len(self.banded.means))
+        return [*self.chains.step_values(), bands]
+
+    def base_slopes(self, values: Tensor) -> Tensor:
         """The factor of the slope that does not depend on this batch's F, (N,).
 
-        0 for waiting chains, else 1; for aligned images the clamp of the chain's band.
+        0 for waiting chains, else 1; for aligned images the clamp of the chain's band. values: of
+        `step_values`, (4, N).
         """
-        if self.banded is None:
-            return self.chains.active()
-        return torch.tensor(self.banded.slopes(self.bands())).to(self.chains.images)
+        _, active, _, bands = values.unbind()
+        return active if self.banded is None else self.banded.slopes(bands).to(active)
 
-    def level_weights(self, level: Tensor) -> Tensor:
-        """Weights (N,) of the differences in the mean difference per value, at levels (N,)."""
+    def level_weights(self, values: Tensor) -> Tensor:
+        """Weights (N,) of the differences in the mean difference per value."""
+        level, active, _, _ = values.unbind()
         squared = level.square()
         resolved = squared / (squared + RESOLVED_LEVEL**2)
-        return self.chains.active() * resolved / self.values
+        return active * resolved / self.values
 
-    def weights(self, level: Tensor) -> Tensor:
-        """Weights (N,) of the differences in the loss at levels (N,), before `slopes`."""
-        return self.weight * self.base_slopes() * self.level_weights(level)
+    def weights(self, values: Tensor) -> Tensor:
+        """Weights (N,) of the differences in the loss, before `slopes`."""
+        return self.weight * self.base_slopes(values) * self.level_weights(values)
 
-    def bands(self) -> list[int | None]:
-        """The band of levels of each chain, None if it waits; empty unless images are aligned."""
-        return [] if self.banded is None else self.chains.bands(len(self.banded.means))
-
-    def update(self, bands: Sequence[int | None], differences: Sequence[float]) -> None:
-        """Update the running means of aligned images; `bands` before the chains advanced."""
+    def update(self, values: Tensor, differences: Tensor) -> None:
+        """Update the running means of aligned images by the differences (N,)."""
         if self.banded is not None:
-            self.banded.update(bands, [difference / self.values for difference in differences])
+            self.banded.update(values[3], differences.to(self.banded.means) / self.values)
 
     def chain_potentials(
         self, packed: PackedNet, crops: Tensor, level: Tensor, phases: Tensor | None
@@ -267,10 +281,10 @@ class LikelihoodLoss:
     def state(self) -> dict[str, Tensor]:
         state = self.chains.state()
         if self.banded is not None:
-            state["difference_means"] = torch.tensor(self.banded.means, dtype=torch.float64)
+            state["difference_means"] = self.banded.means
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.chains.load_state(state)
         if self.banded is not None:
-            self.banded.means = state["difference_means"].tolist()
+            self.banded.means.copy_(state["difference_means"])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gcn_cli.models.cascade import add_upsampled_, downsample, remove_lowpass_
+from gcn_cli.models.cuda_graph import from_host
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import block_centers
@@ -103,6 +104,8 @@ class PersistentChains:
         self.ratio = (lowest / highest) ** (1 / steps)  # of successive levels
         self.taken = [-(chain * steps // count) for chain in range(count)]  # steps; < 0: waiting
         self.offsets = [0.0] * count
+        # Chain, level and image (C, H, W) before the step past the transition level.
+        self._passing: tuple[int, float, Tensor] | None = None
         # Names of random streams: with other names the same seed would give other models.
         self.noise = ImageNoise(seed, "ladder chain", range(count), device)
         self.positions = named_generator(seed, "ladder chain places")
@@ -116,10 +119,23 @@ class PersistentChains:
         """The noise level of each chain, (N,); for a waiting chain the level it would have."""
         return torch.tensor(self._levels()).to(self.images)
 
-    def bands(self, count: int) -> list[int | None]:
-        """Which of `count` equal parts of the levels each chain is in, from 0; None if it waits."""
+    def active(self) -> Tensor:
+        """1 for chains that have started, 0 for waiting chains: (N,)."""
+        return torch.tensor(self._active()).to(self.images)
+
+    def step_values(self) -> list[list[float]]:
+        """What the next step depends on, by chain: three rows of N numbers.
+
+        Noise levels; 1 for chains that have started, 0 for waiting ones; and the factor by which D
+        is extrapolated: by half a step, as in sampling, once there is a previous one.
+        """
+        extrapolation = [0.5 * (taken > 0) for taken in self.taken]
+        return [self._levels(), self._active(), extrapolation]
+
+    def bands(self, count: int) -> list[float]:
+        """Which of `count` equal parts of the levels each chain is in, from 0; -1 if it waits."""
         return [
-            None if taken < 0 else min(count - 1, int(count * position / self.steps))
+            -1.0 if taken < 0 else min(count - 1, int(count * position / self.steps))
             for taken, position in zip(self.taken, self._progress(), strict=True)
         ]
 
@@ -132,15 +148,8 @@ class PersistentChains:
         """`levels` in double precision, without waiting for the device."""
         return [self.highest * self.ratio**steps for steps in self._progress()]
 
-    def active(self) -> Tensor:
-        """1 for chains that have started, 0 for waiting chains: (N,)."""
-        return torch.tensor([float(taken >= 0) for taken in self.taken]).to(self.images)
-
-    def relative_deviation(self) -> Tensor:
-        """Deviation of each chain over that of noisy data at its level, (N,); 1 if it waits."""
-        expected = (self.levels().square() + 1).sqrt()
-        deviation = self.images.flatten(1).std(dim=1) / expected
-        return torch.where(self.active() > 0, deviation, 1.0)
+    def _active(self) -> list[float]:
+        return [float(taken >= 0) for taken in self.taken]
 
     def crops(self, size: tuple[int, int]) -> tuple[Tensor, list[tuple[int, int]]]:
         """A random crop (C, H, W) of each chain's image, (N, C, H, W), and their corners."""
@@ -169,22 +178,48 @@ class PersistentChains:
     def advance(self, means: Tensor) -> None:
         """One annealed Langevin step of every active chain; a restart after the lowest level.
 
-        `means`: D of `images`, each at its own level, (N, C, H, W).
+        `means`: D of `images`, each at its own level, (N, C, H, W). The three parts of a step are
+        apart because a CUDA graph holds the second.
         """
-        active = [chain for chain, taken in enumerate(self.taken) if taken >= 0]
-        # D is extrapolated half a step, as in sampling, once there is a previous one.
-        extrapolation = torch.tensor([0.5 * (taken > 0) for taken in self.taken]).to(means)
-        lower = (self.ratio * self.levels())[:, None, None, None]
-        targets = means + extrapolation[:, None, None, None] * (means - self.previous_means)
-        noise = self.noise(self.images.shape)
-        moved = annealed_step(self.images, targets, self.ratio, lower, noise)
-        levels = self._levels()
-        for chain in active:
-            image, level = self.images[chain], levels[chain]
-            if level * self.ratio <= self.transition_level <= level:
-                target, field = targets[chain].clone(), self.fields.get(chain)
-                self.transition = TransitionState(image.clone(), target, level, field)
-        self.images[active], self.previous_means[active] = moved[active], means[active]
+        noise = self.begin_step()
+        self.end_step(self.move_(means, from_host(self.step_values(), means.device), noise))
+
+    def begin_step(self) -> Tensor:
+        """Keep images that pass the transition level in this step; returns the step's noise."""
+        for chain, level in enumerate(self._levels()):
+            if self.taken[chain] >= 0 and level * self.ratio <= self.transition_level <= level:
+                self._passing = chain, level, self.images[chain].clone()
+        return self.noise(self.images.shape)
+
+    def move_(self, means: Tensor, values: Tensor, noise: Tensor) -> Tensor:
+        """Move the active chains; returns the means that they move towards, (N, C, H, W).
+
+        values: (3, N), see `step_values`. Reads no value into Python.
+        """
+        level, active, extrapolation = values.to(means)[..., None, None, None].unbind()
+        targets = means + extrapolation * (means - self.previous_means)
+        moved = annealed_step(self.images, targets, self.ratio, self.ratio * level, noise)
+        self.images.copy_(torch.where(active > 0, moved, self.images))
+        self.previous_means.copy_(torch.where(active > 0, means, self.previous_means))
+        return targets
+
+    def relative_deviation(self, values: Tensor) -> Tensor:
+        """Deviation of each moved chain over that of noisy data, (N,); 1 if it waits.
+
+        values: those of the step.
+        """
+        level, active, _ = values.to(self.images).unbind()
+        expected = ((self.ratio * level).square() + 1).sqrt()
+        deviation = self.images.flatten(1).std(dim=1) / expected
+        return torch.where(active > 0, deviation, 1.0)
+
+    def end_step(self, targets: Tensor) -> None:
+        """Count the step, restart chains after the lowest level; targets: of `move_`."""
+        if self._passing is not None:
+            chain, level, image = self._passing
+            target, field = targets[chain].clone(), self.fields.get(chain)
+            self.transition = TransitionState(image, target, level, field)
+            self._passing = None
         for chain, taken in enumerate(self.taken):
             self.taken[chain] = taken + 1
             if self.taken[chain] in (0, self.steps):
@@ -237,6 +272,7 @@ class PersistentChains:
         self.taken, self.offsets = state["taken"].tolist(), state["offsets"].tolist()
         self.noise.load_state(state["noise"])
         self.positions.set_state(state["positions"])
+        self._passing = None
         fields = {}
         for chain in (TRANSITION, *range(len(self.images))):
             values = substate(state, f"field{chain}.")

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from gcn_cli.config import PublishedConfig
 from gcn_cli.errors import DivergedError
-from gcn_cli.metrics import contrast
 from gcn_cli.models.convnet import GenerativeConvNet
 from gcn_cli.models.convnet_fast import fast_basis
 from gcn_cli.models.cuda_graph import GraphedFunction
@@ -168,8 +167,12 @@ class PublishedTrainer:
     def was_extended(self) -> bool:
         return self.extension > 0
 
-    def step(self, iteration: int) -> Metrics:
-        """One iteration, numbered from 1: synthesize, compare, update the parameters."""
+    def step(self, iteration: int) -> Tensor:
+        """One iteration, numbered from 1: synthesize, compare, update the parameters.
+
+        Returns, on the device, the stage, the energy difference, the contrast of the chains, and
+        for CD the reconstruction error.
+        """
         stage = min((iteration - 1) // self.config.iteration_count, len(self.later_layers))
         while self.stage < stage:
             self._next_stage()
@@ -179,18 +182,22 @@ class PublishedTrainer:
         areas = [h * w for h, w in self.model.map_sizes(*data.shape[-2:])]
         normalized = normalize_gradients(gradients, areas, self.config.gradient_cap)
         likelihood_step(self.model, self.optimizer, normalized)
-        relative = contrast(self.chains, data)
-        if relative > MAX_CONTRAST:
+        stage_number = torch.full((), float(self.stage + 1), device=self.device)
+        difference = self._energy_difference(data)
+        relative = self.chains.std() / data.std()
+        figures = [stage_number, difference, relative, *reconstruction]
+        return torch.stack([value.float() for value in figures])
+
+    def metrics(self, iteration: int, figures: Sequence[float]) -> Metrics:
+        """The metrics in what `step` returned. Raises DivergedError if the chains diverged."""
+        names = ("stage", "energy_difference", "contrast", "reconstruction_error")
+        metrics = dict(zip(names, figures, strict=False))  # the last is of CD alone
+        if metrics["contrast"] > MAX_CONTRAST:
             raise DivergedError(
                 f"iteration {iteration}: the chains diverged, their pixels deviate "
-                f"{relative:.3g} times as much as the data's"
+                f"{metrics['contrast']:.3g} times as much as the data's"
             )
-        return {
-            "stage": float(self.stage + 1),
-            "energy_difference": self._energy_difference(data),
-            "contrast": relative,
-            **reconstruction,
-        }
+        return metrics
 
     def check_convergence(self, history: Sequence[Metrics]) -> list[str]:
         """Always empty: the energy difference oscillates around 0 and is no criterion."""
@@ -237,10 +244,11 @@ class PublishedTrainer:
         self.noise.load_state(state["noise"])
         self.data.generator.set_state(state["batches"])
 
-    def _synthesize(self, data: Tensor) -> Metrics:
+    def _synthesize(self, data: Tensor) -> list[Tensor]:
         """Langevin steps of the persistent chains, or for CD from the data.
 
-        Returns the reconstruction error |I - sigma^2 B(I)|^2 / |I|^2 of the data for CD.
+        Returns for CD the reconstruction error |I - sigma^2 B(I)|^2 / |I|^2 of the data, else
+        nothing.
         """
         count = len(self.chains)
         shard = self.group.shard(count)
@@ -255,10 +263,10 @@ class PublishedTrainer:
         )
         self.chains = self.group.gather(moved, count)
         if not self.contrastive:
-            return {}
+            return []
         sums = [(self.config.sigma**2 * gradient).square().sum(), start.square().sum()]
         self.group.all_reduce_(sums)
-        return {"reconstruction_error": float(sums[0] / sums[1])}
+        return [sums[0] / sums[1]]
 
     def _energy_gradient(self) -> Gradient:
         """dU/dI of the current model; on a GPU one CUDA graph serves the whole stage."""
@@ -283,9 +291,9 @@ class PublishedTrainer:
         self.chains = torch.zeros_like(self.chains)
 
     @torch.no_grad()
-    def _energy_difference(self, data: Tensor) -> float:
+    def _energy_difference(self, data: Tensor) -> Tensor:
         """Mean energy of the synthesized images minus that of the data, per value."""
         energies = partial(energy, self.model)
         means = [self.group.partial_mean(energies, images) for images in (self.chains, data)]
         self.group.all_reduce_(means)
-        return float(means[0] - means[1]) / data[0].numel()
+        return (means[0] - means[1]) / data[0].numel()

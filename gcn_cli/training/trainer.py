@@ -9,9 +9,10 @@ those of the next coarser stage, as samples do.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,12 +20,12 @@ from torch import Tensor
 from gcn_cli.config import NoiseConditionalConfig
 from gcn_cli.models.backprop import pack, potential_gradient
 from gcn_cli.models.cascade import Cascade, make_denoiser
-from gcn_cli.models.cuda_graph import GraphedFunction
+from gcn_cli.models.cuda_graph import GraphedFunction, SideStream, from_host
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet
 from gcn_cli.pattern import Pattern
 from gcn_cli.samplers.annealed import anneal, noise_levels
-from gcn_cli.samplers.rng import ImageNoise, named_generator
+from gcn_cli.samplers.rng import ImageNoise, named_generator, restore_generator
 from gcn_cli.training.data import (
     STAGE_SEED_STEP,
     Imputation,
@@ -36,7 +37,7 @@ from gcn_cli.training.data import (
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gcn_cli.training.loop import Metrics
 from gcn_cli.training.losses import MAX_DIFFERENCE, LikelihoodLoss, counted_share, denoising_loss
-from gcn_cli.training.optim import StageOptimizer, substate, update_average, with_prefix
+from gcn_cli.training.optim import Number, StageOptimizer, substate, update_average, with_prefix
 from gcn_cli.training.persistent_chains import CoarserChains
 from gcn_cli.training.schedule import (
     Schedule,
@@ -148,6 +149,22 @@ def fit_spectrum(net: NoiseConditionalNet, data: TrainingData) -> None:
     net.spectrum.fit(data.images, min(half, *data.image_size), data.known)
 
 
+class Evaluation(NamedTuple):
+    """The loss of a batch, and what follows from the same passes."""
+
+    loss: Tensor
+    differences: Tensor  # of the energies, noisy data minus chains, (N,); 0 without likelihood
+    gradients: dict[str, Tensor]  # by parameter name
+    means: Tensor | None  # D of whole chains, (N, C, H, W)
+
+
+FIGURES = ("loss", "energy_difference", "likelihood", "lowest_deviation", "highest_deviation")
+"""What a step of a stage returns: the denoising loss; the mean F per value of noisy data minus that
+of chains; the weight of the likelihood after the clamp; and of the deviations of the chains over
+those of noisy data the lowest and the highest."""
+METRICS = FIGURES[:3]  # that are logged
+
+
 class Stage:
     """One net in training: its running average, data, optimizer, schedule and chains."""
 
@@ -184,62 +201,115 @@ class Stage:
                 pattern=pattern,
             )
         self.noise = named_generator(settings.seed, "denoising", device=average.device)
-        self._evaluate = GraphedFunction(self._loss_and_gradients)
+        self._side = SideStream(average.device)
+        # On a GPU one CUDA graph holds the whole step; several processes communicate in the middle
+        # of it, and each has a graph of its share of the gradients.
+        self._evaluate: Callable[..., Evaluation] = self._loss_and_gradients
+        self._step: Callable[..., tuple[Tensor, Tensor | None]] = self._iterate
+        if group.world_size == 1:
+            self._step = GraphedFunction(self._iterate, state=self._changed_in_a_step)
+        else:
+            self._evaluate = GraphedFunction(self._loss_and_gradients)
 
     @torch.no_grad()
-    def step(self, iteration: int) -> Metrics:
-        """One iteration, from 1. Returns metrics.
-
-        loss: of denoising. energy_difference: mean F per value of noisy data minus that of chains.
-        likelihood: weight of the likelihood after the clamp. Raises DivergedError.
-        """
-        clean, known, data_phases = self.data.draw()
-        count, device = len(clean), clean.device
+    def begin(self, iteration: int) -> list[Tensor | float]:
+        """Draw what iteration number `iteration`, from 1, depends on: the inputs of `run`."""
         likelihood = self.likelihood if iteration > self.schedule.likelihood_start else None
-        level = likelihood.chains.levels() if likelihood else self._draw_levels(count)
+        clean, known, phases = self.data.draw()
+        device = clean.device
+        mask = clean.new_ones(1) if known is None else known
+        longest = LIKELIHOOD_MEMORY if likelihood else MEMORY
+        # A short memory at first, so that the start does not dominate the average.
+        memory = min(longest, iteration / (iteration + 9))
+        scalars = [memory, *self.optimizer.scalars(self.schedule.rate(iteration))]
+        if likelihood is None:
+            level = self._draw_levels(len(clean))
+            noise = torch.randn(clean.shape, generator=self.noise, device=device)
+            lattice = [] if phases is None else [phases]
+            return [clean, noise, level, mask, *scalars, *lattice]
+        chains, step = likelihood.chains, self.data.phase_step
+        values = from_host(likelihood.step_values(), device)
         noise = torch.randn(clean.shape, generator=self.noise, device=device)
+        crops, corners = chains.crops(likelihood.size)
+        whole = (chains.images.shape[2], chains.images.shape[3])
+        seen = (phases, chains.phases(likelihood.size, step, corners), chains.phases(whole, step))
+        lattice = [part for part in seen if part is not None]
+        chain_noise = chains.begin_step()
+        return [clean, noise, values[0], mask, *scalars, *lattice, values, crops, chain_noise]
+
+    @torch.no_grad()
+    def run(self, inputs: Sequence[Tensor | float]) -> tuple[Tensor, Tensor | None]:
+        """The step itself. Returns figures and targets, which `end` takes."""
+        return self._step(*inputs)
+
+    @torch.no_grad()
+    def end(self, figures: Tensor, targets: Tensor | None) -> Tensor:
+        """Count the step of the chains. Returns the figures of the step, see `FIGURES`."""
+        if targets is not None and self.likelihood is not None:
+            self.likelihood.chains.end_step(targets)
+        return figures.clone()  # a CUDA graph overwrites them
+
+    def _iterate(
+        self,
+        clean: Tensor,
+        noise: Tensor,
+        level: Tensor,
+        mask: Tensor,
+        memory: Number,
+        filter_rate: Number,
+        decay: Number,
+        step_size: Number,
+        root: Number,
+        *inputs: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """A step of the net, its running average and the chains. Reads no value into Python.
+
+        mask: of known pixels (N, 1, H, W), or one number if all are. memory: of the running
+        average; then come the scalars of the optimizer. inputs: with a lattice the phases of the
+        images; with likelihood also those of crops of the chains and of whole chains, then the
+        values of the step (4, N), crops of the chains and noise of the chains. Returns the
+        figures, and the means that the chains moved towards.
+        """
+        count, likelihood = len(clean), None
+        lattice_inputs = 0 if self.data.phases is None else 1
+        if len(inputs) > lattice_inputs:
+            likelihood, lattice_inputs = self.likelihood, 3 * lattice_inputs
+        phases, chain_inputs = inputs[:lattice_inputs], inputs[lattice_inputs:]
         shard = self.group.shard(count)
         idle = shard.start == shard.stop  # fewer images than processes: compute one, count none
         shard = slice(0, 1) if idle else shard
+        known = mask if mask.ndim > 1 else None
         share = counted_share(known, count, shard, self.settings.margin)
-        # Phases of the crops, of crops of the chains and of whole chains; empty without a lattice.
-        phases = [] if data_phases is None else [data_phases[shard]]
-        chain_inputs: tuple[Tensor, ...] = ()
-        bands: list[int | None] = []
-        if likelihood:
-            level_weights, bands = likelihood.level_weights(level), likelihood.bands()
-            chains = likelihood.chains
-            crops, corners = chains.crops(likelihood.size)
-            images, step = chains.images, self.data.phase_step
-            weights = likelihood.weights(level) / share
-            chain_inputs = (weights[shard], crops[shard], images[shard])
-            whole = (images.shape[2], images.shape[3])
-            for seen in (chains.phases(likelihood.size, step, corners), chains.phases(whole, step)):
-                if seen is not None:
-                    phases.append(seen[shard])
-        mask = clean.new_ones(1) if known is None else known[shard]
-        loss, differences, gradients, means = self._evaluate(
-            clean[shard], noise[shard], level[shard], mask, *phases, *chain_inputs
-        )
+        given = [clean, noise, level, *([] if known is None else [known]), *phases]
+        if likelihood is not None:
+            values, crops, chain_noise = chain_inputs
+            weights = likelihood.weights(values) / share
+            given += [weights, crops, likelihood.chains.images]
+        loss, differences, gradients, means = self._evaluate(*(x[shard] for x in given))
         loss = self._reduce_(loss, gradients, 0 * share if idle else share)
-        deviations, difference, weight = loss.new_ones(1), loss.new_zeros(()), loss.new_zeros(())
-        if likelihood and means is not None:
+        difference, weight, targets = loss.new_zeros(()), loss.new_zeros(()), None
+        deviations = loss.new_ones(1)
+        if likelihood is not None:
+            assert means is not None
             if idle:
                 differences, means = differences[:0], means[:0]
             differences = self.group.gather(differences, count)
-            difference = (level_weights * differences).sum()
-            slopes = likelihood.base_slopes() * likelihood.slopes(differences)
+            difference = (likelihood.level_weights(values) * differences).sum()
+            slopes = likelihood.base_slopes(values) * likelihood.slopes(differences)
             weight = likelihood.weight * slopes.mean()
-            likelihood.chains.advance(self.group.gather(means, count))
-            deviations = likelihood.chains.relative_deviation()
-        self._update(gradients, iteration)
-        metrics = torch.stack([loss, difference, deviations.min(), deviations.max(), weight])
-        # One transfer: each waits for the device.
-        values = torch.cat([metrics, differences.to(metrics)]).tolist()
-        check_divergence(iteration, *values[:4])
-        if likelihood:
-            likelihood.update(bands, values[5:])
-        return {"loss": values[0], "energy_difference": values[1], "likelihood": values[4]}
+            likelihood.update(values, differences)
+            targets = likelihood.chains.move_(
+                self.group.gather(means, count), values[:3], chain_noise
+            )
+            deviations = likelihood.chains.relative_deviation(values[:3])
+        self.optimizer.step(gradients, filter_rate, decay, step_size, root)
+        update_average(self.average, self.net, memory)
+        figures = [loss, difference, weight, deviations.min(), deviations.max()]
+        return torch.stack(figures).float(), targets
+
+    def _changed_in_a_step(self) -> list[Tensor]:
+        """What `_iterate` changes in place."""
+        return [*self.average.parameters(), *self.state().values()]
 
     def _draw_levels(self, count: int) -> Tensor:
         """Noise levels (count,), evenly spaced in log s from a random offset."""
@@ -249,37 +319,51 @@ class Stage:
         return self.settings.noise_min * torch.exp(self.settings.log_range * position)
 
     def _loss_and_gradients(
-        self, clean: Tensor, noise: Tensor, level: Tensor, known: Tensor, *inputs: Tensor
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
-        """The loss, energy differences (N,), gradients by parameter name, and D of the chains.
+        self, clean: Tensor, noise: Tensor, level: Tensor, *inputs: Tensor
+    ) -> Evaluation:
+        """The loss and its gradients, and D of the chains.
 
-        known: mask (N, 1, H, W), or one number if all pixels are. inputs: with a lattice the phases
-        of the images; with likelihood also those of crops of the chains and of whole chains, then
-        the weights of the energy differences (N,), crops of the chains, whole chains.
+        inputs: the mask, if there are holes; with a lattice the phases of the images; with
+        likelihood also those of crops of the chains and of whole chains, then the weights of the
+        energy differences (N,), crops of the chains, whole chains.
         """
         packed, margin = pack(self.net, self.dtype), self.settings.margin
-        mask = known if known.ndim > 1 else None
-        # A pass for each kind of image sees its own phases.
-        count = 0 if self.data.phases is None else 1 + 2 * (len(inputs) > 1)
-        phases, chain_inputs = [*inputs[:count], None, None, None][:3], inputs[count:]
+        rest = list(inputs)
+        mask = rest.pop(0) if self.data.holes else None
+        phases: list[Tensor | None] = [None, None, None]
+        chain_inputs = rest
+        if self.data.phases is not None:
+            count = 3 if len(rest) > 1 else 1  # each kind of image sees its own phases
+            phases, chain_inputs = [*rest[:count], None, None], rest[count:]
         evaluate = partial(
             denoising_loss, packed, clean, noise, level, known=mask, phases=phases[0], margin=margin
         )
         if self.likelihood is None or not chain_inputs:
             loss, _, gradients = evaluate()
-            return loss, loss.new_zeros(len(clean)), gradients, None
+            return Evaluation(loss, loss.new_zeros(len(clean)), gradients, None)
         likelihood, (weights, crops, images) = self.likelihood, chain_inputs
-        chain_potentials, passed = likelihood.chain_potentials(packed, crops, level, phases[1])
-        loss, potentials, gradients = evaluate(
-            lambda potentials: -weights * likelihood.slopes(potentials - chain_potentials)
+        chain_gradients: dict[str, Tensor] = {}
+        branches: list[Tensor] = []  # differences, D of the chains
+        with self._side.branch():
+            chain_potentials, passed = likelihood.chain_potentials(packed, crops, level, phases[1])
+
+        def weigh(potentials: Tensor) -> Tensor:
+            """Weights of the potentials; starts all that needs no more of the noisy images."""
+            self._side.join()
+            differences = potentials - chain_potentials
+            factors = weights * likelihood.slopes(differences)
+            with self._side.branch():
+                chain_gradients.update(potential_gradient(passed, factors))
+                means = likelihood.denoise_chains(packed, images, level, phases[2])
+            branches.extend((differences, means, factors))
+            return -factors
+
+        loss, _, gradients = evaluate(weigh)
+        self._side.join()
+        torch._foreach_add_(
+            [gradients[name] for name in chain_gradients], list(chain_gradients.values())
         )
-        assert potentials is not None
-        differences = potentials - chain_potentials
-        factors = weights * likelihood.slopes(differences)
-        for name, gradient in potential_gradient(passed, factors).items():
-            gradients[name] += gradient
-        means = likelihood.denoise_chains(packed, images, level, phases[2])
-        return loss, differences, gradients, means
+        return Evaluation(loss, branches[0], gradients, branches[1])
 
     def _reduce_(self, loss: Tensor, gradients: dict[str, Tensor], share: Tensor) -> Tensor:
         """The loss of the whole batch, of which this process has a share; gradients in place."""
@@ -290,14 +374,6 @@ class Stage:
             gradient.mul_(share)
         self.group.all_reduce_([total, *gradients.values()])
         return total
-
-    def _update(self, gradients: dict[str, Tensor], iteration: int) -> None:
-        """One step of the net and of its running average."""
-        self.optimizer.step(gradients, self.schedule.rate(iteration))
-        likelihood = iteration > self.schedule.likelihood_start
-        longest = LIKELIHOOD_MEMORY if likelihood else MEMORY
-        # A short memory at first, so that the start does not dominate the average.
-        update_average(self.average, self.net, min(longest, iteration / (iteration + 9)))
 
     def state(self) -> dict[str, Tensor]:
         """All tensors needed to resume exactly, except the running average."""
@@ -315,7 +391,7 @@ class Stage:
         self.optimizer.load_state(state)
         if self.likelihood:
             self.likelihood.load_state(substate(state, "chains."))
-        self.noise.set_state(state["noise"])
+        restore_generator(self.noise, state["noise"])
         self.data.generator.set_state(state["batches"])
 
 
@@ -371,6 +447,7 @@ class CascadeTrainer:
             )
             self.stages.insert(0, stage)
         self.imputation = Imputation(data, config) if data.holes else None
+        self._sides = [SideStream(model.device) for _ in self.stages]
 
     @property
     def config(self) -> NoiseConditionalConfig:
@@ -381,18 +458,38 @@ class CascadeTrainer:
     def iterations(self) -> int:
         return self.stages[0].schedule.end
 
-    def step(self, iteration: int) -> Metrics:
-        """A step of every stage; metrics are means over the noise levels."""
-        metrics = [stage.step(iteration) for stage in reversed(self.stages[1:])]
+    def step(self, iteration: int) -> Tensor:
+        """A step of every stage. Returns figures, to be read by `metrics`, on the device."""
+        stages, figures = self.stages[::-1], []
         if self.imputation and self.imputation.due(iteration / self.iterations):
+            figures = self._step_stages(stages[:-1], iteration)
             self.imputation.impute(self.model, self.dtype)
             self._update_coarser_images()
-        metrics = [self.stages[0].step(iteration), *reversed(metrics)]
-        weighted = list(zip(self.shares, metrics, strict=True))
-        return {
-            name: sum(share * values[name] for share, values in weighted) / sum(self.shares)
-            for name in metrics[0]
-        }
+            stages = stages[-1:]
+        figures += self._step_stages(stages, iteration)
+        return torch.cat(figures[::-1])
+
+    def _step_stages(self, stages: Sequence[Stage], iteration: int) -> list[Tensor]:
+        """A step of these stages, on a GPU side by side; coarser ones first."""
+        inputs = [stage.begin(iteration) for stage in stages]
+        results = []
+        for stage, side, given in zip(stages, self._sides, inputs, strict=False):
+            with side.branch():
+                results.append(stage.run(given))
+        for side in self._sides:
+            side.join()
+        return [stage.end(*result) for stage, result in zip(stages, results, strict=True)]
+
+    def metrics(self, iteration: int, figures: Sequence[float]) -> Metrics:
+        """Means over the noise levels of what `step` returned. Raises DivergedError."""
+        total = dict.fromkeys(METRICS, 0.0)
+        for index, share in enumerate(self.shares):
+            start = index * len(FIGURES)
+            values = dict(zip(FIGURES, figures[start : start + len(FIGURES)], strict=True))
+            check_divergence(iteration, *(values[n] for n in FIGURES if n != "likelihood"))
+            for name in METRICS:
+                total[name] += share * values[name]
+        return {name: value / sum(self.shares) for name, value in total.items()}
 
     def _update_coarser_images(self) -> None:
         """Downsample the imputed images for the coarser stages."""

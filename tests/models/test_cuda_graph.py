@@ -19,7 +19,7 @@ from gcn_cli.models.cuda_graph import GraphedFunction, image_by_image
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.training.losses import denoising_loss
-from gcn_cli.training.optim import orthogonalize_all
+from gcn_cli.training.optim import orthogonalize_batch
 
 Images = Callable[..., Tensor]
 Function = Callable[..., Any]
@@ -122,7 +122,7 @@ def task(name: str) -> tuple[torch.nn.Module, Function, int]:
         return model, partial(basis, model), 0
     net = noise_conditional_net(head)
     if name == "orthogonalize":
-        return net, lambda x: orthogonalize_all(x.flatten(1), x.flatten(2)[0]), 0
+        return net, lambda x: orthogonalize_batch([x.flatten(1), x.flatten(2)[0]]), 0
     if name.startswith("denoise"):
         padding_mode = PaddingMode.CIRCULAR if name.endswith("torus") else net.padding_mode
         return net, partial(denoise, net, padding_mode), 1

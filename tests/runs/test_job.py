@@ -23,16 +23,16 @@ pytestmark = pytest.mark.slow
 
 def diverge_at(monkeypatch: pytest.MonkeyPatch, iterations: list[int], interval: int) -> None:
     """Have these iterations return a loss of NaN, each once, one after the other."""
-    step, left = CascadeTrainer.step, list(iterations)
+    read, left = CascadeTrainer.metrics, list(iterations)
 
-    def failing(self: CascadeTrainer, iteration: int) -> dict[str, float]:
-        metrics = step(self, iteration)
+    def failing(self: CascadeTrainer, iteration: int, figures: list[float]) -> dict[str, float]:
+        metrics = read(self, iteration, figures)
         if left and iteration == left[0]:
             left.pop(0)
             return metrics | {"loss": float("nan")}
         return metrics
 
-    monkeypatch.setattr(CascadeTrainer, "step", failing)
+    monkeypatch.setattr(CascadeTrainer, "metrics", failing)
     monkeypatch.setattr(Rollback, "INTERVAL", interval)
 
 
@@ -148,7 +148,7 @@ def test_runaway_pixels_and_losses_are_divergence() -> None:
 def test_a_collapsed_chain_is_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
     from gcn_cli.training.persistent_chains import PersistentChains
 
-    def collapsed(self: PersistentChains) -> torch.Tensor:
+    def collapsed(self: PersistentChains, values: torch.Tensor) -> torch.Tensor:
         return torch.full((4,), 0.001)
 
     monkeypatch.setattr(PersistentChains, "relative_deviation", collapsed)

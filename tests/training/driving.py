@@ -10,6 +10,6 @@ def run(trainer: Trainer, done: int, until: int) -> list[Metrics]:
         trainer,
         done=done,
         should_stop=lambda: done + len(rows) >= until,
-        on_step=lambda _, metrics: rows.append(metrics),
+        on_steps=lambda _, metrics: rows.extend(metrics),
     )
     return rows

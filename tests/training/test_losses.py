@@ -25,6 +25,7 @@ from gcn_cli.training.schedule import Schedule, StageSettings
 
 SIZE = (12, 16)
 BOUND = 0.08
+CPU = torch.device("cpu")
 
 
 def make_net(
@@ -65,12 +66,17 @@ def make_aligned_loss() -> LikelihoodLoss:
     return make_loss(make_net(image_size=SIZE))
 
 
+def values_of(loss: LikelihoodLoss) -> torch.Tensor:
+    """What the next step depends on, (4, N)."""
+    return torch.tensor(loss.step_values()).to(loss.chains.images)
+
+
 def advance(loss: LikelihoodLoss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """F of the chains and its gradients, then one step of the chains."""
     chains, level = loss.chains, loss.chains.levels()
     packed = pack(loss.net, torch.float64)
     potentials, forward_pass = loss.chain_potentials(packed, chains.crops(SIZE)[0], level, None)
-    gradients = potential_gradient(forward_pass, loss.weights(level))
+    gradients = potential_gradient(forward_pass, loss.weights(values_of(loss)))
     chains.advance(loss.denoise_chains(packed, chains.images, level, None))
     return potentials, gradients
 
@@ -89,12 +95,12 @@ def test_gradient_is_data_minus_chains_in_float64() -> None:
     level = likelihood.chains.levels()
     compute = partial(denoising_loss, pack(net, torch.float64), clean, noise, level, margin=0)
     denoising = compute()
-    weights = -likelihood.weights(level)
+    weights = -likelihood.weights(values_of(likelihood))
     both = compute(lambda potentials: weights)
     positions = likelihood.chains.positions.get_state()
     crops, _ = likelihood.chains.crops(SIZE)
     likelihood.chains.positions.set_state(positions)
-    level_weights = likelihood.level_weights(level)
+    level_weights = likelihood.level_weights(values_of(likelihood))
     chain_potentials, chain_gradients = advance(likelihood)
 
     sigma = (level.square() + 1).sqrt()[:, None, None, None]
@@ -128,7 +134,7 @@ def test_chains_live_on_a_torus_and_the_net_keeps_its_padding() -> None:
 
 def test_waiting_chains_have_no_weight() -> None:
     loss = make_loss(make_net())
-    weights = loss.weights(loss.chains.levels())
+    weights = loss.weights(values_of(loss))
     assert float(weights[0]) > 0
     assert float(weights[1]) == 0
     potentials, gradients = advance(loss)
@@ -172,38 +178,38 @@ def test_clamp_of_aligned_images_is_on_running_means() -> None:
     assert loss.slopes(torch.tensor([1e9])).tolist() == [1.0]
     for _ in range(12):
         advance(loss)
-    bands, level = loss.bands(), loss.chains.levels()
-    assert len({*bands} - {None}) == 2
-    weights = loss.weights(level)
-    torch.testing.assert_close(weights, loss.level_weights(level))
+    values = values_of(loss)
+    assert len({*values[3].tolist()} - {-1.0}) == 2
+    weights = loss.weights(values)
+    torch.testing.assert_close(weights, loss.level_weights(values))
     for _ in range(100):
-        loss.update(bands, [loss.max_difference * loss.values, 0.0])
+        loss.update(values, torch.tensor([loss.max_difference * loss.values, 0.0]))
     clamped = weights * torch.tensor([0.0, 1.0])
-    torch.testing.assert_close(loss.weights(level), clamped, atol=1e-6, rtol=0)
+    torch.testing.assert_close(loss.weights(values), clamped, atol=1e-6, rtol=0)
     resumed = make_aligned_loss()
     resumed.load_state(loss.state())
-    torch.testing.assert_close(resumed.weights(level), loss.weights(level))
+    torch.testing.assert_close(resumed.weights(values), loss.weights(values))
 
 
 def test_chains_visit_all_bands_in_order_and_waiting_chains_none() -> None:
     loss = make_aligned_loss()
     assert loss.banded is not None
-    assert loss.bands()[1] is None
-    assert float(loss.base_slopes()[1]) == 0
+    assert loss.step_values()[3][1] == -1
+    assert float(loss.base_slopes(values_of(loss))[1]) == 0
     visited = []
     for _ in range(loss.chains.steps):
-        visited.append(loss.bands()[0])
+        visited.append(loss.step_values()[3][0])
         advance(loss)
-    assert visited == sorted(visited, key=lambda band: -1 if band is None else band)
+    assert visited == sorted(visited)
     assert {0, len(loss.banded.means) - 1} <= set(visited)
 
 
 def test_textures_have_no_running_means() -> None:
     loss = make_loss(make_net())
-    assert loss.bands() == []
+    assert loss.step_values()[3] == [-1.0, -1.0]
     assert "difference_means" not in loss.state()
-    loss.update([], [1e9, 1e9])
-    assert loss.base_slopes().tolist() == [1, 0]
+    loss.update(values_of(loss), torch.tensor([1e9, 1e9]))
+    assert loss.base_slopes(values_of(loss)).tolist() == [1, 0]
 
 
 def make_pattern(*waves: tuple[float, float]) -> Pattern:
@@ -252,7 +258,7 @@ def test_chains_are_seen_with_their_phases() -> None:
     sigma = (level.square() + 1).sqrt()[:, None, None, None]
     expected = net.potential(crops / sigma, level.log(), phases)
     torch.testing.assert_close(potentials, expected.detach())
-    weights = loss.weights(level)
+    weights = loss.weights(values_of(loss))
     assert net.phase_weights is not None
     (exact,) = torch.autograd.grad((weights * expected).sum(), [net.phase_weights])
     gradient = potential_gradient(passed, weights)["phase_weights"]
@@ -267,7 +273,7 @@ def test_chains_are_seen_with_their_phases() -> None:
 
 
 def test_banded_slope_is_full_without_a_difference_and_reversed_beyond_the_bound() -> None:
-    banded = BandedDifferences(1.0, BOUND)
+    banded = BandedDifferences(1.0, BOUND, CPU)
     for difference, slope in (
         (BOUND / 2, 0.75),
         (BOUND, 0.0),
@@ -276,19 +282,25 @@ def test_banded_slope_is_full_without_a_difference_and_reversed_beyond_the_bound
         (-3.0, 1.0),
     ):
         for _ in range(100):
-            banded.update([2, 5], [difference, difference])
-        assert banded.slopes([2, 5]) == pytest.approx([slope] * 2, abs=1e-4)
+            banded.update(torch.tensor([2, 5]), torch.tensor([difference, difference]))
+        assert banded.slopes(torch.tensor([2, 5])).tolist() == pytest.approx([slope] * 2, abs=1e-4)
 
 
 def test_bands_are_clamped_separately() -> None:
-    banded = BandedDifferences(1.0, BOUND)
+    banded = BandedDifferences(1.0, BOUND, CPU)
     for _ in range(100):
-        banded.update([0, 7], [BOUND, 0.0])
-    assert banded.slopes([0, 7]) == pytest.approx([0.0, 1.0], abs=1e-4)
+        banded.update(torch.tensor([0, 7]), torch.tensor([BOUND, 0.0]))
+    assert banded.slopes(torch.tensor([0, 7])).tolist() == pytest.approx([0.0, 1.0], abs=1e-4)
 
 
 def test_waiting_chains_are_in_no_band() -> None:
-    banded = BandedDifferences(1.0, BOUND)
-    banded.update([None, None], [1e9, 1e9])
-    assert banded.means == [0.0] * 8
-    assert banded.slopes([None, 0]) == [0.0, 1.0]
+    banded = BandedDifferences(1.0, BOUND, CPU)
+    banded.update(torch.tensor([-1, -1]), torch.tensor([1e9, 1e9]))
+    assert banded.means.tolist() == [0.0] * 8
+    assert banded.slopes(torch.tensor([-1, 0])).tolist() == [0.0, 1.0]
+
+
+def test_chains_in_one_band_count_one_after_the_other() -> None:
+    banded = BandedDifferences(1.0, BOUND, CPU)
+    banded.update(torch.tensor([1, 1]), BOUND * torch.tensor([1.0, 0.5]))
+    assert float(banded.means[1]) == pytest.approx(BOUND * (0.8 * 0.2 + 0.2 * 0.5))

@@ -13,6 +13,7 @@ from gcn_cli.detection import find_pattern
 from gcn_cli.kinds import make_trainer
 from gcn_cli.models.backprop import pack
 from gcn_cli.models.cascade import make_denoiser, remove_lowpass_
+from gcn_cli.models.cuda_graph import GraphedFunction
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
@@ -37,6 +38,7 @@ from gcn_cli.training.trainer import (
     level_ranges,
 )
 from tests.drawing import grid, textured
+from tests.models.test_cuda_graph import capture_tape
 from tests.small import smooth_image
 from tests.training.driving import run
 
@@ -252,14 +254,10 @@ def test_samples_look_like_the_data() -> None:
     assert float((samples * samples.roll(8, -1)).mean()) > 0.1
 
 
-@pytest.mark.slow
 def test_learning_rates_rise_fall_and_are_low_during_likelihood_training() -> None:
     config = replace(ONE, iterations=200, likelihood_share=0.25)
-    trainer, rates = trainer_of(config), []
-    for iteration in range(1, 201):
-        trainer.step(iteration)
-        groups = trainer.stages[0].optimizer.optimizers["filters"].param_groups
-        rates.append(groups[0]["lr"] / config.filter_rate)
+    schedule = trainer_of(config).stages[0].schedule
+    rates = [schedule.rate(iteration) for iteration in range(1, 201)]
     assert rates[0] == pytest.approx(1 / 50, rel=0.01)
     assert 0.7 < max(rates) <= 1
     assert rates[149] == pytest.approx(LIKELIHOOD_RATE)
@@ -478,3 +476,18 @@ def test_convergence_is_checked_on_rows_by_their_iteration(config: NoiseConditio
     assert trainer.check_convergence(history[:end]) == messages[:1]
     assert trainer.check_convergence(history[start:]) == messages
     assert trainer.check_convergence(history[end - 49 :]) == messages[1:]  # too few losses
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_a_graph_of_the_whole_step_is_the_step(stages: int) -> None:
+    """With a tape in place of a CUDA graph; denoising alone, then likelihood too."""
+    config = replace(ONE, iterations=8 * stages, likelihood_share=0.6, stages=stages)
+    plain, graphed = (trainer_of(config) for _ in range(2))
+    for stage in graphed.stages:
+        stage._step = GraphedFunction(stage._iterate, capture_tape, state=stage._changed_in_a_step)
+    for iteration in range(1, 8 * stages + 1):
+        figures = plain.step(iteration)
+        torch.testing.assert_close(graphed.step(iteration), figures, rtol=1e-3, atol=1e-4)
+    assert plain.metrics(1, figures.tolist())["likelihood"] > 0
+    for ours, theirs in zip(graphed.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)

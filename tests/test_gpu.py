@@ -2,11 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import gcn_cli as gcn
 from gcn_cli.config import DEFAULT_LAYERS, PUBLISHED_LAYERS, NoiseConditionalConfig
 from gcn_cli.kinds import make_trainer
 from gcn_cli.models.cascade import Cascade, make_denoiser
@@ -107,6 +110,23 @@ def test_a_training_repeats_and_resumes_bit_for_bit(
     for name, tensor in first.state().items():
         assert torch.equal(tensor, second.state()[name]), name
         assert torch.equal(tensor, resumed.state()[name]), name
+
+
+def test_a_run_has_a_row_an_iteration_and_goes_on_from_a_cpu(
+    gpu: torch.device, images: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    """Figures are read from the GPU in groups, that end where something is saved."""
+    options: dict[str, Any] = {
+        "output": tmp_path / "run", "crop": 32, "layers": "8@5,8@3/2", "preview_every": 7,
+        "likelihood_share": 0.5,
+    }  # fmt: skip
+    image = 127 + 40 * images(3, 64, 64).float()
+    stop = iter([False] * 9 + [True])
+    gcn.train(image, iterations=40, device="cpu", should_stop=lambda: next(stop), **options)
+    model = gcn.train(image, iterations=40, device=str(gpu), **options)
+    assert [row["iteration"] for row in model.history] == list(range(1, 41))
+    previews = sorted(path.stem for path in (tmp_path / "run" / "previews").iterdir())
+    assert previews == [f"{k:06d}" for k in (7, 14, 21, 28, 35, 40)]
 
 
 def test_an_image_is_the_same_in_any_batch(gpu: torch.device) -> None:

@@ -84,7 +84,7 @@ def main() -> None:
     except BrokenPipeError:
         code = 0
     except (Exception, KeyboardInterrupt, SignalExit) as error:
-        message, code = _describe(error)
+        message, code = describe(error)
         _print_error(message)
     except SystemExit:  # of click, for which a reader of stdout that left is an error
         code = 0
@@ -108,7 +108,7 @@ def print_any_path() -> None:
         sys.stdout.reconfigure(errors="surrogateescape" if same else "backslashreplace")
 
 
-def _describe(error: BaseException) -> tuple[str, int]:
+def describe(error: BaseException) -> tuple[str, int]:
     """The message and the exit code of an error."""
     if isinstance(error, GcnError):
         return str(error), error.exit_code

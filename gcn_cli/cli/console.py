@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("gcn_cli")
 LOG_SECONDS = 15.0  # between two lines of progress where stderr is not a terminal
+
+
+LINE_PREFIX: ContextVar[str] = ContextVar("prefix", default="")
+"""Before each line of a thread that is one of several trainings: which one it is."""
 
 
 class _StderrHandler(logging.Handler):
@@ -45,8 +50,8 @@ def _log_warning(message: Warning | str, category: type[Warning], *_: object, **
 
 
 def say(message: str) -> None:
-    """Print a line on stderr; stdout is for results."""
-    click.echo(message, err=True)
+    """Print a line on stderr, after the prefix of this thread; stdout is for results."""
+    click.echo(LINE_PREFIX.get() + message, err=True)
 
 
 class Progress:
@@ -99,7 +104,7 @@ class Progress:
             # Given, because tqdm draws no bar on a terminal without a size, as in containers.
             ncols=size.columns,
             nrows=size.lines,
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or bool(LINE_PREFIX.get()),
         )
         self.first = done
         self.started = self.last_line = time.monotonic()

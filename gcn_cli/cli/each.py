@@ -1,6 +1,8 @@
-"""gcn train --each: a training for every image, each in a process of its own.
+"""gcn train --each: a training for every image, several at a time.
 
-So what happens to one (a damaged file, too little memory, a crash) does not stop the others.
+On a CPU and on several GPUs each training is a process, so what happens to one (a damaged file, too
+little memory, a crash) does not stop the others. On one GPU all are threads of this process, which
+share what takes most of the time there, the start; a single training leaves most of a GPU idle.
 """
 
 import os
@@ -10,18 +12,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gcn_cli.cli.console import JsonResult, say
+from gcn_cli.cli.console import LINE_PREFIX, LOGGER, JsonResult, say
 from gcn_cli.errors import GcnError, InputError, InterruptedRunError
-from gcn_cli.signals import STOP_SIGNALS, handle_signals
+from gcn_cli.options import TrainOptions
+from gcn_cli.signals import STOP_SIGNALS, StopRequest, handle_signals
+
+if TYPE_CHECKING:
+    import torch
 
 FORWARDED = [*STOP_SIGNALS, *([signal.SIGQUIT] if hasattr(signal, "SIGQUIT") else [])]
+SIGNAL_SECONDS = 0.2  # until a signal to another thread is noticed
 OWN_PARAMETERS = ("sources", "output", "each", "jobs", "as_json")  # not for the single trainings
 
 
@@ -50,8 +58,18 @@ class Outcome:
         return f"{result} ({self.seconds:.0f} s)"
 
 
+TrainOne = Callable[[str, TrainOptions, StopRequest], None]
+"""Trains a model on an image; stopped early, it raises InterruptedRunError."""
+
+
 def train_each(
-    ctx: click.Context, sources: tuple[str, ...], output: str | None, jobs: int, *, as_json: bool
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    options: TrainOptions,
+    jobs: int,
+    train_one: TrainOne,
+    *,
+    as_json: bool,
 ) -> None:
     """Train a model on every image of the sources, `jobs` at a time; print the runs.
 
@@ -65,14 +83,20 @@ def train_each(
     images = expand_sources(sources)
     if "-" in images:
         raise click.UsageError("--each: takes files and folders, not stdin")
-    root, names = Path(output or "runs"), [run_name(image) for image in images]
+    root, names = Path(options.output or "runs"), [run_name(image) for image in images]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--each: two images named {name}; rename one")
     if os.path.exists(root) and not root.is_dir():
         raise InputError(f"--output {root}: is not a folder; --each writes runs into it")
     outcomes = [Outcome(image, str(root / name)) for image, name in zip(images, names, strict=True)]
-    pool = JobPool(shared_arguments(ctx), min(jobs, len(images)))
+    jobs = min(jobs, len(images))
+    device = one_gpu(options.device)
+    pool: JobPool | ThreadPool
+    if device is None:
+        pool = JobPool(shared_arguments(ctx), jobs)
+    else:
+        pool = ThreadPool(train_one, options, jobs, device)
     pool.run(outcomes)
     for outcome in outcomes:
         say(f"{outcome.image}: {outcome.text}")
@@ -101,6 +125,73 @@ def shared_arguments(ctx: click.Context) -> list[str]:
         for value in values[name] if option.multiple else [values[name]]:
             arguments += [option.opts[-1], str(value)]
     return arguments
+
+
+def one_gpu(name: str) -> "torch.device | None":
+    """The GPU of all trainings; None for other devices, and where there are several to share."""
+    import torch
+
+    from gcn_cli.runtime import choose_device
+
+    if name == "auto" and torch.cuda.device_count() != 1:
+        return None
+    device = choose_device(name)
+    return device if device.type == "cuda" else None
+
+
+class ThreadPool:
+    """Threads that train on one device, each on a stream of its own."""
+
+    def __init__(
+        self, train_one: TrainOne, options: TrainOptions, jobs: int, device: "torch.device"
+    ) -> None:
+        """`jobs` trainings run at a time, with these options but the output."""
+        self.train_one, self.options = train_one, options
+        self.jobs, self.device = jobs, device
+        self.stop = StopRequest()
+
+    @property
+    def stopped_by(self) -> signal.Signals | None:
+        """The signal that ended the trainings early."""
+        return self.stop.signal
+
+    def run(self, outcomes: Sequence[Outcome]) -> None:
+        """Train all. After a signal, no more start; those that run save and end."""
+        with self.stop.listening(), ThreadPoolExecutor(self.jobs) as threads:
+            left = {threads.submit(self._train, outcome) for outcome in outcomes}
+            try:
+                while left:  # at intervals, since only this thread handles signals
+                    done, left = wait(left, timeout=SIGNAL_SECONDS)
+                    for future in done:
+                        future.result()
+            except KeyboardInterrupt:  # a second Ctrl-C
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _train(self, outcome: Outcome) -> None:
+        """One training from start to end; its messages are printed after its name."""
+        import torch
+
+        from gcn_cli.cli.app import describe
+
+        if self.stop():
+            return
+        start = time.monotonic()
+        token = LINE_PREFIX.set(f"{Path(outcome.run).name}: ")
+        try:
+            on_gpu = self.device.type == "cuda"
+            stream = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(stream):
+                options = replace(self.options, output=outcome.run, device=str(self.device))
+                self.train_one(outcome.image, options, self.stop)
+            outcome.exit_code = 0
+        except (Exception, KeyboardInterrupt) as error:
+            outcome.message, outcome.exit_code = describe(error)
+            say(f"error: {outcome.message}")
+            LOGGER.debug("", exc_info=error)
+        finally:
+            outcome.seconds = round(time.monotonic() - start, 1)
+            LINE_PREFIX.reset(token)
 
 
 class JobPool:

@@ -29,6 +29,7 @@ from gcn_cli.torchrun import is_main_process
 
 if TYPE_CHECKING:
     from gcn_cli.model import Model
+    from gcn_cli.report.page import TrainingPage
     from gcn_cli.signals import StopRequest
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def command(
                 raise click.UsageError(f"--each, {flag}: is for one image; leave one out")
         from gcn_cli.cli.each import train_each
 
-        train_each(ctx, sources, options.output, jobs or 1, as_json=as_json)
+        train_each(ctx, sources, options, jobs or 1, train_one, as_json=as_json)
         return
     from gcn_cli.runs.folder import check_run, default_run
     from gcn_cli.runtime import set_threads
@@ -154,8 +155,7 @@ def _train(
     sources: tuple[str, ...], options: TrainOptions, report: str | None, *, as_json: bool
 ) -> None:
     """Train, then write the report, measure the quality and print the run."""
-    from gcn_cli.cli.console import JsonResult, Progress, hardware_facts
-    from gcn_cli.model import train
+    from gcn_cli.cli.console import JsonResult, hardware_facts
     from gcn_cli.report.page import TrainingPage, write_report
     from gcn_cli.runtime import choose_device
     from gcn_cli.signals import StopRequest, exit_on_signals
@@ -164,19 +164,9 @@ def _train(
     result, stop, page = JsonResult("train"), StopRequest(), None
     if report is not None and is_main_process():
         page = TrainingPage(Path(options.output), Path(report))
-    with (
-        join_group(lambda: choose_device(options.device)),
-        stop.listening(),
-        Progress("train") as progress,
-    ):
-
-        def on_step(iteration: int, last: int, metrics: dict[str, float]) -> None:
-            progress.update(iteration, last, metrics)
-            if page is not None:
-                page(iteration, last)
-
-        model = train(list(sources), **vars(options), on_step=on_step, should_stop=stop)
-    _leave_if_stopped(stop, progress.done, complete=model.complete)
+    with join_group(lambda: choose_device(options.device)), stop.listening():
+        model, done = _run_training(sources, options, stop, page)
+    _leave_if_stopped(stop, done, complete=model.complete)
     if not is_main_process():
         return
     with exit_on_signals(COMPLETE):
@@ -188,6 +178,37 @@ def _train(
         result.show(run=options.output, **model.summary(), quality=quality, **facts)
     else:
         click.echo(options.output)
+
+
+def train_one(image: str, options: TrainOptions, stop: "StopRequest") -> None:
+    """Train on one of several images and measure the quality. Raises InterruptedRunError."""
+    from gcn_cli.runs.folder import check_run
+
+    check_run((image,), str(options.output))
+    model, done = _run_training((image,), options, stop)
+    _leave_if_stopped(stop, done, complete=model.complete)
+    _measure_quality(model)
+
+
+def _run_training(
+    sources: tuple[str, ...],
+    options: TrainOptions,
+    stop: "StopRequest",
+    page: "TrainingPage | None" = None,
+) -> tuple["Model", int]:
+    """Train with a progress bar, and a page, if given; also returns the last iteration."""
+    from gcn_cli.cli.console import Progress
+    from gcn_cli.model import train
+
+    with Progress("train") as progress:
+
+        def on_step(iteration: int, last: int, metrics: dict[str, float]) -> None:
+            progress.update(iteration, last, metrics)
+            if page is not None:
+                page(iteration, last)
+
+        model = train(list(sources), **vars(options), on_step=on_step, should_stop=stop)
+    return model, progress.done
 
 
 def _leave_if_stopped(stop: "StopRequest", done: int, *, complete: bool) -> None:

@@ -4,6 +4,7 @@ A sampling step is about a hundred small kernels on a GPU, and launching them on
 longer than they run. A CUDA graph captures them once and replays them with one launch.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar, cast
@@ -14,6 +15,8 @@ from torch import Tensor
 Output = TypeVar("Output")
 Capture = Callable[[Callable[[], Output]], tuple[Callable[[], object], Output]]
 """Runs a function once. Returns (replay, output). Each replay overwrites output."""
+
+_capturing = threading.Lock()
 
 WARM_UP = 2  # calls before the capture, in which cuDNN and cuBLAS choose their kernels
 
@@ -31,7 +34,8 @@ def capture_graph(function: Callable[[], Output]) -> tuple[Callable[[], object],
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        # Other threads may train meanwhile, but not capture.
+        with _capturing, torch.cuda.graph(graph, capture_error_mode="thread_local"):
             output = function()
     except RuntimeError as error:
         # After an error, ending the capture raises a second one; callers handle the first.

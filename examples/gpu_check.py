@@ -1,0 +1,281 @@
+"""What a GPU is used for and how well: one JSON file of figures, in at most eight minutes.
+
+    python examples/gpu_check.py RESULT.json [--images FOLDER] [--sweep FILE] [--samples FOLDER]
+                                 [--skip PART,...] [--small]
+
+Parts: tests (tests/test_gpu.py), iterations (time and share of the device's own matrix product rate
+of a step of each preset, by phase), commands (whole processes: default, 512 pixels, best, object),
+each (eight textures by `gcn train --each` with 1, 2, 4, 8 jobs), samples (2048 and 4096 pixels).
+A sweep trains each line of FILE, `NAME OPTIONS...`, on every image of --images, and saves three
+samples of each to --samples. --small runs everything on a processor at small sizes.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from gcn_cli import images
+from gcn_cli.config import Config
+from gcn_cli.kinds import make_trainer
+from gcn_cli.model import load
+from gcn_cli.models.cuda_graph import GraphedFunction
+from gcn_cli.presets import build_config
+from gcn_cli.runtime import choose_device, choose_precision
+from gcn_cli.training.loop import Trainer
+
+ROOT = Path(__file__).parents[1]
+TEXTURES = 8
+SMALL = [
+    *("--set", "layers=4@5,4@3/2", "--set", "crop=16", "--set", "margin=2"),
+    *("--iterations", "4", "--device", "cpu"),
+]
+PAPER = {"preset": "paper-texture", "chains": 16, "layerwise": False}
+SETTINGS: dict[str, tuple[dict[str, Any], int]] = {
+    "default": ({}, 256),
+    "quick": ({"preset": "quick"}, 256),
+    "512": ({"stages": 2}, 512),
+    "best": ({"preset": "best", "stages": 2}, 512),
+    "object": ({"preset": "object"}, 64),
+    "paper-texture, 16 chains": (
+        {"preset": "paper-texture", "chains": 16, "layerwise": False},
+        224,
+    ),
+}
+
+
+def matrix_rate(device: torch.device, side: int, dtype: torch.dtype) -> float:
+    """Operations per second of a product of square matrices."""
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    seconds = min(timed(lambda: a @ a, 10, device) for _ in range(3))
+    return 2 * side**3 / seconds
+
+
+def timed(work: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Mean seconds of a call, after two that are not timed."""
+    for count in (2, repeats):
+        started = time.perf_counter()
+        for _ in range(count):
+            work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return (time.perf_counter() - started) / repeats
+
+
+def operations(trainer: Trainer, iteration: int) -> int:
+    """Floating-point operations of products and convolutions in one iteration."""
+    graphed = GraphedFunction.__call__
+    GraphedFunction.__call__ = lambda self, *inputs: self.function(*inputs)  # type: ignore
+    try:
+        with FlopCounterMode(display=False) as counter:
+            trainer.step(iteration)
+    finally:
+        GraphedFunction.__call__ = graphed  # type: ignore[method-assign]
+    return int(counter.get_total_flops())
+
+
+def iteration_figures(device: torch.device, rate: float, small: bool) -> dict[str, Any]:
+    """Of each setting and phase: milliseconds, operations, share of `rate`; whole training."""
+    figures: dict[str, Any] = {}
+    for name, (settings, usual) in SETTINGS.items():
+        config = build_config(
+            {key: value for key, value in settings.items() if key != "preset"},
+            preset=settings.get("preset"),
+        )
+        config, side = (small_config(config), 64) if small else (config, usual)
+        count = 16 if name == "object" else 1
+        generator = torch.Generator().manual_seed(0)
+        data = [torch.randn(3, side, side, generator=generator) for _ in range(count)]
+        dtype = choose_precision("auto", device, smooth_gates=config.smooth_gates)
+
+        single, counted = (make_trainer(config, data, device, dtype)[1] for _ in range(2))
+        bounds = [0, *single.likelihood_starts, single.iterations]
+        whole = 0.0
+        for start, end in itertools.pairwise(bounds):
+            if start == end:
+                continue
+            seconds = timed(lambda: single.step(end), 2 if small else 40, device)  # noqa: B023
+            work = operations(counted, end)
+            whole += (end - start) * seconds
+            figures[f"{name}, iterations {start + 1} to {end}"] = {
+                "milliseconds": 1e3 * seconds,
+                "gigaoperations": work / 1e9,
+                "share_of_peak": work / seconds / rate,
+            }
+        figures[f"{name}, training"] = {"seconds": whole}
+    return figures
+
+
+def small_config(config: Config) -> Config:
+    """The same kind of training, in a moment."""
+    crop = None if config.crop is None else 32
+    return replace(config, layers=config.layers[:2], crop=crop, iterations=10, batch_size=2)
+
+
+def gcn(*words: str) -> dict[str, Any]:
+    """What the command prints with --json; its wall-clock time added."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "gcn_cli", *words, "--json"]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        return {"process_seconds": seconds, "error": done.stderr.strip().splitlines()[-1:]}
+    return {**json.loads(done.stdout), "process_seconds": seconds}
+
+
+def textures(folder: Path | None, into: Path, side: int, count: int) -> list[Path]:
+    """`count` images of `side` x `side` pixels, from the images of a folder, turned if few."""
+    files = images.expand_sources([str(folder or ROOT / "examples" / "textures")])
+    paths = []
+    for index in range(count):
+        pixels = images.read_image(files[index % len(files)]).pixels
+        turned = pixels[:3].rot90(index // len(files), (1, 2))
+        if min(turned.shape[1:]) < side:
+            turned = F.interpolate(turned[None], (side, side), mode="bicubic")[0].clamp(0, 255)
+        paths.append(into / f"texture{index}.png")
+        images.write(turned[:, :side, :side], str(paths[-1]))
+    return paths
+
+
+def command_figures(folder: Path, large: Path, small: list[str]) -> dict[str, Any]:
+    """Whole processes: a training with its measuring."""
+    texture = str(next(iter(sorted(folder.iterdir()))))
+    runs = {"default": [texture]}
+    if not small:
+        runs |= {"512": [str(large)], "best": [str(large), "--preset", "best"]}
+    figures = {}
+    for name, words in runs.items():
+        result = gcn("train", *words, *small, "-o", str(folder.parent / f"run {name}"))
+        keys = ("process_seconds", "training_seconds", "quality", "peak_memory_mib", "error")
+        figures[name] = {key: result[key] for key in keys if key in result}
+    return figures
+
+
+def each_figures(folder: Path, small: list[str], jobs: tuple[int, ...]) -> dict[str, Any]:
+    """All textures, several at a time; whether the models do not depend on how many."""
+    figures, digests = {}, set()
+    for count in jobs:
+        words = ["train", "--each", str(folder), "--jobs", str(count), *small]
+        result = gcn(*words, "-o", str(folder.parent / f"runs {count}"))
+        runs = result.get("runs", [])
+        figures[f"{count} jobs"] = {
+            "seconds": result["process_seconds"],
+            "exit_codes": [run["exit_code"] for run in runs],
+        }
+        digests.add(tuple(parameter_digest(run["run"]) for run in runs))
+    return {**figures, "same_models": len(digests) == 1}
+
+
+def parameter_digest(run: str) -> str:
+    """Of the parameters of a model."""
+    digest = hashlib.sha256()
+    for parameter in load(run, device="cpu").checkpoint.kind.net.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def sample_figures(run: Path, sides: tuple[int, ...]) -> dict[str, Any]:
+    """Processes that make one sample, and the time of the work alone."""
+    figures = {}
+    for side in sides:
+        path = str(run.parent / f"sample {side}.png")
+        result = gcn("synthesize", "--model", str(run), "--size", str(side), "-o", path)
+        keys = ("process_seconds", "seconds", "peak_memory_mib", "error")
+        figures[str(side)] = {key: result[key] for key in keys if key in result}
+    return figures
+
+
+def sweep_figures(sweep: Path, sources: list[str], samples: Path) -> dict[str, Any]:
+    """A training of each line on each image, and three samples of each model."""
+    figures: dict[str, Any] = {}
+    for line in filter(None, map(str.strip, sweep.read_text(encoding="utf-8").splitlines())):
+        name, *words = shlex.split(line)
+        for source in sources:
+            run = samples / name / Path(source).stem
+            trained = gcn("train", source, *words, "-o", str(run))
+            made = gcn(
+                *("synthesize", "--model", str(run), "--count", "3"),
+                *("-o", str(samples / name / (Path(source).stem + "-{index}.png"))),
+            )
+            figures[f"{name}, {Path(source).stem}"] = {
+                "process_seconds": trained["process_seconds"],
+                "quality": trained.get("quality"),
+                "error": trained.get("error") or made.get("error"),
+            }
+    return figures
+
+
+def main() -> None:
+    """Run all parts and write the figures after each."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--sweep", type=Path)
+    parser.add_argument("--samples", type=Path, default=Path("sweep"))
+    parser.add_argument("--skip", default="", help="parts to leave out, separated by commas")
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
+    device = choose_device("cpu" if options.small else "cuda")
+    small = SMALL if options.small else []
+    side, number = (256, torch.float32) if options.small else (8192, torch.bfloat16)
+    rate = matrix_rate(device, side, number)
+    result: dict[str, Any] = {
+        "machine": {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
+            "torch": torch.__version__,
+            "matrix_product_tflops": rate / 1e12,
+        }
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, large = Path(scratch, "textures"), Path(scratch, "large")
+        side, count = (40, 2) if options.small else (256, TEXTURES)
+        textures(options.images, folder, side, count)
+        (big,) = textures(options.images, large, 2 * side, 1)
+        jobs, sides = ((2,), (64,)) if options.small else ((1, 2, 4, 8), (2048, 4096))
+        parts: dict[str, Callable[[], Any]] = {
+            "tests": test_result,
+            "iterations": lambda: iteration_figures(device, rate, options.small),
+            "commands": lambda: command_figures(folder, big, small),
+            "each": lambda: each_figures(folder, small, jobs),
+            "samples": lambda: sample_figures(Path(scratch, "run default"), sides),
+        }
+        if options.sweep:
+            given = images.expand_sources([str(options.images or folder)])
+            parts["sweep"] = lambda: sweep_figures(options.sweep, given, options.samples)
+        for name, part in parts.items():
+            if name in options.skip.split(","):
+                continue
+            started = time.perf_counter()
+            try:
+                result[name] = part()
+            except Exception as error:  # the figures of other parts are kept
+                result[name] = {"error": f"{type(error).__name__}: {error}"}
+            result.setdefault("seconds", {})[name] = time.perf_counter() - started
+            options.result.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            print(name, json.dumps(result[name]), flush=True)
+
+
+def test_result() -> str:
+    """The last line of pytest."""
+    words = ["-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "tests/test_gpu.py"]
+    command = [sys.executable, "-m", "pytest", *words]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    return (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""])[-1]
+
+
+if __name__ == "__main__":
+    main()

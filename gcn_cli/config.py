@@ -17,7 +17,9 @@ from gcn_cli.errors import InputError
 from gcn_cli.models.layers import LayerSpec, PaddingMode, circular_border, parse_layers
 
 # Settings that have an option of their own on the command line; all others are given by --set.
-OWN_OPTIONS = ("size", "pattern", "flips", "rotations", "iterations", "batch_size", "seed")
+OWN_OPTIONS = (
+    "size", "pattern", "flips", "rotations", "normals", "iterations", "batch_size", "seed",
+)  # fmt: skip
 
 
 def setting(default: Any, text: str, *, none: str | None = None, **rule: Any) -> Any:
@@ -201,6 +203,12 @@ class NoiseConditionalConfig(BaseConfig):
     )
     flips: bool = setting(False, "Mirror training images left to right at random.")
     rotations: bool = setting(False, "Rotate training images by 90, 180 or 270 degrees at random.")
+    normals: str = setting(
+        "auto",
+        "Where green points in normal maps, for --flips and --rotations: y-up (OpenGL), y-down "
+        "(DirectX), or auto, as found.",
+        choices=("auto", "y-up", "y-down"),
+    )
     shifts: int = setting(0, "Shift whole images at random, by up to N pixels.", low=0)
     likelihood_share: float = setting(
         0.2,
@@ -221,6 +229,9 @@ class NoiseConditionalConfig(BaseConfig):
             raise self._error("noise_min", f"must be below noise_max, {self.noise_max:g}")
         if (self.stages or 1) > 1 and crop is None:
             raise self._error("stages", "a cascade needs crops; use stages=1, or set crop")
+        if self.normals != "auto" and not (self.flips or self.rotations):
+            remedy = "give one of them, or leave it out"
+            raise self._error("normals", f"says how --flips and --rotations turn normals; {remedy}")
         if self.head and (crop is not None or self.rotations):
             remedy = "use --set crop=0 --no-rotations"
             raise self._error("head", f"needs whole upright images; {remedy}")
@@ -437,7 +448,7 @@ class PublishedConfig(BaseConfig):
     init_deviation: float = positive(0.01, "Standard deviation of new filters.")
 
     # The published trainings know neither noise levels nor augmentation nor patterns.
-    pattern = "off"
+    pattern, normals = "off", "auto"
     unit_deviation = False  # images stay in gray levels
     shrink, flips, rotations, shifts = None, False, False, 0
     smooth_gates = is_texture = False

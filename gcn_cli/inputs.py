@@ -24,7 +24,7 @@ from gcn_cli.config import MAX_CROP_SHARE, Config, option_text
 from gcn_cli.errors import InputError
 from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
 from gcn_cli.images.color import fits, profile_name, to_map, to_profile
-from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, is_normal_map, mode_of
+from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, green_direction, is_normal_map, mode_of
 from gcn_cli.images.reading import image_from_pillow
 from gcn_cli.options import Alpha, TrainOptions
 from gcn_cli.training.data import crop_positions
@@ -32,6 +32,7 @@ from gcn_cli.training.data import crop_positions
 log = logging.getLogger(__name__)
 
 GRAY_SPREAD = 16.0  # largest difference of the channels of a gray mask: compression makes some
+CLEAR_DIRECTION = 0.1  # of `green_direction`; less is chance
 DARK, BRIGHT, MAX_BETWEEN = 32.0, 223.0, 0.5  # grays of a mask, and the share of those between
 
 Array = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.floating]
@@ -244,6 +245,63 @@ class TrainingImages:
             whole = bool((rounded == values).all())  # never if pixels are unknown
             digest.update(rounded.astype("uint8").tobytes() if whole else values.tobytes())
         return digest.hexdigest()
+
+    def normal_maps(self, config: Config) -> list[tuple[int, bool]]:
+        """The channel of red of each normal map, and whether its green points up.
+
+        Empty where images are neither flipped nor rotated, so that no vector turns. Logs what is
+        found. Raises InputError for `config.normals` without a normal map, and for images of which
+        some are y-up, some y-down.
+        """
+        if not (config.flips or config.rotations):
+            return []
+        found, first = [], 0
+        for texture_map in self.maps:
+            if texture_map.normals:
+                found.append((first, self._green_is_up(texture_map, first, config)))
+            first += texture_map.channels
+        if config.normals != "auto" and not found:
+            raise InputError(
+                f"{option_text('normals', config.normals)}: no image is a normal map, whose colors "
+                "are vectors of length 1 (blue is up); leave it out"
+            )
+        return found
+
+    def _green_is_up(self, texture_map: TextureMap, first: int, config: Config) -> bool:
+        """Whether green of a normal map points up, as `config.normals` or its slopes say."""
+        title = f"map {texture_map.name}" if texture_map.name else "normal map"
+        if config.normals == "auto" and not config.rotations:
+            log.info("%s: vectors are mirrored with the pixels", title)
+            return True  # or down: only x is mirrored
+        directions = [
+            green_direction(image[first : first + 3], known)
+            for image, known in zip(self.images, self.known, strict=True)
+        ]
+        clear = [value for value in directions if abs(value) > CLEAR_DIRECTION]
+        y_up = sum(directions) >= 0 if config.normals == "auto" else config.normals == "y-up"
+        sense, other = ("y-up", "y-down") if y_up else ("y-down", "y-up")
+        others = sum((value > 0) != y_up for value in clear)
+        if config.normals != "auto":
+            log.info("%s: vectors turn with the pixels", title)
+            if others:
+                log.warning("--normals %s: the slopes of %s look %s", sense, title, other)
+        elif not clear:
+            log.warning(
+                "%s: vectors turn with the pixels, as y-up, which its slopes leave open; "
+                "--normals y-up or y-down tells",
+                title,
+            )
+        elif others:
+            raise InputError(
+                f"--rotations: {others} of {len(directions)} normal maps look {other}, the rest "
+                f"{sense}; invert green of some, or name what all are (--normals)"
+            )
+        else:
+            log.info(
+                "%s: vectors turn with the pixels, %s as found (else --normals %s)",
+                title, sense, other,
+            )  # fmt: skip
+        return y_up
 
 
 def load_training_images(

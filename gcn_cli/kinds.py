@@ -28,7 +28,7 @@ from gcn_cli.samplers.annealed import anneal, count_evaluations, noise_levels, w
 from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.samplers.langevin import Callback, run_chain
 from gcn_cli.samplers.rng import ImageNoise, named_generator
-from gcn_cli.training.data import TrainingData
+from gcn_cli.training.data import NormalMap, TrainingData
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gcn_cli.training.loop import Trainer
 from gcn_cli.training.published import PublishedTrainer
@@ -491,13 +491,15 @@ def make_trainer(
     known: Sequence[Tensor] | None = None,
     pattern: Pattern | None = None,
     phases: Sequence[PhaseField] | None = None,
+    normals: Sequence[NormalMap] = (),
 ) -> tuple[ModelKind, Trainer]:
     """An initialized model on `device` and its trainer, for images (C, H, W) in model units.
 
     known: masks (H, W) of the pixels to learn from, by default all.
     dtype: of the maps. group: the processes that share the training. pattern, phases: of the
-    images; None for irregular ones and for published models. Raises ValueError if the images do not
-    fit each other, the crop or the layers, InputError if there are fewer images than processes.
+    images; None for irregular ones and for published models. normals: the normal maps among the
+    channels. Raises ValueError if the images do not fit each other, the crop or the layers,
+    InputError if there are fewer images than processes.
     """
     data = TrainingData(
         [image.to(device) for image in images],
@@ -510,6 +512,7 @@ def make_trainer(
         shifts=config.shifts,
         phases=phases and [field.to(device) for field in phases],
         phase_step=config.space_to_depth * config.layers[0].stride,
+        normals=normals,
     )
     with torch.device("meta"):  # layers that are added later must fit too
         build_kind(config, data.image_size).net.map_sizes(*data.image_size)

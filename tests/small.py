@@ -33,3 +33,19 @@ def smooth_image(side: int = 64) -> torch.Tensor:
     smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")[0]
     image = smooth + 0.2 * torch.randn(smooth.shape, generator=generator)
     return (image - image.mean()) / image.std()
+
+
+def relief(side: int = 48, *, y_up: bool = True, angle: float = 0.0) -> torch.Tensor:
+    """A smooth height that tiles and its normal map, (4, side, side) in 0..255."""
+    waves = torch.arange(side) * 2 * torch.pi / side
+    down, across = waves[:, None], waves
+    heights = (2 * down).sin() * (3 * across + angle).cos() + (down + across).sin() + down.cos()
+    return surface(heights, y_up=y_up)
+
+
+def surface(heights: torch.Tensor, *, y_up: bool = True) -> torch.Tensor:
+    """Heights (H, W) that tile, and their normal map in 0..255: (4, H, W)."""
+    right, down = ((heights.roll(-1, axis) - heights.roll(1, axis)) / 2 for axis in (1, 0))
+    vectors = torch.stack([-right, down if y_up else -down, torch.ones_like(heights)])
+    normals = torch.nn.functional.normalize(vectors, dim=0)
+    return torch.stack([heights, *(127.5 * (normals + 1))])

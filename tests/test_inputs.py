@@ -24,9 +24,11 @@ from gcn_cli.inputs import (
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import build_config
+from gcn_cli.runs.session import Session
 from gcn_cli.samplers.rng import named_generator
 from gcn_cli.training.data import TrainingData, crop_positions, largest_crop
-from tests.small import SMALL_TEXTURE
+from gcn_cli.training.trainer import CascadeTrainer
+from tests.small import SMALL_TEXTURE, relief
 
 WHOLE: dict[str, Any] = {"crop": 0, "space_to_depth": 2, "layers": "4@5/2,4@3/4"}  # multiples of 16
 
@@ -289,3 +291,79 @@ def test_a_mask_must_leave_a_known_pixel() -> None:
     alpha[:16] = 0
     with pytest.raises(InputError, match="--alpha drop keeps transparent pixels"):
         load([noise("RGBA", alpha=alpha)], alpha="mask", mask=Image(alpha[None], "L"))
+
+
+def normal_image(*, y_up: bool, angle: float = 0.0) -> Image:
+    return Image(relief(y_up=y_up, angle=angle)[1:].round(), "RGB")
+
+
+TURNS: dict[str, Any] = {"rotations": True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "y_up", "words"),
+    [
+        ({"flips": True}, True, "normal map: vectors are mirrored with the pixels"),
+        (TURNS, True, "with the pixels, y-up as found (else --normals y-down)"),
+        (TURNS, False, "with the pixels, y-down as found (else --normals y-up)"),
+        (TURNS | {"normals": "y-up"}, True, "normal map: vectors turn with the pixels"),
+        (
+            TURNS | {"normals": "y-up"},
+            False,
+            "--normals y-up: the slopes of normal map look y-down",
+        ),
+    ],
+)
+def test_normal_maps_are_found_and_their_green(
+    settings: dict[str, Any], y_up: bool, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    images = load([normal_image(y_up=y_up)], **settings)
+    expected = y_up or settings.get("normals") == "y-up"
+    assert images.normal_maps(build_config(settings)) == [(0, expected)]
+    assert words in caplog.messages[-1]
+    assert images.normal_maps(build_config({})) == []
+
+
+def test_a_normal_map_without_slopes_across_has_an_open_direction(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pixels = relief()[1:]
+    ridges = pixels[:, :1].expand(3, 48, 48).clone()
+    ridges[1] = 127.5
+    images = load([noise("L"), Image(ridges.round(), "RGB")], channels=3)
+    assert not images.maps[0].normals
+    images = load([Image(ridges, "RGB")])
+    assert images.normal_maps(build_config(TURNS)) == [(0, True)]
+    assert "as y-up, which its slopes leave open; --normals y-up or y-down" in caplog.text
+
+
+def test_normal_maps_of_two_directions_and_none_at_all_are_refused() -> None:
+    mixed = load([normal_image(y_up=True), normal_image(y_up=False, angle=1.0)])
+    with pytest.raises(InputError, match="--rotations: 1 of 2 normal maps look y-"):
+        mixed.normal_maps(build_config(TURNS))
+    assert mixed.normal_maps(build_config({"flips": True})) == [(0, True)]
+    named = build_config(TURNS | {"normals": "y-down"})
+    with pytest.raises(InputError, match="--normals y-down: no image is a normal map"):
+        load([noise("RGB")]).normal_maps(named)
+    with pytest.raises(InputError, match="--normals y-down: says how --flips and --rotations"):
+        build_config({"normals": "y-down"})
+    with pytest.raises(InputError, match="--normals up: must be one of auto, y-up, y-down"):
+        build_config(TURNS | {"normals": "up"})
+
+
+def test_linked_normals_are_found_among_the_channels_in_model_units() -> None:
+    tilted = relief(y_up=False)[:, 9:, :40]  # the mean of red and green is not neutral
+    opened = [Image(tilted[:1], "L", 32), Image(tilted[1:], "RGB", 32)]
+    images = load_training_images(
+        opened[:1], TrainOptions(linked=tuple(opened[1:])), build_config(TURNS)
+    )
+    config = build_config(TURNS | {"layers": "4@5", "crop": 16, "margin": 2})
+    resolved, _ = config.resolve(39, 4, 1.0, on_gpu=False)
+    session = Session(images, config, resolved, torch.device("cpu"), torch.float32)
+    assert isinstance(session.trainer, CascadeTrainer)
+    (normals,) = session.trainer.data.normals
+    assert (normals.x, normals.y_up) == (1, False)
+    expected = session.normalization.to_model(torch.full((4, 1, 1), 127.5))[1:3].flatten().tolist()
+    assert min(map(abs, expected)) > 0.05
+    assert normals.neutral == pytest.approx(tuple(expected), abs=1e-5)

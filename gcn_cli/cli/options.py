@@ -228,7 +228,8 @@ def setting_option(name: str, group: str) -> Callable[[F], F]:
         return grouped(group, f"{flag}/--no-{flag[2:]}", name, default=None, help=about)
     if spec.default is not None:
         about += f"  [default: {spec.default}]"
-    metavar = "LATTICE" if name == "pattern" else "N"
+    words = "|".join(spec.metadata.get("choices", ()))
+    metavar = words or ("LATTICE" if name == "pattern" else "N")
     return grouped(group, flag, name, metavar=metavar, help=about)
 
 
@@ -282,14 +283,12 @@ hardware_options: Callable[[F], F] = _combined(
 """--device, --precision and --threads."""
 
 
-def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
-    def callback(ctx: click.Context, _: click.Parameter, given: bool) -> None:
-        if given:
-            if ctx.meta.setdefault("gcn.level", level) != level:
-                raise click.UsageError("--quiet, --verbose: give one of them")
-            logging.getLogger("gcn_cli").setLevel(level)
-
-    return callback
+def _set_level(ctx: click.Context, _: click.Parameter, quiet: bool | None) -> None:
+    given = set(ctx.meta.get("gcn.arguments", ()))
+    if given & {"-q", "--quiet"} and given & {"-v", "--verbose"}:
+        raise click.UsageError("--quiet, --verbose: give one of them")
+    if quiet is not None:
+        logging.getLogger("gcn_cli").setLevel(logging.ERROR if quiet else logging.DEBUG)
 
 
 output_options: Callable[[F], F] = _combined(
@@ -298,12 +297,9 @@ output_options: Callable[[F], F] = _combined(
         help="Print one JSON object to stdout at the end.",
     ),
     grouped(
-        "Output format", "-q", "--quiet", is_flag=True, expose_value=False,
-        callback=_set_level(logging.ERROR), help="Print errors only.",
-    ),
-    grouped(
-        "Output format", "-v", "--verbose", is_flag=True, expose_value=False,
-        callback=_set_level(logging.DEBUG), help="Print saved files and warnings of libraries too.",
+        "Output format", "-q/-v", "--quiet/--verbose", default=None, expose_value=False,
+        callback=_set_level,
+        help="Print errors only, or saved files and warnings of libraries too.",
     ),
 )  # fmt: skip
 """--json, -q and -v."""

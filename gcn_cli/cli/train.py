@@ -47,6 +47,7 @@ COMPLETE = "the model is complete and saved; run the same command again to measu
 @setting_option("pattern", "Input")
 @setting_option("flips", "Input")
 @setting_option("rotations", "Input")
+@setting_option("normals", "Input")
 @setting_option("iterations", "Training")
 @setting_option("batch_size", "Training")
 @setting_option("seed", "Training")

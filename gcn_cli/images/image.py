@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 CHANNELS_OF_MODE = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 UINT16_PER_GRAY_LEVEL = 257.0  # 65535 / 255
+NEUTRAL = 127.5  # of a normal map: red without a slope to the right, green without one up
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ def finish_maps(pixels: Tensor, maps: Sequence[TextureMap]) -> Tensor:
     parts = split_maps(pixels, maps)
     for index, texture_map in enumerate(maps):
         if texture_map.normals:
-            directions = F.normalize(parts[index][:3] / 127.5 - 1, dim=0)
-            parts[index] = torch.cat([(directions + 1) * 127.5, parts[index][3:]])
+            directions = F.normalize(parts[index][:3] / NEUTRAL - 1, dim=0)
+            parts[index] = torch.cat([(directions + 1) * NEUTRAL, parts[index][3:]])
     return torch.cat(parts)
 
 
@@ -185,13 +186,38 @@ def mode_of(channels: int) -> str:
 def is_normal_map(colors: Tensor) -> bool:
     """Whether pixels (3, H, W) in 0..255 encode unit vectors that point upwards on average.
 
-    The median length may be off by 10 %, since files round and filter normals.
+    The median length may be off by 10 %, since files round and filter normals, but by less than the
+    directions vary: the colors of a blue surface vary in length as much.
     """
     if len(colors) != 3:
         return False
-    directions = colors / 127.5 - 1
-    error = (directions.norm(dim=0) - 1).abs().median()
-    return float(error) < 0.1 and float(directions[2].mean()) > 0.3
+    directions = colors / NEUTRAL - 1
+    error = float((directions.norm(dim=0) - 1).abs().median())
+    spread = float(directions[:2].var(dim=(1, 2), correction=0).sum().sqrt())
+    return error < min(0.1, 0.3 * spread) and float(directions[2].mean()) > 0.3
+
+
+def green_direction(colors: Tensor, known: Tensor) -> float:
+    """Whether green of a normal map (3, H, W) points up (1) or down (-1): 0 where nothing shows it.
+
+    The slopes of a surface have no curl, which holds for one of the two only. known: mask (H, W) of
+    the pixels to use. Of several scales the clearest counts: compression and noise hide fine ones.
+    """
+    directions = colors / NEUTRAL - 1
+    slopes = torch.where(known, directions[:2] / directions[2].clamp_min(0.1), torch.nan)
+    clearest = 0.0
+    for scale in (1, 2, 4):
+        if min(slopes.shape[1:]) < 3 * scale:
+            break
+        means = F.avg_pool2d(slopes[None], scale)[0]
+        red = means[0, 2:, 1:-1] - means[0, :-2, 1:-1]  # of pixels with an unknown neighbor NaN
+        green = means[1, 1:-1, 2:] - means[1, 1:-1, :-2]
+        inside = (red * green).isfinite()
+        red, green = red[inside].double(), green[inside].double()
+        power = float((red.square().sum() * green.square().sum()).sqrt())
+        correlation = -float((red * green).sum()) / power if power else 0.0
+        clearest = max(clearest, correlation, key=abs)
+    return clearest
 
 
 def to_integers(pixels: Tensor, bit_depth: int) -> NDArray[Any]:

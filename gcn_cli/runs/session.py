@@ -19,7 +19,7 @@ from gcn_cli.config import SETTINGS, Config, option_name, option_text, parse_pat
 from gcn_cli.detection import find_pattern
 from gcn_cli.errors import InputError
 from gcn_cli.images import Normalization
-from gcn_cli.images.image import side_by_side
+from gcn_cli.images.image import NEUTRAL, side_by_side
 from gcn_cli.inputs import TrainingImages
 from gcn_cli.kinds import ModelKind, make_trainer
 from gcn_cli.models.layers import filter_parameters, responses_per_pixel
@@ -28,7 +28,7 @@ from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.presets import PRESETS, build_config
 from gcn_cli.runs.folder import MODEL_FILE
 from gcn_cli.runtime import choose_device, choose_precision, free_memory
-from gcn_cli.training.data import coarse_share, crop_limit
+from gcn_cli.training.data import NormalMap, coarse_share, crop_limit
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
 from gcn_cli.training.loop import Metrics
 
@@ -80,6 +80,12 @@ class Session:
             if found is not None:
                 self.pattern, self._phases = found
                 _describe(self.pattern)
+        means, scales = self.normalization.mean, self.normalization.scale
+        neutral = [(NEUTRAL - m) / scale for m, scale in zip(means, scales, strict=True)]
+        self._normals = [
+            NormalMap(red, (neutral[red], neutral[red + 1]), y_up)
+            for red, y_up in images.normal_maps(config)
+        ]
         self._build(config)
         self.iteration = 0
         self.history: list[Metrics] = []
@@ -142,6 +148,7 @@ class Session:
                 known=self.images.known,
                 pattern=self.pattern,
                 phases=self._phases,
+                normals=self._normals,
             )
         except ValueError as error:
             raise InputError(f"{error}; see --size, --set crop and --set layers") from error

@@ -8,7 +8,7 @@ and the likelihood see images without holes.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -78,6 +78,45 @@ def fill_missing(image: Tensor, known: Tensor, generator: torch.Generator) -> Te
     raise ValueError("too few pixels of an image are known to learn from")
 
 
+class NormalMap(NamedTuple):
+    """The channels of images that are vectors: x, to the right, and in the next one y.
+
+    neutral: the values of the vector 0, in the units of the images.
+    """
+
+    x: int
+    neutral: tuple[float, float]
+    y_up: bool
+
+    def scaled(self, gain: float) -> Self:
+        """The same channels of images multiplied by `gain`."""
+        return self._replace(neutral=(gain * self.neutral[0], gain * self.neutral[1]))
+
+
+def turn_vectors(
+    images: Tensor, flips: Tensor | bool, turns: Tensor | int, normals: Sequence[NormalMap]
+) -> Tensor:
+    """Images (..., C, H, W) whose pixels were mirrored, then rotated: with vectors turned alike.
+
+    flips: whether left and right changed places. turns: quarter turns as those of `Tensor.rot90`.
+    Either a number or, for a batch, a tensor (N, 1, 1) of numbers.
+    """
+    if not normals:
+        return images
+    mirrored, quarters = torch.as_tensor(flips), torch.as_tensor(turns) % 4
+    cosine, sine = (1 - quarters) * (1 - quarters % 2), (2 - quarters) * (quarters % 2)
+    turned = images.clone()
+    for x, neutral, y_up in normals:
+        right = images[..., x, :, :] - neutral[0]
+        right = torch.where(mirrored, -right, right)
+        up = images[..., x + 1, :, :] - neutral[1]
+        up = up if y_up else -up
+        turned[..., x, :, :] = cosine * right - sine * up + neutral[0]
+        up = sine * right + cosine * up
+        turned[..., x + 1, :, :] = (up if y_up else -up) + neutral[1]
+    return turned
+
+
 class Batch(NamedTuple):
     """Images (N, C, H, W), and their known pixels: (N, 1, H, W) of 0 and 1, None if all are.
 
@@ -98,6 +137,7 @@ class TrainingData:
     phases: of the lattice of each image; None without a regular pattern.
     phase_step: pixels between the positions of the first layer.
     shifts: pixels by which whole images are moved at random; edges are repeated.
+    normals: the normal maps among the channels.
     """
 
     def __init__(
@@ -113,6 +153,7 @@ class TrainingData:
         shifts: int = 0,
         phases: Sequence[PhaseMap] | None = None,
         phase_step: int = 1,
+        normals: Sequence[NormalMap] = (),
     ) -> None:
         """Raises ValueError for images of different or too small sizes, or with too few pixels."""
         sizes = {tuple(image.shape) for image in images}
@@ -127,7 +168,7 @@ class TrainingData:
         if crop is None:
             self.batch_size = min(self.batch_size, len(images))
         self.flips, self.rotations, self.shifts = flips, rotations, shifts
-        self.phases, self.phase_step = phases, phase_step
+        self.phases, self.phase_step, self.normals = phases, phase_step, normals
         self.holes: dict[int, Tensor] = {}  # index of an image -> its filled pixels, (H, W) bool
         self._positions = [self._crop_positions(index) for index in range(len(images))]
 
@@ -214,15 +255,15 @@ class TrainingData:
         top, left = (self._random(2 * self.shifts + 1) for _ in range(2))
         return padded[:, top : top + height, left : left + width]
 
-    def _turned(self, *images: Tensor) -> list[Tensor]:
-        """Images, all flipped and rotated alike."""
-        turned = list(images)
+    def _turned(self, image: Tensor, *others: Tensor) -> list[Tensor]:
+        """Images, all flipped and rotated alike; the first has the normal maps."""
+        flipped, turns, turned = False, 0, [image, *others]
         if self.flips and self._random(2):
-            turned = [image.flip(-1) for image in turned]
+            flipped, turned = True, [part.flip(-1) for part in turned]
         if self.rotations:
             turns = self._random(4)
-            turned = [image.rot90(turns, (-2, -1)) for image in turned]
-        return turned
+            turned = [part.rot90(turns, (-2, -1)) for part in turned]
+        return [turn_vectors(turned[0], flipped, turns, self.normals), *turned[1:]]
 
     def _random(self, bound: int) -> int:
         return int(torch.randint(bound, (1,), generator=self.generator))
@@ -257,6 +298,7 @@ def coarser_data(
     stride: of the crops. Raises ValueError if an image becomes too small.
     """
     images, known, coarser, gains = list(data.images), list(data.known), [], []
+    normals = list(data.normals)
     for index, missing in data.holes.items():  # filled, but not known
         known[index] = ~missing
     for stage in range(1, count + 1):
@@ -265,6 +307,7 @@ def coarser_data(
         values = torch.cat([image[:, mask].flatten() for image, mask in pairs])
         gains.append(1 / max(1e-3, float(values.square().mean().sqrt())))
         images = [gains[-1] * image for image, _ in pairs]
+        normals = [normal_map.scaled(gains[-1]) for normal_map in normals]
         shortest = min(min(image.shape[1:]) for image in images)
         crop = min(data.image_size[0], int(MAX_COARSE_CROP * shortest) // stride * stride)
         if crop < 2 * stride:
@@ -281,6 +324,7 @@ def coarser_data(
             rotations=data.rotations,
             phases=data.phases and [stage_phases(phases, stage) for phases in data.phases],
             phase_step=data.phase_step,
+            normals=normals,
         )
         coarser.append(stage_data)
     return coarser, gains

@@ -33,6 +33,7 @@ from gcn_cli.training.data import (
     coarser_data,
     downsample_known,
     largest_crop,
+    turn_vectors,
 )
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup
 from gcn_cli.training.loop import Metrics
@@ -142,6 +143,7 @@ def fit_spectrum(net: NoiseConditionalNet, data: TrainingData) -> None:
     """Measure the power spectrum of the training images; of aligned images the mean too."""
     if net.image_size is not None:
         mirrored = [image.flip(-1) for image in data.images] if data.flips else []
+        mirrored = [turn_vectors(image, True, 0, data.normals) for image in mirrored]
         net.spectrum.fit_aligned([*data.images, *mirrored])
         return
     # Windows of half an image at most, to average over several.

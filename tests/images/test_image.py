@@ -8,8 +8,9 @@ from PIL import ImageDraw
 
 from gcn_cli.errors import InputError
 from gcn_cli.images import Image, Normalization, TextureMap
-from gcn_cli.images.image import finish_maps, is_normal_map, side_by_side
+from gcn_cli.images.image import finish_maps, green_direction, is_normal_map, side_by_side
 from gcn_cli.images.reading import image_from_pillow
+from tests.small import relief
 
 
 def random_pixels(channels: int, height: int, width: int) -> torch.Tensor:
@@ -72,6 +73,30 @@ def test_normal_maps_are_detected_and_get_unit_length() -> None:
     assert torch.equal(finished[:1], pixels[:1])
     torch.testing.assert_close((finished[1:] / 127.5 - 1).norm(dim=0), torch.ones(8, 8))
     assert side_by_side(finished, maps).shape == (3, 8, 16)
+
+
+def test_a_blue_surface_is_no_normal_map() -> None:
+    """Its color has the length of a unit vector, but shading changes the length."""
+    shading = 1 + 0.1 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    paint = shading * torch.tensor([-0.2, 0.18, 0.95])[:, None, None]
+    assert float((paint.norm(dim=0) - 1).abs().median()) < 0.1
+    assert not is_normal_map(127.5 * (paint + 1))
+    assert is_normal_map(relief()[1:].round())
+
+
+@pytest.mark.parametrize("y_up", [True, False])
+def test_slopes_show_where_green_points(y_up: bool) -> None:
+    normals, known = relief(y_up=y_up)[1:], torch.ones(48, 48, dtype=torch.bool)
+    sign = 1 if y_up else -1
+    assert sign * green_direction(normals.round(), known) > 0.95
+    noisy = normals + 20 * torch.randn(normals.shape, generator=torch.Generator().manual_seed(0))
+    assert sign * green_direction(noisy, known) > 0.5
+    known[:, :40] = False
+    hidden = torch.where(known, normals, 255 - normals.flip(-1))
+    assert sign * green_direction(hidden, known) > 0.95
+    flat = torch.tensor([128.0, 128.0, 255.0])[:, None, None].expand(3, 48, 48)
+    assert green_direction(flat, known) == 0
+    assert abs(green_direction(random_pixels(3, 2, 48), torch.ones(2, 48) > 0)) <= 1
 
 
 def test_normalization_inverts() -> None:

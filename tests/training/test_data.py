@@ -11,6 +11,7 @@ from gcn_cli.models.cascade import downsample
 from gcn_cli.pattern import PhaseField
 from gcn_cli.samplers.rng import named_generator
 from gcn_cli.training.data import (
+    NormalMap,
     TrainingData,
     coarse_share,
     coarser_data,
@@ -18,8 +19,9 @@ from gcn_cli.training.data import (
     downsample_known,
     fill_missing,
     largest_crop,
+    turn_vectors,
 )
-from tests.small import smooth_image
+from tests.small import relief, smooth_image, surface
 
 SCRATCHED = torch.ones(48, 48, dtype=torch.bool)  # mask that has room for crops of 7
 SCRATCHED[::8] = SCRATCHED[:, ::8] = False
@@ -52,6 +54,53 @@ def test_crops_are_flipped_and_rotated_only_if_wanted() -> None:
     assert corners(False, False) == {0.0}
     assert corners(True, False) == {0.0, 3.0}
     assert corners(True, True) == {0.0, 3.0, 12.0, 15.0}
+
+
+NEUTRAL = (127.5, 127.5)
+
+
+@pytest.mark.parametrize("y_up", [True, False])
+def test_normals_turn_with_the_heights(y_up: bool) -> None:
+    """The normals of a turned surface are the turned normals, in each of the eight positions."""
+    heights = 4 * torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
+    image = surface(heights, y_up=y_up)
+    normals = [NormalMap(1, NEUTRAL, y_up)]
+    batch, expected = [], []
+    for flip in (False, True):
+        for turns in range(4):
+            turned = (image.flip(-1) if flip else image).rot90(turns, (-2, -1))
+            batch.append(turned)
+            expected.append(surface(turned[0], y_up=y_up))
+            torch.testing.assert_close(turn_vectors(turned, flip, turns, normals), expected[-1])
+    positions = torch.arange(8)[:, None, None]
+    many = turn_vectors(torch.stack(batch), positions > 3, positions % 4, normals)
+    torch.testing.assert_close(many, torch.stack(expected))
+    assert turn_vectors(image, True, 1, []) is image
+
+
+@pytest.mark.parametrize("y_up", [True, False])
+@pytest.mark.parametrize("missing", [False, True], ids=["whole", "holes"])
+def test_batches_have_the_normals_of_their_heights(y_up: bool, missing: bool) -> None:
+    """At full resolution and at half, whose values have another scale; filled holes too."""
+    known = SCRATCHED if missing else torch.ones_like(SCRATCHED)
+    data = make_data(
+        relief(y_up=y_up).masked_fill(~known, torch.nan),
+        known=[known], flips=True, rotations=True, batch_size=32, crop=20,
+        normals=[NormalMap(1, NEUTRAL, y_up)],
+    )  # fmt: skip
+    assert bool(data.holes) == missing
+    (half,), (gain,) = coarser_data(data, 1, 2, seed=0)
+    half.batch_size = 32
+    for source, scale, least in ((data, 1.0, 0.99), (half, gain, 0.98)):
+        images, mask, _ = source.draw()
+        x, y = (images[:, index, 1:-1, 1:-1] - 127.5 * scale for index in (1, 2))
+        right = images[:, 0, 1:-1, 2:] - images[:, 0, 1:-1, :-2]
+        down = images[:, 0, 2:, 1:-1] - images[:, 0, :-2, 1:-1]
+        known = torch.ones_like(images[:, :1]) if mask is None else mask
+        part = torch.nn.functional.avg_pool2d(known, 3, 1)[:, 0] == 1  # all neighbors are known
+        for vector, slope in ((x, -right), (y, down if y_up else -down)):
+            pair = torch.stack([vector[part].flatten(), slope[part].flatten()])
+            assert float(pair.corrcoef()[0, 1]) > least
 
 
 def test_whole_images_are_shifted_by_no_more_than_set() -> None:

@@ -20,7 +20,7 @@ from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.rng import ImageNoise
-from gcn_cli.training.data import downsample_known
+from gcn_cli.training.data import NormalMap, TrainingData, downsample_known
 from gcn_cli.training.losses import DenoisingLoss, denoising_loss
 from gcn_cli.training.persistent_chains import CoarserChains, PersistentChains
 from gcn_cli.training.schedule import FINAL_RATE
@@ -35,11 +35,12 @@ from gcn_cli.training.trainer import (
     MIN_COARSE_IMAGES,
     TRANSITION_FACTORS,
     CascadeTrainer,
+    fit_spectrum,
     level_ranges,
 )
 from tests.drawing import grid, textured
 from tests.models.test_cuda_graph import capture_tape
-from tests.small import smooth_image
+from tests.small import relief, smooth_image
 from tests.training.driving import run
 
 ONE = NoiseConditionalConfig(
@@ -102,6 +103,25 @@ def assert_same(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert state.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(state[name], tensor), name
+
+
+def test_the_mean_of_mirrored_normals_is_that_of_the_mirrored_surfaces() -> None:
+    image = relief(32)[1:] / 50 - 2
+    neutral = 127.5 / 50 - 2
+    data = TrainingData(
+        [image], crop=None, batch_size=1, flips=True, generator=torch.Generator(),
+        normals=[NormalMap(0, (neutral, neutral), True)],
+    )  # fmt: skip
+    net = NoiseConditionalNet(
+        parse_layers("4@3"), image_size=(32, 32), rectifier=SmoothReLU(0.5),
+        padding_mode=PaddingMode.ZEROS,
+    )  # fmt: skip
+    fit_spectrum(net, data)
+    mean = net.spectrum.mean_image
+    assert mean is not None
+    x, y = mean[0] - neutral, mean[1] - neutral
+    torch.testing.assert_close(x, -x.flip(-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y, y.flip(-1), atol=1e-5, rtol=0)
 
 
 def test_the_gradient_is_that_of_the_loss_by_finite_differences() -> None:

@@ -17,7 +17,7 @@ from generate_reference import reference
 
 project, author = "gcn", "the gcn authors"
 version = release = VERSION
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["built"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -34,9 +34,14 @@ myst_url_schemes = ("http", "https")
 def _plain_docstring(
     app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]
 ) -> None:
-    """Docstrings are plain text with names in backticks: escape `|`, `*` and `@` for reST."""
+    """Docstrings are plain text with names in backticks: escape `|`, `*` and `@` for reST.
+
+    Examples, which begin with >>>, stay as they are.
+    """
     lines[:] = [
-        re.sub(r"`([^`]+)`|[|*@]", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[0]}", line)
+        line
+        if line.lstrip().startswith((">>>", "..."))
+        else re.sub(r"`([^`]+)`|[|*@]", lambda m: f"``{m[1]}``" if m[1] else f"\\{m[0]}", line)
         for line in lines
     ]
 
@@ -60,6 +65,6 @@ def _block(writer: HTML5Translator, node: nodes.math_block) -> None:
 def setup(app: Sphinx) -> None:
     """Generate the reference; write equations as MathML, which browsers render themselves."""
     app.connect("source-read", _generated)
-    app.connect("autodoc-process-docstring", _plain_docstring)
+    app.connect("autodoc-process-docstring", _plain_docstring, priority=400)  # before napoleon
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.config.html_math_renderer_name = "mathml"  # type: ignore[attr-defined]

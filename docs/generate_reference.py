@@ -4,6 +4,7 @@ python docs/generate_reference.py            # writes the file
 python docs/generate_reference.py --check    # exit code 1 if the file is not up to date
 """
 
+import dataclasses
 import inspect
 import re
 import sys
@@ -15,6 +16,8 @@ import click
 from gcn_cli.analysis import Comparison, LevelReport
 from gcn_cli.cli.app import cli
 from gcn_cli.config import SETTINGS, Config, NoiseConditionalConfig, PublishedConfig, to_json
+from gcn_cli.interactive import as_arguments
+from gcn_cli.options import ReconstructOptions, SampleOptions, TrainOptions
 from gcn_cli.presets import PRESET_NOTES, PRESETS
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -37,25 +40,45 @@ _GCN_COMPLETE=fish_source gcn > gcn.fish               # in ~/.config/fish/compl
 """
 PYTHON = """## Python
 
-[How to use gcn from Python](howto/python.md) has an example.
+[How to use gcn from Python](howto/python.md) has examples. One import gives all names:
+`import gcn_cli as gcn`.
 
 ```{eval-rst}
 .. currentmodule:: gcn_cli
 
-.. autofunction:: gcn_cli.train
-.. autofunction:: gcn_cli.load
-.. autoclass:: gcn_cli.Model
+.. autofunction:: train
+.. autofunction:: load
+.. autofunction:: forecast
+.. autofunction:: compare
+.. autoclass:: Model
    :members:
-.. autofunction:: gcn_cli.compare
-.. autofunction:: gcn_cli.model.forecast
 .. automodule:: gcn_cli.errors
    :members:
 ```
 """
+ARGUMENTS = {
+    "TrainOptions.linked": "Images to learn together with the first one, as its normals: a tuple.",
+    "TrainOptions.mask": "Image of the same size; nothing is learned where it is white.",
+    "TrainOptions.preset": "Settings to start from, see above.  [default: default]",
+    "TrainOptions.config": "TOML file of settings; arguments override it.",
+    "TrainOptions.max_time": "Finish within this time, in seconds. Plans a shorter training; with "
+    "iterations, stops and saves at the limit.",
+    "TrainOptions.extend": "Train a finished run further for these iterations.",
+    "TrainOptions.save_every": "Seconds between two checkpoints.",
+    "TrainOptions.output": "Run folder; without it the model stays in memory.",
+    "SampleOptions.size": 'Size of the images: 512, (width, height), or "auto": near that of '
+    "training, whole periods of a regular pattern.  [default: as in training]",
+    "SampleOptions.blend": "Second model, or its run, used where mask is white.",
+    "ReconstructOptions.steps": "Noise levels of the repair.  [default: 25]",
+    "ReconstructOptions.extend": "Pixels to add: (left, top, right, bottom).",
+}
+"""What options mean in Python, where that differs from the command line."""
+NOT_OF_REPAIRS = ("noise_level", "denoise")
 RESULTS = (Comparison, LevelReport)
 RESEARCH = """## Research
 
-[How to use gcn for research](howto/research.md) has an example.
+[How to use gcn for research](howto/research.md) has an example. The names are in
+`gcn.research`.
 
 ```{eval-rst}
 .. automodule:: gcn_cli.research
@@ -143,9 +166,32 @@ def presets_section() -> str:
     return f"## Presets\n\n{table(('preset', 'for', 'settings'), rows)}"
 
 
+def options_section() -> str:
+    """Every option of the Python API with its default: the fields of the option classes."""
+    uses = {
+        TrainOptions: "`gcn.train` and `gcn.forecast` take these and the settings above.",
+        SampleOptions: "Of `Model.synthesize`, `samples`, `sample_size`, `evaluations` and "
+        "`forecast`.",
+        ReconstructOptions: "Of `Model.repair`.",
+    }
+    parts = []
+    for kind, use in uses.items():
+        rows = []
+        for spec in dataclasses.fields(kind):
+            if kind is ReconstructOptions and spec.name in NOT_OF_REPAIRS:
+                continue
+            name = f"{kind.__name__}.{spec.name}"
+            text = ARGUMENTS.get(name, as_arguments(spec.metadata["help"]))
+            if "[default" not in text and spec.default not in (None, (), dataclasses.MISSING):
+                text += f"  [default: {spec.default}]"
+            rows.append((f"`{spec.name}`", re.sub("SOURCE|IMAGE", "the image", text)))
+        parts.append(f"### {kind.__name__}\n\n{use}\n\n{table(('argument', 'meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
 def results_section() -> str:
     """The fields of the named tuples that the Python API returns, from the comments on them."""
-    parts = []
+    parts = ["### Results"]
     for result in RESULTS:
         rows = re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(result), re.MULTILINE)
         assert [name for name, _ in rows] == [*inspect.get_annotations(result)]
@@ -169,7 +215,7 @@ def reference() -> str:
     """The text of the page."""
     sections = [command_section(*each) for each in commands(cli, "gcn")]
     settings = [settings_section(), presets_section()]
-    python = [PYTHON, results_section(), RESEARCH]
+    python = [PYTHON, options_section(), results_section(), RESEARCH]
     parts = [INTRODUCTION, *sections, *settings, COMPLETION, *python]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

@@ -9,6 +9,9 @@ GcnError                 exit code 1: the work could not be done
 └── InterruptedRunError  exit code 75: stopped by a signal; run the same command again to resume
 
 A message is one line: the option or the file, what is wrong with it, what to do.
+
+`error.message` names options of the command (--noise-level). `str(error)` of an error that leaves
+the Python API names arguments (noise_level).
 """
 
 
@@ -16,6 +19,10 @@ class GcnError(Exception):
     """Base of all errors that a user can do something about."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
 
 
 class BusyError(GcnError):

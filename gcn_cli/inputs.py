@@ -75,10 +75,22 @@ def _array_pixels(values: Array | Tensor) -> tuple[Tensor, int]:
         raise _shape_error(values)
     if not bool(torch.isfinite(pixels).all()):
         raise InputError("an image with values that are not finite")
+    is_integer = is_uint8 or is_uint16 or not _is_floating(values)
+    if not is_integer and 0 < float(pixels.abs().max()) <= 1:
+        raise InputError(
+            f"an image with values from {pixels.min():.3g} to {pixels.max():.3g}: floating point "
+            "is in 0..255; multiply values in 0..1 by 255"
+        )
     if is_uint16:
         return (pixels / UINT16_PER_GRAY_LEVEL).contiguous(), 16
     is_whole = is_uint8 or bool((pixels == pixels.round().clamp(0, 255)).all())
     return pixels.contiguous(), 8 if is_whole else 32
+
+
+def _is_floating(values: Array | Tensor) -> bool:
+    if isinstance(values, Tensor):
+        return values.is_floating_point()
+    return bool(np.issubdtype(values.dtype, np.floating))
 
 
 def _shape_error(values: Array | Tensor) -> InputError:
@@ -131,11 +143,28 @@ def _check_same_size(opened: Sequence[Image], names: Sequence[str]) -> None:
             raise InputError(f"{name}: is {size}, {names[0]} {first}; linked maps need one size")
 
 
-def output_kind_of(image: LinkedImages) -> OutputKind:
-    """The type of image to return for an input: of linked maps, a tensor."""
-    if isinstance(image, str | Path | PillowImage.Image | Image):
-        return "pillow"
-    return "numpy" if isinstance(image, np.ndarray) else "torch"
+def split_batch(images: LinkedImages) -> list[ImageLike] | None:
+    """The images of a batch, a tensor (N, C, H, W) or an array (N, H, W, C); None for others."""
+    if not isinstance(images, Tensor | np.ndarray) or images.ndim != 4:
+        return None
+    if not len(images):
+        raise InputError("a batch without images")
+    return list(images)
+
+
+def differentiable_images(image: LinkedImages, maps: Sequence[TextureMap]) -> LinkedImages:
+    """A tensor (C, H, W) that requires a gradient as images that keep it, one for each map.
+
+    Others are returned as they are. They are resized and converted without rounding.
+    """
+    if not isinstance(image, Tensor) or not image.requires_grad:
+        return image
+    pixels, channels = image, sum(texture_map.channels for texture_map in maps)
+    _array_pixels(image)  # checks the values
+    if len(pixels) != channels:
+        return Image(pixels, open_image(image).mode, 32)
+    parts = zip(images.split_maps(pixels.float(), maps), maps, strict=True)
+    return [Image(part, texture_map.mode, 32) for part, texture_map in parts]
 
 
 def convert_output(

@@ -1,62 +1,70 @@
-"""The public Python API: `train`, `load`, `compare`, and the `Model` that they return.
+"""The Python API: a trained `Model`, and `load`. Functions that train are in `gcn_cli.api`.
 
 Nothing is printed (messages go to the logger "gcn_cli"), nothing exits, no signal is caught. Errors
-are those of `gcn_cli.errors`.
+are those of `gcn_cli.errors`; their text names arguments.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from PIL import Image as PillowImage
 from torch import Tensor
 
-from gcn_cli import analysis, inpaint, reconstruction, synthesis
+from gcn_cli import analysis, inpaint, interactive, reconstruction, synthesis
 from gcn_cli import checkpoint as checkpoint_file
-from gcn_cli.analysis import AnomalyMap, Comparison, LevelReport
+from gcn_cli.analysis import AnomalyMap, LevelReport
 from gcn_cli.checkpoint import Checkpoint
-from gcn_cli.config import Config, NoiseConditionalConfig
-from gcn_cli.errors import InputError
-from gcn_cli.images import TextureMap, split_maps
+from gcn_cli.config import Config, NoiseConditionalConfig, check_rules
+from gcn_cli.errors import DivergedError, InputError
+from gcn_cli.images import TextureMap, split_maps, to_pillow
 from gcn_cli.images.color import ColorMatch
+from gcn_cli.images.image import side_by_side
 from gcn_cli.inputs import (
     ImageLike,
     LinkedImages,
     OutputKind,
-    TrainingImages,
     convert_output,
+    differentiable_images,
     linked_list,
-    load_training_images,
     open_image,
-    output_kind_of,
+    split_batch,
     to_pixels,
 )
+from gcn_cli.interactive import public, public_methods
 from gcn_cli.kinds import TilingPlan
 from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
-from gcn_cli.models.energy import Denoiser, GenerativeModel
+from gcn_cli.models.energy import Denoiser, GenerativeModel, energy
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import PhaseMap
-from gcn_cli.options import ReconstructOptions, SampleOptions, TrainOptions
-from gcn_cli.presets import build_config, read_toml
+from gcn_cli.options import ReconstructOptions, SampleOptions
 from gcn_cli.runs import grades
 from gcn_cli.runs.folder import model_path
-from gcn_cli.runs.job import OnStep, run_training
-from gcn_cli.runs.session import Session
 from gcn_cli.runtime import choose_device, choose_precision
 from gcn_cli.synthesis import OnEvaluation
-from gcn_cli.training.distributed import current_group
 from gcn_cli.training.loop import Metrics
 
-__all__ = ["Model", "compare", "forecast", "load", "train"]
+__all__ = ["Model", "load"]
+
+PICTURE_SIDE = 192  # pixels: largest side of the sample that a notebook shows
 
 
+@public_methods
 class Model:
     """A trained model.
 
     Images go in as paths, Pillow images, arrays (H, W, C) or tensors (C, H, W), in 0..255; a model
-    of linked maps takes a list with one image for each map. Noise levels are in deviations of the
-    data; model units have mean 0 and, for noise-conditional models, deviation 1.
+    of linked maps takes a list with one image for each map. They come out as `kind` says:
+
+    - "pillow": Pillow images of 8 bits;
+    - "numpy": arrays (H, W, C) of uint8;
+    - "torch": tensors (C, H, W) of float32 on the CPU, neither rounded nor clipped.
+
+    Sizes are (width, height). Noise levels are in deviations of the data; model units have mean 0
+    and, for noise-conditional models, deviation 1. With `progress` a bar shows how far the work is;
+    on_step(done, total) is called after every evaluation of the network.
     """
 
     def __init__(
@@ -64,6 +72,43 @@ class Model:
     ) -> None:
         """`dtype` is the number format of activations, `path` the model file if there is one."""
         self.checkpoint, self.dtype, self.path = checkpoint, dtype, path
+        self._picture: PillowImage.Image | None = None  # of `_repr_html_`
+
+    def __repr__(self) -> str:
+        return f"<gcn model: {'; '.join(self._facts().values())}>"
+
+    def _repr_html_(self) -> str:
+        if self._picture is None:
+            self._picture = self._small_sample()
+        return interactive.card("gcn model", self._facts(), self._picture)
+
+    def _facts(self) -> dict[str, str]:
+        """What the model is, in a few words each."""
+        checkpoint, config = self.checkpoint, self.config
+        done, last = checkpoint.iteration, checkpoint.total_iterations
+        parameters = sum(weights.numel() for weights in checkpoint.kind.net.parameters())
+        crops = "whole images" if config.crop is None else f"crops of {config.crop} pixels"
+        return {
+            "model": "in memory" if self.path is None else str(self.path),
+            "images": f"{' + '.join(m.mode for m in self.maps)}, {self.size[0]}x{self.size[1]}",
+            "training": f"{config.learner} on {crops}, "
+            + (f"{done} iterations" if self.complete else f"stopped at {done} of {last}"),
+            "network": f"{parameters:,} parameters on {self.device}",
+        }
+
+    def _small_sample(self) -> PillowImage.Image | None:
+        """A sample for `_repr_html_`; None if the model diverges."""
+        options = SampleOptions()
+        if self.config.is_texture:
+            width, height = (min(side, PICTURE_SIDE) for side in self.size)
+            options = SampleOptions(size=(width, height), fit=True)
+        elif synthesis.CHAIN_KEY in self.checkpoint.trainer_state:
+            options = SampleOptions(start="chains", steps=1)
+        try:
+            sample = next(self.samples(options, kind="torch"))
+        except DivergedError:
+            return None
+        return to_pillow(side_by_side(sample, self.maps))
 
     # Facts
 
@@ -127,47 +172,72 @@ class Model:
 
     def synthesize(
         self,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | int | Literal["auto"] | None = None,
         count: int = 1,
         seed: int = 0,
         steps: int | None = None,
         *,
         kind: OutputKind = "pillow",
+        progress: bool = False,
         **options: Any,
     ) -> list[Any]:
-        """New images of `size` (width, height); `kind`: "pillow", "numpy" or "torch" (C, H, W).
+        """New images. Image k of a seed does not depend on the count.
 
-        Image k of a seed does not depend on the count. `options` are fields of `SampleOptions`, and
-        on_step and on_state of `samples`. Raises InputError for an option that the model does
-        not support, DivergedError if a chain diverges.
+        Args:
+            size: 512, (width, height), "auto" for whole periods of a regular pattern, or None
+                for the size of training.
+            count: number of images.
+            seed: seed of all random numbers.
+            steps: evaluations of the network for each image.
+            kind: type of the images: "pillow", "numpy" or "torch".
+            progress: whether a bar is shown.
+            options: fields of `SampleOptions`, and on_step and on_state of `samples`.
+
+        Raises:
+            InputError: for an option that the model does not support.
+            DivergedError: if a chain diverges.
+
+        Example:
+            >>> (tile,) = model.synthesize(size=512, seed=7)
+            >>> tile.save("tile.png")
         """
+        check_rules(f"count {count}", count, {"low": 1})
         options |= {"size": size, "seed": seed, "steps": steps, "indices": range(count)}
-        profile = self.maps[0].icc_profile
-        return [convert_output(pixels, kind, profile) for pixels in self.samples(**options)]
+        return list(self.samples(kind=kind, progress=progress, **options))
 
     def samples(
         self,
         options: SampleOptions | None = None,
         *,
         indices: Sequence[int] = (0,),
+        kind: OutputKind = "pillow",
+        progress: bool = False,
         on_step: OnEvaluation | None = None,
         on_state: Callable[[Tensor], None] | None = None,
         **changes: Any,
-    ) -> Iterator[Tensor]:
-        """Samples one by one, (C, H, W) in 0..255, not rounded.
+    ) -> Iterator[Any]:
+        """The images of `synthesize`, one by one.
 
-        `changes` are fields of `SampleOptions` that differ from `options`; `blend` may be a `Model`
-        or a path. indices: which samples of the seed. on_step(done, total) counts evaluations over
-        all images and blocks. on_state gets the chains (N, C, H, W) in model units.
+        Args:
+            options: the sampling options.
+            indices: which images of the seed.
+            kind: type of the images: "pillow", "numpy" or "torch".
+            progress: whether a bar is shown.
+            on_step: called with the evaluations done, and those of all images and blocks.
+            on_state: called with the chains (N, C, H, W) in model units.
+            changes: fields of `SampleOptions` that differ from `options`; `blend` may be a `Model`.
         """
         options = (options or SampleOptions()).with_changes(**changes)
         if options.blend is not None:
             blend = options.blend
             other = blend if isinstance(blend, Model) else load(blend, device=str(self.device))
             options = replace(options, blend=other.checkpoint)
-        return synthesis.samples(
-            self.checkpoint, options, indices, self.dtype, on_step=on_step, on_state=on_state
-        )
+        profile = self.maps[0].icc_profile
+        with interactive.progress_bar("synthesize", on_step, shown=progress) as note:
+            for pixels in synthesis.samples(
+                self.checkpoint, options, indices, self.dtype, on_step=note, on_state=on_state
+            ):
+                yield convert_output(pixels, kind, profile)
 
     def sample_size(self, options: SampleOptions) -> tuple[int, int]:
         """(width, height) of samples from noise with these options."""
@@ -194,72 +264,140 @@ class Model:
     # Reconstruction
 
     def reconstruct(
-        self, image: LinkedImages, steps: int = 1, noise_level: float | None = None
+        self,
+        image: LinkedImages,
+        steps: int = 1,
+        noise_level: float | None = None,
+        *,
+        kind: OutputKind = "pillow",
     ) -> Any:
-        """Auto-encode an image: sigma^2 B(I), in the type of the image (Pillow for a file).
+        """Auto-encode an image: sigma^2 B(I).
 
-        With several steps, a descent to a mode of the energy. The result has the size that the
-        model sees: shrunk as in training and cut to the stride.
+        The result has the size that the model sees: shrunk as in training and cut to the stride.
+
+        Args:
+            image: the image, or a list with one for each linked map.
+            steps: how often; with several, a descent to a mode of the energy.
+            noise_level: of noise-conditional models, 1 by default.
+            kind: type of the result: "pillow", "numpy" or "torch".
         """
-        pixels, _ = self.auto_encode(image, steps, noise_level)
-        return convert_output(pixels, output_kind_of(image), self.maps[0].icc_profile)
+        return self.auto_encode(image, steps, noise_level, kind=kind)[0]
 
     def auto_encode(
-        self, image: LinkedImages, steps: int = 1, noise_level: float | None = None
-    ) -> tuple[Tensor, dict[str, float]]:
-        """`reconstruct` as (C, H, W) in 0..255, and the metrics of `reconstruction.auto_encode`."""
+        self,
+        image: LinkedImages,
+        steps: int = 1,
+        noise_level: float | None = None,
+        *,
+        kind: OutputKind = "pillow",
+    ) -> tuple[Any, dict[str, float]]:
+        """The image of `reconstruct`, and metrics of it by name.
+
+        rms_error in gray levels, share_of_variance (of the error), psnr_db, residual
+        (the distance from a mode); with several steps also energy, energy_decrease, steps, stuck
+        and kink_share.
+        """
         pixels = reconstruction.fit_to_model(self.checkpoint, image, noise_level)
         density = self.checkpoint.density(self.checkpoint.to_model(pixels), noise_level, self.dtype)
-        return reconstruction.auto_encode(self.checkpoint, density, pixels, steps)
+        result, facts = reconstruction.auto_encode(self.checkpoint, density, pixels, steps)
+        return convert_output(result, kind, self.maps[0].icc_profile), facts
 
     def repair(
         self,
         image: LinkedImages,
         mask: ImageLike | None = None,
         *,
+        kind: OutputKind = "pillow",
+        progress: bool = False,
         on_step: OnEvaluation | None = None,
         **options: Any,
-    ) -> Iterator[Tensor]:
-        """Variants of an image, (C, H, W) in 0..255, with a part sampled and the rest kept exactly.
+    ) -> Iterator[Any]:
+        """Variants of an image, one by one, with a part sampled and the rest kept exactly.
 
-        mask: a gray image or boolean array of the same size, white or True where to repair, or
-        "alpha" for transparent parts. `options` are fields of `ReconstructOptions`: extend or
-        make_seamless in place of a mask; seamless, count, seed, steps, resampling_steps. Files are
-        converted to the color profile of the model, and back.
+        Files are converted to the color profile of the model, and back.
+
+        Args:
+            image: the image, or a list with one for each linked map.
+            mask: a gray image or boolean array of the same size, white or True where to repair, or
+                "alpha" for transparent parts.
+            kind: type of the images: "pillow", "numpy" or "torch".
+            progress: whether a bar is shown.
+            on_step: called with the evaluations done, and those of all variants.
+            options: fields of `ReconstructOptions`: extend or make_seamless in place of a mask;
+                seamless, count, seed, steps, resampling_steps.
+
+        Example:
+            >>> (wider,) = model.repair("photo.png", extend=(0, 0, 256, 0))
         """
         chosen = ReconstructOptions().with_changes(mask=mask, **options)
         colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
         drop_alpha = isinstance(mask, str) and mask == "alpha"
-        variants = inpaint.repair(self.checkpoint, colors.images, chosen, self.dtype, on_step)
-        for variant in variants:
-            yield colors.restore(variant, sides=chosen.extend, drop_alpha=drop_alpha)
+        with interactive.progress_bar("repair", on_step, shown=progress) as note:
+            for variant in inpaint.repair(self.checkpoint, colors.images, chosen, self.dtype, note):
+                pixels = colors.restore(variant, sides=chosen.extend, drop_alpha=drop_alpha)
+                yield convert_output(pixels, kind, colors.icc_profile)
 
-    def denoise(self, image: LinkedImages, sigma: float | None = None) -> Tensor:
-        """An image without its white noise, (C, H, W) in 0..255.
+    def denoise(
+        self, image: LinkedImages, sigma: float | None = None, *, kind: OutputKind = "pillow"
+    ) -> Any:
+        """An image without its white noise. Transparency that the model does not know is kept.
 
-        sigma: deviation of the noise in gray levels; None estimates it. Transparency that the model
-        does not know is kept.
+        Args:
+            image: the image, or a list with one for each linked map.
+            sigma: deviation of the noise in gray levels; None estimates it.
+            kind: type of the result: "pillow", "numpy" or "torch".
         """
         colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
         source = inpaint.SourceImages.of(colors.images, self.maps, drop_alpha=False)
         clean, _ = reconstruction.denoise_image(self.checkpoint, source.pixels, sigma, self.dtype)
-        return colors.restore(source.restore(clean, (0, 0, 0, 0)))
+        pixels = colors.restore(source.restore(clean, (0, 0, 0, 0)))
+        return convert_output(pixels, kind, colors.icc_profile)
 
     # Evaluation
 
-    def score(self, image: LinkedImages, noise_level: float | None = None) -> float:
-        """f(I; w), of noise-conditional models at a noise level (1 by default).
+    def score(self, image: LinkedImages, noise_level: float | None = None) -> Tensor:
+        """f(I; w): a tensor of one value, or (N,) for a batch. Differentiable in a tensor.
 
-        The image is resized as in training and cut to the stride; no noise is added.
+        Images are resized as in training and cut to the stride; no noise is added.
+
+        Args:
+            image: an image, or a batch: a tensor (N, C, H, W) or an array (N, H, W, C), in 0..255.
+            noise_level: of noise-conditional models, 1 by default.
+
+        Example:
+            >>> x = model.synthesize(kind="torch")[0].requires_grad_()
+            >>> model.energy(x).backward()  # x.grad is the gradient by gray levels
         """
-        return float(self.image_facts(image, noise_level)["score"])
+        return self._evaluate(lambda density, x: density.score(x), image, noise_level)
 
-    def energy(self, image: LinkedImages, noise_level: float | None = None) -> float:
-        """U(I) = |I|^2 / (2 sigma^2) - f(I), of noise-conditional models at a noise level.
+    def energy(self, image: LinkedImages, noise_level: float | None = None) -> Tensor:
+        """U(I) = |I|^2 / (2 sigma^2) - f(I): a tensor of one value, or (N,) for a batch.
 
-        The image is resized as in training and cut to the stride; no noise is added.
+        As `score` in all else.
         """
-        return float(self.image_facts(image, noise_level)["energy"])
+        return self._evaluate(energy, image, noise_level)
+
+    def _evaluate(
+        self,
+        function: Callable[[GenerativeModel, Tensor], Tensor],
+        images: LinkedImages,
+        noise_level: float | None,
+    ) -> Tensor:
+        """A function (N, C, H, W) -> (N,) of an image or of every image of a batch."""
+        batch = split_batch(images)
+        pixels = [
+            reconstruction.fit_to_model(
+                self.checkpoint, differentiable_images(image, self.maps), noise_level
+            )
+            for image in ([images] if batch is None else batch)
+        ]
+        x = torch.cat([self.checkpoint.to_model(each) for each in pixels])
+        # Each image of a regular pattern has a lattice of its own.
+        parts = [x] if self.checkpoint.pattern is None else torch.split(x, 1)
+        values = torch.cat(
+            [function(self.checkpoint.density(p.detach(), noise_level), p) for p in parts]
+        )
+        return values[0] if batch is None else values
 
     def image_facts(self, image: LinkedImages, noise_level: float | None = None) -> dict[str, Any]:
         """score, energy, energy_per_pixel, and open_gates: the share of open gates by layer."""
@@ -281,9 +419,9 @@ class Model:
         exemplar = grades.kept_exemplar(self.run)
         return analysis.level_reports(self.checkpoint, exemplar, self.dtype)
 
-    def filters(self) -> Tensor:
-        """The filters of the first layer in a grid, (C, H, W) in 0..255."""
-        return analysis.filter_sheet(self.checkpoint)
+    def filters(self, *, kind: OutputKind = "pillow") -> Any:
+        """The filters of the first layer in a grid, an image of a `kind` as in `synthesize`."""
+        return convert_output(analysis.filter_sheet(self.checkpoint), kind)
 
     @property
     def has_texture_metrics(self) -> bool:
@@ -300,29 +438,55 @@ class Model:
 
     def quality(
         self,
-        sample: Tensor | None = None,
+        images: LinkedImages | None = None,
         *,
         exemplar: LinkedImages | None = None,
         count: int = 3,
         seed: int = 0,
     ) -> dict[str, float]:
-        """Texture metrics of a sample (C, H, W) in 0..255, or the median over `count` new samples.
+        """Texture metrics by name, the median over several images.
 
-        `metrics.DESCRIPTIONS` explains each metric. Raises InputError without an exemplar.
+        `gcn_cli.metrics.DESCRIPTIONS` explains each metric; 1.00 of most is as close as another
+        crop of the exemplar.
+
+        Args:
+            images: samples to measure, at the scale of the model: an image, a list of images, or a
+                batch: a tensor (N, C, H, W) or an array (N, H, W, C). None makes new samples.
+            exemplar: image to compare with; None is the one that the run keeps.
+            count: number of new samples.
+            seed: seed of new samples.
+
+        Raises:
+            InputError: without an exemplar, or for images that are too small.
+
+        Example:
+            >>> model.quality("tile.png")["quality"]
+            1.07
         """
-        texture_metrics = self.texture_metrics(exemplar)
-        if sample is None:
-            samples = self.samples(indices=range(count), seed=seed, fit=True)
+        check_rules(f"count {count}", count, {"low": 1})
+        texture_metrics, first_map = self.texture_metrics(exemplar), self.maps[0]
+        if images is None:
+            samples = self.samples(indices=range(count), seed=seed, fit=True, kind="torch")
         else:
-            samples = iter([sample])
-        first_map = self.maps[0].channels
-        return grades.median([texture_metrics.measure(pixels[:first_map]) for pixels in samples])
+            listed = split_batch(images) or linked_list(images)
+            samples = (to_pixels(image, self.maps[:1]) for image in listed)
+        try:
+            return grades.median(
+                [texture_metrics.measure(pixels[: first_map.channels]) for pixels in samples]
+            )
+        except ValueError as error:  # of a sample that is too small
+            raise InputError(str(error)) from error
 
     # Research: tensors in model units
 
     def to_model(self, image: LinkedImages) -> Tensor:
-        """An image in model units, (1, C, H, W) on the device of the model, not resized or cut."""
-        return self.checkpoint.to_model(to_pixels(image, self.maps))
+        """An image in model units, (1, C, H, W) on the device of the model, or a batch (N, ...).
+
+        Not resized or cut.
+        """
+        images = split_batch(image)
+        parts = [to_pixels(part, self.maps) for part in ([image] if images is None else images)]
+        return torch.cat([self.checkpoint.to_model(pixels) for pixels in parts])
 
     def to_image(self, x: Tensor, kind: OutputKind = "pillow") -> Any:
         """The image of a tensor (C, H, W) or (1, C, H, W) in model units, clipped to 0..255."""
@@ -386,70 +550,26 @@ class Model:
         return denoise
 
 
+@public
 def load(run: str | Path | None = None, *, device: str = "auto", precision: str = "auto") -> Model:
-    """The model of a run folder or model file; None is the newest under runs/.
+    """A trained model.
 
-    device: auto, cpu, cuda, cuda:1, mps; precision: auto, float32, bf16. The parameters need no
-    gradient: score(x) and responses(x) of `at_level` are differentiable in x alone, basis(x) is not
-    differentiable. Raises InputError.
+    Its parameters need no gradient: score(x) and responses(x) of `at_level` are differentiable in x
+    alone, basis(x) is not differentiable.
+
+    Args:
+        run: a run folder or model file; None is the newest run under runs/.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto, float32 or bf16.
+
+    Raises:
+        InputError: if there is no such model, or the device cannot be used.
+
+    Example:
+        >>> model = gcn.load("runs/texture")
     """
     chosen, path = choose_device(device), model_path(None if run is None else str(run))
     checkpoint = checkpoint_file.load(path, chosen)
     checkpoint.kind.net.requires_grad_(False)
     smooth_gates = checkpoint.config.smooth_gates
     return Model(checkpoint, choose_precision(precision, chosen, smooth_gates=smooth_gates), path)
-
-
-def train(
-    images: ImageLike | Sequence[ImageLike],
-    *,
-    on_step: OnStep | None = None,
-    should_stop: Callable[[], bool] | None = None,
-    **options: Any,
-) -> Model:
-    """Train a model on one image, several, or a folder of images.
-
-    `options` are fields of `TrainOptions` (preset, output, max_time, device ...) and settings of
-    the config (iterations, learning_rate ...). Without `output` the model stays in memory; with it,
-    training in that folder is resumed. on_step(iteration, last_iteration, metrics) is called after
-    every iteration; training is saved and ends early if should_stop() is true. Raises InputError,
-    DivergedError.
-    """
-    request = _training_request(images, options)
-    session = run_training(*request, on_step=on_step, should_stop=should_stop)
-    output = request[2].output
-    path = None if output is None else model_path(str(output))
-    return Model(session.checkpoint(), session.dtype, path)
-
-
-def forecast(images: ImageLike | Sequence[ImageLike], **options: Any) -> dict[str, Any]:
-    """Resolved config, iterations, seconds and MiB of `train` with the same arguments.
-
-    Times a few iterations; writes nothing. Raises InputError as `train` does.
-    """
-    return grades.training_forecast(Session.begin(*_training_request(images, options)))
-
-
-def compare(
-    models: Sequence[Model | str | Path], image: LinkedImages, *, device: str = "auto"
-) -> list[Comparison]:
-    """Which of several noise-conditional texture models made an image, with equal priors.
-
-    Returns a `Comparison` for each model. Raises InputError for other models.
-    """
-    loaded = [m if isinstance(m, Model) else load(m, device=device) for m in models]
-    opened = open_image(image) if isinstance(image, str | Path) else image
-    return analysis.compare_models([m.checkpoint for m in loaded], opened, torch.float32)
-
-
-def _training_request(
-    images: ImageLike | Sequence[ImageLike], keywords: dict[str, Any]
-) -> tuple[TrainingImages, Config, TrainOptions]:
-    """The images, the requested config and the options of a training."""
-    options = TrainOptions.from_keywords(keywords)
-    file = read_toml(str(options.config)) if options.config else {}
-    config = build_config(options.settings, file, options.preset)
-    options = replace(options, settings={**file, **options.settings}, config=None)
-    with current_group().synchronized():
-        training_images = load_training_images(images, options, config)
-    return training_images, config, options

@@ -5,9 +5,12 @@ The rules are checked when an object is made; `gcn_cli.cli.options` makes the Cl
 """
 
 import dataclasses
+import numbers
+import operator
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, Union, cast, get_args, get_origin
 
 from gcn_cli.config import check_rules
 from gcn_cli.errors import InputError
@@ -52,10 +55,36 @@ def option(
     return field(default=default, metadata=about | rule)
 
 
+def argument(default: Any, text: str, **rule: Any) -> Any:
+    """A dataclass field that is an argument of the Python API and no option of a command."""
+    return field(default=default, metadata={"help": text} | rule)
+
+
 def flag_of(spec: dataclasses.Field[Any]) -> str:
     """The name of a field on the command line, as "--step-size"."""
     flags = spec.metadata.get("flags")
     return flags[-1].split("/")[0] if flags else "--" + spec.name.replace("_", "-")
+
+
+def _broken_rule(kind: Any, value: object) -> str | None:
+    """What a value must be to be of a type of numbers, flags or words; None if it is."""
+    parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    allowed: list[str] = []
+    for part in parts:
+        known = {bool: bool, int: numbers.Integral, float: numbers.Real, type(None): type(None)}
+        if get_origin(part) is Literal:
+            fits = isinstance(value, str) and value in get_args(part)
+            allowed += get_args(part)
+        elif part in known:
+            fits = isinstance(value, known[part]) and (part is bool or not isinstance(value, bool))
+            allowed += {bool: ["True or False"], int: ["a whole number"], float: ["a number"]}.get(
+                part, []
+            )
+        else:
+            return None  # images, paths and sizes are checked where they are used
+        if fits:
+            return None
+    return f"one of {', '.join(allowed)}" if len(allowed) > 1 else allowed[0]
 
 
 class Options:
@@ -70,8 +99,11 @@ class Options:
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, spec.name)
+            rule = _broken_rule(spec.type, value)
+            if rule is not None:
+                raise InputError(f"{flag_of(spec)} {value}: must be {rule}")
             if spec.metadata.keys() & {"low", "above", "high", "choices"}:
-                value = getattr(self, spec.name)
                 check_rules(f"{flag_of(spec)} {value}", value, spec.metadata)
 
 
@@ -108,7 +140,9 @@ class TrainOptions(Options):
     config: Any = option(
         None, "TOML file of settings; options override it.", group="Training", kind="input"
     )
-    settings: Mapping[str, Any] = field(default_factory=dict)  # config settings by name
+    settings: Mapping[str, Any] = field(
+        default_factory=dict, metadata={"help": "Settings by name, also given as arguments."}
+    )
     max_time: float | None = option(
         None,
         "Finish within this time, as 90s, 5m or 1.5h. Plans a shorter training; with "
@@ -124,7 +158,9 @@ class TrainOptions(Options):
         kind="extension",
         low=1,
     )
-    extend_time: float | None = field(default=None)  # seconds; an alternative to `extend`
+    extend_time: float | None = argument(
+        None, "Train a finished run further for this time, in seconds.", above=0
+    )
     output: Any = option(
         None,
         "Run folder.  [default: runs/NAME of the first SOURCE]",
@@ -153,8 +189,8 @@ class TrainOptions(Options):
         "Also write event files to FOLDER/tensorboard; needs gcn-cli[tensorboard].",
         group="Output",
     )
-    device: str = "auto"
-    precision: Precision = "auto"
+    device: str = argument("auto", "auto, cpu, cuda, cuda:1 or mps.")
+    precision: Precision = argument("auto", "Number format of feature maps.")
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> Self:
@@ -200,7 +236,7 @@ class SampleOptions(Options):
         group="Sampling",
         low=0,
     )
-    seed: int = 0
+    seed: int = argument(0, "Seed of all random numbers.", low=0)
     start: Any = option(
         "noise",
         "Start of sampling: noise, an image, or the chains of a published model (chains).",
@@ -277,11 +313,15 @@ class SampleOptions(Options):
         metavar="auto|off|N",
         kind="tile",
     )
-    step_size: float | None = field(default=None)  # of Langevin steps of published models
-    noise: bool = True  # False: published models descend towards a mode, without noise
-    padding_mode: PaddingMode | None = None
-    resampling_steps: int | None = None  # times that every noise level is sampled in a repair
-    fit: bool = False  # move the size to the nearest that holds whole periods of the pattern
+    step_size: float | None = argument(None, "Size of Langevin steps of published models.")
+    noise: bool = argument(True, "False: published models descend towards a mode, without noise.")
+    padding_mode: PaddingMode | None = argument(None, "Padding of images; see the settings.")
+    resampling_steps: int | None = argument(
+        None, "Times that every noise level is sampled in a repair.", low=1
+    )
+    fit: bool = argument(
+        False, "Move the size to the nearest that holds whole periods of a regular pattern."
+    )
 
     @property
     def start_kind(self) -> Literal["noise", "chains", "image"]:
@@ -292,10 +332,7 @@ class SampleOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given: object = self.size
-        if given == "auto":
-            object.__setattr__(self, "size", None)
-            object.__setattr__(self, "fit", True)
+        self._read_size()
         if self.padding_mode is not None:
             try:
                 object.__setattr__(self, "padding_mode", PaddingMode(self.padding_mode))
@@ -310,6 +347,23 @@ class SampleOptions(Options):
             raise InputError("--guide-strength: needs --guide")
         if (self.blend is None) != (self.mask is None):
             raise InputError("--blend, --mask: give both, a model and where to use it")
+
+    def _read_size(self) -> None:
+        """Turn the forms of `size` that callers give, "auto" and one side, into a pair."""
+        size: Any = self.size
+        if size is None or size == "auto":
+            object.__setattr__(self, "size", None)
+            object.__setattr__(self, "fit", self.fit or size == "auto")
+            return
+        sides = (size, size) if isinstance(size, int) else size
+        try:
+            width, height = map(operator.index, sides)
+        except (TypeError, ValueError) as error:
+            rule = 'must be a side, as 512, (width, height), or "auto"'
+            raise InputError(f"--size {size}: {rule}") from error
+        if min(width, height) < 1:
+            raise InputError(f"--size {width}x{height}: must be 1x1 or more")
+        object.__setattr__(self, "size", (width, height))
 
 
 @dataclass(frozen=True)
@@ -365,7 +419,9 @@ class ReconstructOptions(Options):
         metavar="auto|SIGMA",
         kind="sigma",
     )
-    resampling_steps: int = 2  # times that each noise level is sampled; 1 shows the border
+    resampling_steps: int = argument(
+        2, "Times that each noise level is sampled; 1 shows the border of the repair.", low=1
+    )
 
     @property
     def is_repair(self) -> bool:

@@ -94,8 +94,10 @@ def choose_precision(name: str, device: torch.device, *, smooth_gates: bool) -> 
     """The number format of feature maps; images, noise and parameters are always float32.
 
     "auto" is bfloat16 for smooth gates on a device that is fast at it, which costs no quality.
-    Exact gates stay in float32: rounding switches some of them.
+    Exact gates stay in float32: rounding switches some of them. Raises InputError for other names.
     """
+    if name not in ("auto", "float32", "bf16"):
+        raise InputError(f"--precision {name}: must be one of auto, float32, bf16")
     if name != "auto":
         return torch.bfloat16 if name == "bf16" else torch.float32
     return torch.bfloat16 if smooth_gates and fast_bfloat16(device) else torch.float32

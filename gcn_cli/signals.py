@@ -5,6 +5,7 @@ No torch is needed: the first handlers are set before it is loaded.
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -84,6 +85,22 @@ def _heeded(signals: Sequence[signal.Signals]) -> list[signal.Signals]:
     ]
 
 
+@contextmanager
+def interruptible() -> Iterator["StopRequest"]:
+    """A stop request that SIGINT (Ctrl-C, the stop button of a notebook) makes.
+
+    A second SIGINT raises KeyboardInterrupt, as the first one does outside the main thread, and
+    where the program has a handler of its own.
+    """
+    stop = StopRequest()
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with stop.listening([signal.SIGINT]):
+            yield stop
+    else:
+        yield stop
+
+
 class StopRequest:
     """Tells a training to stop after the current iteration: at a time limit or on a signal."""
 
@@ -100,12 +117,18 @@ class StopRequest:
     def __call__(self) -> bool:
         return self.signal is not None or self.timed_out
 
-    def listening(self) -> AbstractContextManager[None]:
+    def listening(
+        self, signals: Sequence[signal.Signals] = STOP_SIGNALS
+    ) -> AbstractContextManager[None]:
         """Catch stop signals, also ignored ones (as in a shell's background) other than SIGHUP.
 
         A later signal ends the process at once, unless it comes within a second of the first.
         """
-        return handle_signals(self._note)
+        return handle_signals(self._note, signals)
+
+    def interrupt(self) -> None:
+        """Request the stop as SIGINT does."""
+        self._note(signal.SIGINT, None)
 
     def _note(self, number: int, _frame: object) -> None:
         now = time.monotonic()

@@ -13,6 +13,7 @@ LAYERS = """
     models.layers, signals
     config
     presets, options
+    interactive
     models
     pattern
     detection
@@ -27,6 +28,7 @@ LAYERS = """
     runs
     analysis
     model
+    api
     report
     cli
 """

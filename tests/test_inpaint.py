@@ -54,7 +54,7 @@ def test_known_pixels_are_kept_and_missing_ones_differ_between_variants(model: M
     pixels = torch.rand(3, 40, 36, generator=torch.Generator().manual_seed(1)).mul(255).round()
     mask = torch.zeros(1, 40, 36)
     mask[:, 10:20, 12:20] = 255
-    first, second = model.repair(pixels, mask, count=2, steps=3)
+    first, second = model.repair(pixels, mask, count=2, steps=3, kind="torch")
     known = mask[0] == 0
     for variant in (first, second):
         assert torch.equal(variant[:, known], pixels[:, known])
@@ -88,12 +88,14 @@ def test_a_repair_of_a_tile_continues_across_its_border(model: Model, width: int
     """A shift of the torus that leaves the hole near the border shifts the repair."""
     tile, mask = torus(88, width, seed=1), torch.zeros(1, 88, width)
     mask[:, 40:50, 1:9] = 255
-    (inside,) = model.repair(tile, mask, seamless="x", steps=2)
-    (across,) = model.repair(tile.roll(-4, 2), mask.roll(-4, 2), seamless="x", steps=2)
+    (inside,) = model.repair(tile, mask, seamless="x", steps=2, kind="torch")
+    (across,) = model.repair(
+        tile.roll(-4, 2), mask.roll(-4, 2), seamless="x", steps=2, kind="torch"
+    )
     if width > 300:
         assert torch.equal(across, inside.roll(-4, 2))
-    (cut,) = model.repair(tile, mask, seamless="off", steps=2)
-    (found,) = model.repair(tile, mask, steps=2)
+    (cut,) = model.repair(tile, mask, seamless="off", steps=2, kind="torch")
+    (found,) = model.repair(tile, mask, steps=2, kind="torch")
     assert not torch.equal(inside, cut)
     assert torch.equal(inside, found)
 
@@ -101,7 +103,10 @@ def test_a_repair_of_a_tile_continues_across_its_border(model: Model, width: int
 def test_a_repair_far_from_the_border_does_not_depend_on_tiling(model: Model) -> None:
     tile, mask = torus(80, 96), torch.zeros(1, 80, 96)
     mask[:, 36:44, 40:50] = 255
-    results = [next(model.repair(tile, mask, seamless=s, steps=2)) for s in ("both", "off", None)]
+    results = [
+        next(model.repair(tile, mask, seamless=s, steps=2, kind="torch"))
+        for s in ("both", "off", None)
+    ]
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
 

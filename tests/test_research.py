@@ -118,10 +118,10 @@ def test_images_come_back_from_model_units(run: Path) -> None:
 def test_levels_are_refused_by_published_models_and_where_they_are_no_level(run: Path) -> None:
     published = gcn.train(small_image(), iterations=1, **SMALL_PUBLISHED)
     assert published.at_level().sigma == published.config.sigma  # type: ignore[union-attr]
-    with pytest.raises(gcn.InputError, match="--noise-level: a published model"):
+    with pytest.raises(gcn.InputError, match="noise_level: a published model"):
         published.at_level(1.0)
     with pytest.raises(gcn.InputError, match=r"^a published model has no noise levels"):
         published.denoiser()
     for level in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(gcn.InputError, match="--noise-level"):
+        with pytest.raises(gcn.InputError, match="noise_level"):
             gcn.load(run).at_level(level)

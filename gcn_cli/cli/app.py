@@ -111,7 +111,7 @@ def print_any_path() -> None:
 def describe(error: BaseException) -> tuple[str, int]:
     """The message and the exit code of an error."""
     if isinstance(error, GcnError):
-        return str(error), error.exit_code
+        return error.message, error.exit_code
     if isinstance(error, SignalExit):
         return error.message, InterruptedRunError.exit_code
     if isinstance(error, KeyboardInterrupt | click.Abort):

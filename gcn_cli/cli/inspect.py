@@ -186,7 +186,7 @@ def filters_command(file: str, model: str | None, overwrite: bool, as_json: bool
     from gcn_cli.images import write
 
     result, loaded = JsonResult("inspect"), _load(model)
-    write(loaded.filters(), file, new=not overwrite)
+    write(loaded.filters(kind="torch"), file, new=not overwrite)
     _print_file(result, loaded, "filters", file, as_json=as_json)
 
 
@@ -253,7 +253,7 @@ def compare_command(image: str, runs: tuple[str, ...], as_json: bool) -> None:
     """
     if len(runs) < 2:
         raise click.UsageError("compare: needs two runs or more")
-    from gcn_cli.model import compare
+    from gcn_cli.api import compare
 
     result = JsonResult("inspect")
     compared = list(zip(runs, compare(runs, image), strict=True))

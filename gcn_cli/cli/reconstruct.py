@@ -163,10 +163,12 @@ def _repair(
         def variants() -> "Iterator[Tensor]":
             for linked in images:
                 if options.denoise is None:
-                    yield from model.repair(linked, on_step=progress.update, **vars(options))
+                    yield from model.repair(
+                        linked, kind="torch", on_step=progress.update, **vars(options)
+                    )
                 else:
                     sigma = None if options.denoise == "auto" else options.denoise
-                    yield model.denoise(linked, sigma)
+                    yield model.denoise(linked, sigma, kind="torch")
 
         return write_all(
             outputs, variants(), maps, as_json=as_json, overwrite=overwrite, quality=quality
@@ -187,7 +189,9 @@ def _auto_encode(
     from gcn_cli.runs.folder import map_path
 
     for linked, target in zip(images, targets, strict=True):
-        result, metrics = model.auto_encode(linked, options.steps or 1, options.noise_level)
+        result, metrics = model.auto_encode(
+            linked, options.steps or 1, options.noise_level, kind="torch"
+        )
         for texture_map, part in zip(model.maps, split_maps(result, model.maps), strict=True):
             path = str(map_path(str(target), texture_map.name))
             depth, profile = texture_map.bit_depth, texture_map.icc_profile

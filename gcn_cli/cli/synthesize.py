@@ -314,7 +314,7 @@ def _samples(
             evaluations = total // count
             on_step(done * evaluations + step, len(files) * tries * evaluations)
 
-        yield from model.samples(sampling, indices=indices, seed=seed, on_step=note)
+        yield from model.samples(sampling, indices=indices, seed=seed, kind="torch", on_step=note)
         done += len(indices)
 
 

@@ -138,8 +138,8 @@ def command(
 
 
 def _print_forecast(sources: tuple[str, ...], options: TrainOptions, *, as_json: bool) -> None:
+    from gcn_cli.api import forecast
     from gcn_cli.cli.console import JsonResult, as_lines
-    from gcn_cli.model import forecast
 
     result = JsonResult("train")
     expected = forecast(list(sources), **vars(options))
@@ -198,8 +198,8 @@ def _run_training(
     page: "TrainingPage | None" = None,
 ) -> tuple["Model", int]:
     """Train with a progress bar, and a page, if given; also returns the last iteration."""
+    from gcn_cli.api import train
     from gcn_cli.cli.console import Progress
-    from gcn_cli.model import train
 
     with Progress("train") as progress:
 

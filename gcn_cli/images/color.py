@@ -182,6 +182,12 @@ class ColorMatch:
                 )  # fmt: skip
         return cls(tuple(originals), tuple(matched), maps)
 
+    @property
+    def icc_profile(self) -> bytes | None:
+        """The profile of the first image, or of the model for an image without color management."""
+        first = self.originals[0]
+        return first.icc_profile if first.color_managed else self.maps[0].icc_profile
+
     def restore(
         self,
         result: Tensor,

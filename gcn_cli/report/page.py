@@ -230,7 +230,8 @@ def curve(history: Sequence[Mapping[str, float | None]], name: str) -> str:
 def _sampling_frames(model: Model) -> list[Tensor]:
     """Up to FRAMES states of a chain from noise to the sample of seed 0, the sample last."""
     states: list[Tensor] = []
-    sample = next(model.samples(on_state=lambda x: states.append(x[0].cpu().clone())))
+    chains = model.samples(kind="torch", on_state=lambda x: states.append(x[0].cpu().clone()))
+    sample = next(chains)
     indices = torch.linspace(0, len(states) - 1, min(FRAMES, len(states))).round().long().tolist()
     to_pixels = model.checkpoint.normalization.to_pixels
     return [*(to_pixels(states[index]).clamp(0, 255) for index in indices[:-1]), sample]
@@ -252,7 +253,7 @@ def _frames(frames: Sequence[Tensor]) -> Section:
 def _filters(model: Model, pixels: Tensor) -> Section:
     kind, x = model.checkpoint.kind, model.checkpoint.to_model(pixels)
     fields, density = kind.receptive_fields(), model.at_level(phases=model.phases(x))
-    shown = [_figure(model.filters(), "filters of the first layer")]
+    shown = [_figure(model.filters(kind="torch"), "filters of the first layer")]
     for index, sheet in enumerate(figures.unit_filters(density, x, fields)):
         layer = f"layer {index + 1}, {kind.net.layers[index]}"
         shown.append(_figure(sheet, f"{layer}: receptive field of {fields[index]} pixels"))

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import gcn_cli as gcn_api
+from gcn_cli.api import compare
 from gcn_cli.images import to_pillow
-from gcn_cli.model import compare
 from gcn_cli.report.figures import filters_at, unit_filters
 from tests.cli.running import TEXTURE, gcn
 

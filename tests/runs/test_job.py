@@ -133,7 +133,7 @@ def test_langevin_steps_that_are_too_long_are_halved() -> None:
     model = gcn.train(small_image(), iterations=4, step_size=3.0, **SMALL_PUBLISHED)
     assert model.complete
     assert model.config.step_size == 1.5  # type: ignore[union-attr]
-    sample = next(model.samples(steps=5))  # with the step size of the end of training
+    sample = next(model.samples(steps=5, kind="torch"))  # with the step size of the end of training
     assert bool(torch.isfinite(sample).all())
 
 

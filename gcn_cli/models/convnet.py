@@ -65,6 +65,13 @@ class GenerativeConvNet(nn.Module):
             self._append(layer)
         self._make_head()
 
+    def extra_repr(self) -> str:
+        """The layers, and whether the parameters are still those of the constructor."""
+        state = "" if bool(self.first_filters.any()) else "; all parameters are 0: call initialize"
+        return (
+            f"{','.join(map(str, self.layers))}; {self.padding_mode}, sigma {self.sigma:g}{state}"
+        )
+
     def _append(self, layer: LayerSpec) -> None:
         inputs = self.layers[-1].filters if self.layers else self.channels
         shape = (layer.filters, inputs, layer.size, layer.size)

@@ -105,3 +105,10 @@ def test_with_a_head_b_is_the_gradient_of_the_score(
     model = make_model("6@5/2+1", "4@3+1", image_size=size)
     x = images(2, 3, *size)
     torch.testing.assert_close(model.basis(x), autograd_gradient(model.score)(x))
+
+
+def test_a_network_says_that_it_is_not_initialized() -> None:
+    net = GenerativeConvNet([LayerSpec.parse("4@3")])
+    assert "4@3; zeros, sigma 1; all parameters are 0: call initialize" in repr(net)
+    net.initialize(0.01, torch.Generator().manual_seed(0))
+    assert "initialize" not in repr(net)

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+import gcn_cli.processors  # noqa: F401  measures the load from here on
 from gcn_cli.signals import exit_while_loading, ignore_signals
 
 SPINNING = {

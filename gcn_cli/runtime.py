@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import math
 import os
 import sys
 import warnings
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from gcn_cli.errors import InputError
+from gcn_cli.processors import available_cores, free_cores
 from gcn_cli.torchrun import torchrun_ranks
 
 log = logging.getLogger(__name__)
@@ -21,11 +21,6 @@ MIN_FREE_GPU_MEMORY = 2**29  # bytes: less does not hold CUDA's libraries and a 
 CONTAINER_MEMORY = [
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-]
-# Processor time of a container per period, version 2 (one file) and version 1, in microseconds.
-CONTAINER_CPU = [
-    ("/sys/fs/cgroup/cpu.max",),
-    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 ]
 
 
@@ -114,29 +109,20 @@ def fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def available_cores() -> int:
-    """The cores that this process may use: of its affinity mask, and of its container's quota."""
-    has_mask = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
-    for files in CONTAINER_CPU:
-        with suppress(OSError, ValueError):  # the quota may be the word "max"
-            quota, period = map(int, " ".join(Path(file).read_text() for file in files).split())
-            if quota > 0 and period > 0:  # version 1 has -1 for none
-                cores = min(cores, math.ceil(quota / period))
-    return cores
-
-
 def set_threads(count: int | None) -> None:
     """Set torch's threads, and have glibc keep freed memory.
 
-    None: torch's default, or the cores that a container grants, if fewer.
+    None: OMP_NUM_THREADS, or the cores that a container grants and other processes leave free:
+    threads that share a core wait for each other hundreds of times in a training step.
 
     Feature maps of the same sizes are allocated at every step. Returned to the system, their memory
     comes back page by page, which costs a tenth of a training step and a third of a large sample.
     """
     if count is None and "OMP_NUM_THREADS" not in os.environ:
-        cores = available_cores()
-        count = cores if cores < torch.get_num_threads() else None
+        cores = min(available_cores(), torch.get_num_threads())
+        count = min(cores, free_cores())
+        if count < cores:
+            log.info("%d of %d threads: other processes use the rest (--threads)", count, cores)
     if count is not None:
         torch.set_num_threads(count)
     if sys.platform != "linux":

@@ -9,7 +9,7 @@ PACKAGE = ROOT / "gcn_cli"
 
 # A module imports only from lines above its own, and from its own package.
 LAYERS = """
-    errors, strict_json, torchrun
+    errors, processors, strict_json, torchrun
     models.layers, signals
     config
     presets, options

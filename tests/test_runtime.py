@@ -15,7 +15,7 @@ import gcn_cli as gcn_api
 from gcn_cli import runtime
 from gcn_cli.errors import InputError
 from gcn_cli.images import write
-from gcn_cli.runtime import available_cores, choose_device, free_memory, peak_memory_mib
+from gcn_cli.runtime import choose_device, free_memory, peak_memory_mib
 from gcn_cli.torchrun import is_main_process, torchrun_ranks
 from tests.cli.running import TEXTURE, gcn
 from tests.small import SMALL_TEXTURE, small_image
@@ -36,23 +36,19 @@ def test_memory_is_measured_in_mebibytes() -> None:
     assert 20 < peak < 100_000
 
 
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("150000 100000", 2), ("max 100000", 8), ("-1 100000", 8), ("1 1", 1)]
-)
-def test_a_container_grants_fewer_cores(
-    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_threads_are_the_free_cores_unless_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    for name, value in zip(("both", "quota", "period"), (quota, *quota.split()), strict=True):
-        (tmp_path / name).write_text(f"{value}\n")
-    for files in (("both",), ("quota", "period"), ("absent",)):
-        monkeypatch.setattr(runtime, "CONTAINER_CPU", [[tmp_path / name for name in files]])
-        assert available_cores() == (8 if "absent" in files else cores)
-    monkeypatch.setattr(runtime, "CONTAINER_CPU", [[tmp_path / "both"]])
+    monkeypatch.setattr(runtime, "available_cores", lambda: 4)
+    monkeypatch.setattr(runtime, "free_cores", lambda: 3)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    torch.set_num_threads(4)
-    runtime.set_threads(None)
-    assert torch.get_num_threads() == min(4, cores)
+    torch.set_num_threads(8)
+    with caplog.at_level(logging.INFO, logger="gcn_cli"):
+        runtime.set_threads(None)
+    assert torch.get_num_threads() == 3
+    assert "3 of 4 threads: other processes use the rest (--threads)" in caplog.text
+    runtime.set_threads(2)
+    assert torch.get_num_threads() == 2
 
 
 def simulate_gpus(monkeypatch: pytest.MonkeyPatch, count: int, free: int) -> None:

@@ -274,11 +274,11 @@ def _slots(arguments: Sequence[str], jobs: int) -> list[list[str]]:
         return slots
     import torch
 
-    from gcn_cli.runtime import available_cores
+    from gcn_cli.processors import free_cores
 
     if "--threads" not in arguments:
         for slot in slots:
-            slot += ["--threads", str(max(1, available_cores() // jobs))]
+            slot += ["--threads", str(max(1, free_cores() // jobs))]
     gpus = torch.cuda.device_count()
     if gpus > 1 and "--device" not in arguments:
         for index, slot in enumerate(slots):

@@ -92,6 +92,8 @@ def iteration_figures(device: torch.device, rate: float, small: bool) -> dict[st
     """Of each setting and phase: milliseconds, operations, share of `rate`; whole training."""
     figures: dict[str, Any] = {}
     for name, (settings, usual) in SETTINGS.items():
+        if small and name in ("default", "quick", "best"):
+            continue  # as "512"
         config = build_config(
             {key: value for key, value in settings.items() if key != "preset"},
             preset=settings.get("preset"),

@@ -1,6 +1,7 @@
 """The example scripts make a page and a table with the command line alone."""
 
 import html
+import json
 import os
 import re
 import subprocess
@@ -68,3 +69,22 @@ def test_the_quality_table_scores_samples_with_a_command(tmp_path: Path) -> None
     lines = run_example("quality_table.py", *arguments, cwd=tmp_path)
     assert lines[0].startswith("image rock  ")
     assert "score: median 2.500  worst 2.500" in lines
+
+
+def test_the_gpu_check_runs_to_its_end_on_a_processor(tmp_path: Path) -> None:
+    """At small sizes, so that no minute on a GPU is lost to an error."""
+    words = ["gpu_check.py", str(tmp_path / "figures.json"), "--small", "--skip", "tests"]
+    sweep = tmp_path / "sweep.txt"
+    sweep.write_text("tiny --set layers=4@5 --set crop=16 --set margin=2 --iterations 2\n")
+    words += ["--sweep", str(sweep), "--samples", str(tmp_path / "sweep")]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / words[0]), *words[1:]],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert "error" not in json.dumps(figures).replace('"error": null', ""), figures
+    assert figures["each"]["same_models"]
+    shares = [row["share_of_peak"] for row in figures["iterations"].values() if len(row) == 3]
+    assert min(shares) > 0
+    assert len(list((tmp_path / "sweep" / "tiny").glob("*.png"))) == 2 * 3

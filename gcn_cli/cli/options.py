@@ -277,7 +277,7 @@ hardware_options: Callable[[F], F] = _combined(
     ),
     grouped(
         "Hardware", "--threads", type=KINDS["count"],
-        help="CPU threads.  [default: one for each core]",
+        help="CPU threads.  [default: the cores that are free]",
     ),
 )  # fmt: skip
 """--device, --precision and --threads."""

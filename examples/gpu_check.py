@@ -135,7 +135,7 @@ def gcn(*words: str) -> dict[str, Any]:
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - started
     if done.returncode:
-        return {"process_seconds": seconds, "error": done.stderr.strip().splitlines()[-1:]}
+        return {"process_seconds": seconds, "error": done.stderr.strip().splitlines()[-12:]}
     return {**json.loads(done.stdout), "process_seconds": seconds}
 
 
@@ -177,6 +177,7 @@ def each_figures(folder: Path, small: list[str], jobs: tuple[int, ...]) -> dict[
         figures[f"{count} jobs"] = {
             "seconds": result["process_seconds"],
             "exit_codes": [run["exit_code"] for run in runs],
+            "error": result.get("error"),
         }
         digests.add(tuple(parameter_digest(run["run"]) for run in runs))
     return {**figures, "same_models": len(digests) == 1}

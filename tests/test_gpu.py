@@ -15,7 +15,7 @@ from gcn_cli.kinds import make_trainer
 from gcn_cli.models.cascade import Cascade, make_denoiser
 from gcn_cli.models.convnet import GenerativeConvNet
 from gcn_cli.models.convnet_fast import fast_basis
-from gcn_cli.models.cuda_graph import GraphedFunction
+from gcn_cli.models.cuda_graph import GraphedFunction, SideStream
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.runtime import choose_device
@@ -23,6 +23,7 @@ from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.langevin import run_chain
 from gcn_cli.samplers.rng import ImageNoise
 from gcn_cli.training.loop import Trainer
+from gcn_cli.training.trainer import CascadeTrainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -127,6 +128,25 @@ def test_a_run_has_a_row_an_iteration_and_goes_on_from_a_cpu(
     assert [row["iteration"] for row in model.history] == list(range(1, 41))
     previews = sorted(path.stem for path in (tmp_path / "run" / "previews").iterdir())
     assert previews == [f"{k:06d}" for k in (7, 14, 21, 28, 35, 40)]
+
+
+def test_stages_side_by_side_are_those_in_turn(
+    gpu: torch.device, images: Callable[..., Tensor]
+) -> None:
+    """Also where both start with likelihood, of layers whose products need a work space."""
+    config = NoiseConditionalConfig(iterations=30, crop=96, likelihood_share=0.5, stages=2)
+    states = []
+    for parallel in (True, False):
+        trainer = make_trainer(config, [images(3, 320, 320).float()], gpu, torch.bfloat16)[1]
+        assert isinstance(trainer, CascadeTrainer)
+        if not parallel:
+            trainer._sides = [SideStream(torch.device("cpu")) for _ in trainer.stages]
+        for iteration in range(1, 31):
+            trainer.step(iteration)
+        states.append(trainer.state())
+    for name, tensor in states[0].items():
+        assert bool(tensor.isfinite().all()), name
+        assert torch.equal(tensor, states[1][name]), name
 
 
 def test_an_image_is_the_same_in_any_batch(gpu: torch.device) -> None:

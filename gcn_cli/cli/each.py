@@ -173,6 +173,7 @@ class ThreadPool:
         import torch
 
         from gcn_cli.cli.app import describe
+        from gcn_cli.models.cuda_graph import GPU_THREADS
 
         if self.stop():
             return
@@ -181,7 +182,7 @@ class ThreadPool:
         try:
             on_gpu = self.device.type == "cuda"
             stream = torch.cuda.Stream(self.device) if on_gpu else None  # type: ignore[no-untyped-call]
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(stream), GPU_THREADS.working():
                 options = replace(self.options, output=outcome.run, device=str(self.device))
                 self.train_one(outcome.image, options, self.stop)
             outcome.exit_code = 0

@@ -16,17 +16,81 @@ Output = TypeVar("Output")
 Capture = Callable[[Callable[[], Output]], tuple[Callable[[], object], Output]]
 """Runs a function once. Returns (replay, output). Each replay overwrites output."""
 
-_capturing = threading.Lock()
-
 WARM_UP = 2  # calls before the capture, in which cuDNN and cuBLAS choose their kernels
 
 
-def capture_graph(function: Callable[[], Output]) -> tuple[Callable[[], object], Output]:
+class GpuThreads:
+    """Threads that share a GPU: while one captures a CUDA graph, no other may use the GPU.
+
+    Loading a kernel, allocating or waiting for the device makes a capture invalid, from another
+    thread too. Threads wait at their next `pause`.
+    """
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._working = 0  # threads that may use the GPU now
+        self._is_capturing = False
+        self._own = threading.local()  # count: 1 in a thread that is counted
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count this thread among those that use the GPU."""
+        with self._change:
+            self._change.wait_for(lambda: not self._is_capturing)
+            self._working += 1
+        self._own.count = 1
+        try:
+            yield
+        finally:
+            self._own.count = 0
+            self._leave(1)
+
+    def pause(self) -> None:
+        """Wait while another thread captures."""
+        count = getattr(self._own, "count", 0)
+        if count and self._is_capturing:
+            self._leave(count)
+            with self._change:
+                self._change.wait_for(lambda: not self._is_capturing)
+                self._working += count
+
+    @contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Wait until no other thread uses the GPU; keep it until the end of the body."""
+        count = getattr(self._own, "count", 0)
+        self._leave(count)
+        with self._change:
+            self._change.wait_for(lambda: not self._is_capturing)
+            self._is_capturing = True
+            self._change.wait_for(lambda: self._working == 0)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._is_capturing = False
+                self._working += count
+                self._change.notify_all()
+
+    def _leave(self, count: int) -> None:
+        with self._change:
+            self._working -= count
+            self._change.notify_all()
+
+
+GPU_THREADS = GpuThreads()
+
+
+def capture_graph(
+    function: Callable[[], Output], stream: torch.cuda.Stream | None = None
+) -> tuple[Callable[[], object], Output]:
     """Capture a function on the current GPU. Returns (replay, output).
 
-    Each replay overwrites output. Raises torch.OutOfMemoryError where memory does not suffice.
+    stream: on which it is captured. Graphs that run at the same time need streams of their own,
+    since cuBLAS has a work space for each. Each replay overwrites output. Raises
+    torch.OutOfMemoryError where memory does not suffice.
     """
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    if stream is None:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP):
@@ -34,8 +98,10 @@ def capture_graph(function: Callable[[], Output]) -> tuple[Callable[[], object],
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     try:
-        # Other threads may train meanwhile, but not capture.
-        with _capturing, torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with (
+            GPU_THREADS.capturing(),
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             output = function()
     except RuntimeError as error:
         # After an error, ending the capture raises a second one; callers handle the first.
@@ -94,6 +160,7 @@ class GraphedFunction(Generic[Output]):
         """
         self.function, self.state = function, state
         self.capture = capture
+        self._stream: torch.cuda.Stream | None = None
         self._shapes: list[torch.Size] = []
         self._inputs: list[Tensor] = []
         self._replay: Callable[[], object] | None = None
@@ -113,6 +180,7 @@ class GraphedFunction(Generic[Output]):
         device = cast(Tensor, inputs[0]).device
         if self.capture is None and device.type != "cuda":
             return self.function(*inputs)
+        GPU_THREADS.pause()
         tensors = [x for x in inputs if isinstance(x, Tensor)]
         numbers = [x for x in inputs if not isinstance(x, Tensor)]
         if numbers:
@@ -124,7 +192,7 @@ class GraphedFunction(Generic[Output]):
             scalars = iter(self._inputs[-1].unbind() if numbers else ())
             images = iter(self._inputs)
             arguments = [next(images if isinstance(x, Tensor) else scalars) for x in inputs]
-            capture: Capture[Output] = self.capture or capture_graph
+            capture: Capture[Output] = self.capture or self._capture_on_gpu
             before = [(tensor, tensor.clone()) for tensor in self.state()]
             self._replay, self._output = capture(lambda: self.function(*arguments))
             for tensor, saved in before:  # the calls that warm up have changed it
@@ -132,6 +200,14 @@ class GraphedFunction(Generic[Output]):
         torch._foreach_copy_(self._inputs, tensors)
         self._replay()
         return self._output
+
+    def _capture_on_gpu(
+        self, function: Callable[[], Output]
+    ) -> tuple[Callable[[], object], Output]:
+        """Capture on a stream of this function's own, the same for every shape."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        return capture_graph(function, self._stream)
 
 
 def from_host(values: Sequence[float] | Sequence[Sequence[float]], device: torch.device) -> Tensor:

@@ -1,6 +1,8 @@
 """CUDA graphs, with a tape in their place that replays operations as a graph would."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +17,7 @@ from gcn_cli.models.backprop import forward, pack, potential, potential_gradient
 from gcn_cli.models.cascade import denoise_batch
 from gcn_cli.models.convnet import GenerativeConvNet
 from gcn_cli.models.convnet_fast import fast_basis
-from gcn_cli.models.cuda_graph import GraphedFunction, image_by_image
+from gcn_cli.models.cuda_graph import GpuThreads, GraphedFunction, image_by_image
 from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
 from gcn_cli.training.losses import denoising_loss
@@ -193,3 +195,26 @@ def test_functions_copy_nothing_from_or_to_the_host(name: str) -> None:
     inputs += [torch.ones(2, device="meta") for _ in range(extra)]
     with MetaDeviceOnly():
         function(*inputs)
+
+
+def test_no_thread_works_while_another_captures() -> None:
+    threads, inside, overlaps = GpuThreads(), [0], []
+
+    def train() -> None:
+        with threads.working():
+            for step in range(30):
+                threads.pause()
+                inside[0] += 1
+                time.sleep(0.0005)
+                inside[0] -= 1
+                if step % 10 == 0:
+                    with threads.capturing():
+                        overlaps.append(inside[0])
+                        time.sleep(0.001)
+                        overlaps.append(inside[0])
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(train) for _ in range(4)]:
+            future.result(timeout=20)
+    with threads.capturing():  # a thread that is not counted
+        assert overlaps == [0] * 24

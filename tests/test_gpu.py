@@ -149,6 +149,23 @@ def test_stages_side_by_side_are_those_in_turn(
         assert torch.equal(tensor, states[1][name]), name
 
 
+def test_old_graphs_are_not_freed_during_a_capture(gpu: torch.device) -> None:
+    """Garbage of a preview, as Python finds it in the middle of the next capture."""
+
+    def old_graph() -> None:
+        graphed = GraphedFunction(lambda x: x + 1)
+        graphed(torch.ones(2, device=gpu))
+        graphed.state = lambda: (graphed and (),)[0]  # a cycle
+
+    def allocate(x: Tensor) -> Tensor:
+        rows = [[k] for k in range(200_000)]  # enough for a collection
+        return x + len(rows)
+
+    for _ in range(3):
+        old_graph()
+    assert GraphedFunction(allocate)(torch.zeros(2, device=gpu)).tolist() == [200_000] * 2
+
+
 def test_an_image_is_the_same_in_any_batch(gpu: torch.device) -> None:
     net = NoiseConditionalNet(DEFAULT_LAYERS, rectifier=SmoothReLU(0.5))
     net.initialize(torch.Generator().manual_seed(0))

@@ -157,6 +157,10 @@ class ThreadPool:
 
     def run(self, outcomes: Sequence[Outcome]) -> None:
         """Train all. After a signal, no more start; those that run save and end."""
+        import torch
+
+        # The first use of linear algebra loads a library, which several threads at once cannot.
+        torch.linalg.eigh(torch.eye(2, device=self.device))
         with self.stop.listening(), ThreadPoolExecutor(self.jobs) as threads:
             left = {threads.submit(self._train, outcome) for outcome in outcomes}
             try:

@@ -4,6 +4,7 @@ A sampling step is about a hundred small kernels on a GPU, and launching them on
 longer than they run. A CUDA graph captures them once and replays them with one launch.
 """
 
+import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,7 @@ def capture_graph(
     try:
         with (
             GPU_THREADS.capturing(),
+            no_garbage_collection(),
             torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
         ):
             output = function()
@@ -109,6 +111,18 @@ def capture_graph(
             raise error.__context__ from None
         raise
     return graph.replay, output
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep unused objects until the end: freeing an old CUDA graph makes a capture invalid."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class SideStream:

@@ -155,7 +155,7 @@ def test_old_graphs_are_not_freed_during_a_capture(gpu: torch.device) -> None:
     def old_graph() -> None:
         graphed = GraphedFunction(lambda x: x + 1)
         graphed(torch.ones(2, device=gpu))
-        graphed.state = lambda: (graphed and (),)[0]  # a cycle
+        graphed.state = lambda: [graphed._output]  # a cycle
 
     def allocate(x: Tensor) -> Tensor:
         rows = [[k] for k in range(200_000)]  # enough for a collection

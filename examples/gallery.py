@@ -66,7 +66,7 @@ def make_row(path: Path, folder: Path, options: list[str]) -> dict[str, Any]:
     result = json.loads(gcn("train", str(path), *hidden, "-o", run, "--json", *options))
     model, (width, height) = ["--model", run, "--overwrite"], exemplar.size
     sample = folder / "sample.png"
-    gcn("synthesize", *model, "--size", f"{width}x{height}", "-o", str(sample))
+    gcn("synthesize", *model, "--seed", "0", "--size", f"{width}x{height}", "-o", str(sample))
     with Image.open(sample) as image:
         tiled = Image.new("RGB", (2 * image.width, 2 * image.height))
         for x, y in ((0, 0), (1, 0), (0, 1), (1, 1)):

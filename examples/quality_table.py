@@ -39,7 +39,7 @@ def make_row(image: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     times.append(time.monotonic())
     samples = run(
         "gcn", "synthesize", "--model", str(folder), "--count", str(arguments.samples),
-        "-o", str(folder / "judged"), "--overwrite",
+        "--seed", "0", "-o", str(folder / "judged"), "--overwrite",
     ).split()  # fmt: skip
     times.append(time.monotonic())
     scores = json.loads(run(*shlex.split(arguments.measure), str(image), *samples))

@@ -6,6 +6,7 @@ be resumed exactly. No pickle. A file is written under a temporary name, synced 
 
 import base64
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from gcn_cli import __version__ as VERSION
 from gcn_cli.config import Config, from_json, to_json
 from gcn_cli.errors import InputError
-from gcn_cli.images import Normalization, TextureMap, write_bytes
+from gcn_cli.images import Normalization, SourceFile, TextureMap, write_bytes
 from gcn_cli.kinds import ModelKind, build_kind
 from gcn_cli.models.energy import GenerativeModel
 from gcn_cli.models.layers import parse_layers
@@ -46,6 +47,8 @@ class Checkpoint:
     requested: Config | None = None  # the config before images and device resolved it
     maps: tuple[TextureMap, ...] = (TextureMap(),)  # the images that the channels are
     pattern: Pattern | None = None  # of a regular texture, in model units
+    sources: tuple[SourceFile, ...] = ()  # the files of the training images
+    digest: str = ""  # SHA-256 of the model file that this was read from
 
     @property
     def config(self) -> Config:
@@ -89,6 +92,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "total_iterations": checkpoint.total_iterations,
         "seconds": checkpoint.seconds,
         "data_digest": checkpoint.data_digest,
+        "sources": [source._asdict() for source in checkpoint.sources],
         "metrics": list(checkpoint.history[-1]) if checkpoint.history else [],
     }
     tensors = {f"model.{name}": tensor for name, tensor in net.state_dict().items()}
@@ -109,15 +113,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
 
     Raises InputError for a file that is missing, damaged, or of another format.
     """
-    description, tensors = _read(path)
+    data, description, tensors = _read(path)
     try:
-        return _checkpoint(description, tensors, device)
+        checkpoint = _checkpoint(description, tensors, device)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, InputError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: incomplete or inconsistent model file ({reason})") from error
+    return dataclasses.replace(checkpoint, digest=hashlib.sha256(data).hexdigest())
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise InputError(f"{path}: no such model file; train one with 'gcn train IMAGE'")
     try:
@@ -136,7 +141,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: model file of format {number}, this gcn reads format {FORMAT} only; "
             f"train again, or use the {writer} that wrote it"
         )
-    return description, tensors
+    return data, description, tensors
 
 
 def _checkpoint(
@@ -174,6 +179,7 @@ def _checkpoint(
         requested=from_json(description["requested"]),
         maps=maps,
         pattern=_pattern(description["pattern"], tensors, config.channel_count),
+        sources=tuple(SourceFile(**source) for source in description.get("sources", ())),
     )
 
 

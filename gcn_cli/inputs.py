@@ -22,7 +22,7 @@ from torch import Tensor
 from gcn_cli import images
 from gcn_cli.config import MAX_CROP_SHARE, Config, option_text
 from gcn_cli.errors import InputError
-from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
+from gcn_cli.images import CHANNELS_OF_MODE, Image, SourceFile, TextureMap
 from gcn_cli.images.color import fits, profile_name, to_map, to_profile
 from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, green_direction, is_normal_map, mode_of
 from gcn_cli.images.reading import image_from_pillow
@@ -256,11 +256,15 @@ def read_repair_mask(image: Image, mask: ImageLike) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images (C, H, W) in 0..255, masks (H, W) of known pixels, and the maps of the channels."""
+    """Images (C, H, W) in 0..255, masks (H, W) of known pixels, and the maps of the channels.
+
+    `sources` are the files that the images are from.
+    """
 
     images: list[Tensor]
     known: list[Tensor]
     maps: tuple[TextureMap, ...]
+    sources: tuple[SourceFile, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -390,7 +394,8 @@ def load_training_images(
         covered = Image(255.0 * hidden[None], "L").resized(opened[0].size).pixels[0] > 0
         known[0] = known[0] & ~covered
     _refuse_unknown(known, titles, alpha, masked=hidden is not None)
-    return TrainingImages(pixels, known, tuple(maps))
+    files = [s for s in expanded if isinstance(s, str | Path) and str(s) != "-"]
+    return TrainingImages(pixels, known, tuple(maps), tuple(map(SourceFile.of, files)))
 
 
 def _expand(sources: LinkedImages) -> list[ImageLike]:

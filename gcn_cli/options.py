@@ -97,6 +97,11 @@ class Options:
             raise InputError(f"{name}: unknown option; must be one of {', '.join(sorted(known))}")
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
+    def changed(self) -> dict[str, Any]:
+        """The values that are not the default."""
+        pairs = ((spec, getattr(self, spec.name)) for spec in dataclasses.fields(self))  # type: ignore[arg-type]
+        return {spec.name: value for spec, value in pairs if value != spec.default}
+
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, spec.name)

@@ -1,10 +1,12 @@
 """Image files as tests compare them, and JSON as strict programs read it."""
 
+import io
 import json
 import struct
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from gcn_cli import images
@@ -13,6 +15,12 @@ from gcn_cli import images
 def read(path: Path | str, mode: str = "RGB") -> Tensor:
     """Pixels (C, H, W) in 0..255."""
     return images.read_image(str(path)).to_mode(mode)
+
+
+def values_of(file: Path | bytes) -> bytes:
+    """The values of an image file: its metadata may differ."""
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        return image.tobytes()
 
 
 def strict_json(text: str | bytes) -> Any:

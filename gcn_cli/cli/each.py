@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gcn_cli.cli.console import LINE_PREFIX, LOGGER, JsonResult, say
+from gcn_cli.cli.options import typed_arguments
 from gcn_cli.errors import GcnError, InputError, InterruptedRunError
 from gcn_cli.options import TrainOptions
 from gcn_cli.signals import STOP_SIGNALS, StopRequest, handle_signals
@@ -94,7 +95,7 @@ def train_each(
     device = one_gpu(options.device)
     pool: JobPool | ThreadPool
     if device is None:
-        pool = JobPool(shared_arguments(ctx), jobs)
+        pool = JobPool(typed_arguments(ctx, without=OWN_PARAMETERS), jobs)
     else:
         pool = ThreadPool(train_one, options, jobs, device)
     pool.run(outcomes)
@@ -109,22 +110,6 @@ def train_each(
                     click.echo(outcome.run)
     finally:  # the exit code is that of the trainings, even if nobody reads the list
         _raise_failure(outcomes, pool.stopped_by)
-
-
-def shared_arguments(ctx: click.Context) -> list[str]:
-    """The options as typed, for a command for each image."""
-    values, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta["gcn.arguments"]))
-    arguments: list[str] = []
-    for option in ctx.command.params:
-        name = option.name or ""
-        if not isinstance(option, click.Option) or name in OWN_PARAMETERS or name not in values:
-            continue
-        if option.is_flag:
-            arguments.append(option.opts[-1] if values[name] else option.secondary_opts[0])
-            continue
-        for value in values[name] if option.multiple else [values[name]]:
-            arguments += [option.opts[-1], str(value)]
-    return arguments
 
 
 def one_gpu(name: str) -> "torch.device | None":

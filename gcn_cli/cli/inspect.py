@@ -3,6 +3,7 @@
 import io
 import logging
 import time
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from gcn_cli.cli.options import (
     overwrite_option,
 )
 from gcn_cli.config import setting_text, to_json
+from gcn_cli.errors import InputError
 from gcn_cli.presets import PRESETS, to_toml
 from gcn_cli.strict_json import dumps
 
@@ -34,7 +36,7 @@ COPIED_HIGH = 0.05  # share of copied pixels from which a model repeats its exem
 
 
 class InspectGroup(GroupedCommand, click.Group):
-    """The group `gcn inspect`; without a subcommand it describes the model."""
+    """The group `gcn inspect`; without a subcommand it describes the model, or an image file."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
@@ -45,6 +47,8 @@ class InspectGroup(GroupedCommand, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, path = args[0], Path(args[0])
         if name not in SUBCOMMANDS and not ctx.resilient_parsing:
+            if path.is_file() and path.suffix != ".safetensors":
+                return "record", record_command, args
             if path.is_dir() or path.suffix == ".safetensors" or ("/" in name and not path.suffix):
                 words: list[str] = [f"--model {name}"]
             else:
@@ -78,11 +82,12 @@ def command(
     gcn inspect image other.jpg --map unusual.png
     gcn inspect compare crop.png runs/moss runs/bark
     gcn inspect report page
+    gcn inspect sample.png
     """
     if ctx.invoked_subcommand is not None:
         # Options before the subcommand hold for it too.
         shared = {"model": model, "as_json": as_json}
-        ctx.default_map = dict.fromkeys(SUBCOMMANDS, shared)
+        ctx.default_map = dict.fromkeys((*SUBCOMMANDS, "record"), shared)
         return
     if preset is not None:
         config = PRESETS[preset]
@@ -103,6 +108,36 @@ def command(
             for name, value in facts["config"].items()
         ]
         click.echo(as_table("settings", settings))
+
+
+@click.command("record", cls=GroupedCommand)
+@click.argument("image")
+@output_options
+def record_command(image: str, as_json: bool) -> None:
+    """Print how IMAGE was made, which files written by gcn hold."""
+    from gcn_cli.images import read_record
+
+    result, record = JsonResult("inspect"), read_record(image)
+    if record is None:
+        raise InputError(
+            f"{image}: does not hold how it was made; gcn inspect image {image} prints how a model "
+            "sees it"
+        )
+    if as_json:
+        result.show(image=image, record=record)
+    else:
+        click.echo("\n".join(_record_lines(record)))
+
+
+def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """A record for a person. Files may hold any text: control characters are escaped."""
+    for name, value in record.items():
+        for part in value if isinstance(value, list) else [value]:
+            text = str(part)
+            if isinstance(part, dict):
+                text = ", ".join(f"{key} {entry}" for key, entry in part.items()) or "default"
+            line = f"{name.replace('_', ' ')}: {text}"
+            yield "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 @command.command("image", cls=GroupedCommand)

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import re
+import shlex
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -17,6 +18,7 @@ from gcn_cli.options import flag_of
 from gcn_cli.presets import PRESET_NOTES, RENAMED, check_names
 
 MAX_SEEDS = 1_000_000
+LONGEST_COMMAND = 500  # characters in metadata
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -218,6 +220,36 @@ def _click_option(spec: dataclasses.Field[Any]) -> Callable[[F], F]:
         more["help"] += f"  [default: {shown}]"
     flags = about["flags"] or (flag_of(spec),)
     return grouped(about["group"], *flags, spec.name, **more)
+
+
+def typed_arguments(ctx: click.Context, without: Iterable[str] = ()) -> list[str]:
+    """What was typed after the name of the command: arguments, then options in the order of help.
+
+    `without`: names of parameters that are left out.
+    """
+    values, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta["gcn.arguments"]))
+    words: list[str] = []
+    for param in sorted(ctx.command.params, key=lambda param: isinstance(param, click.Option)):
+        value = values.get(param.name or "")
+        if value is None or param.name in without:
+            continue
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(param, click.Option):
+                words.append(str(text))
+            elif param.is_flag:
+                words.append(param.opts[-1] if text else param.secondary_opts[0])
+            else:
+                words += [param.opts[-1], str(text)]
+    return words
+
+
+def typed_command(ctx: click.Context) -> str:
+    """The command as typed, for metadata: paths without their folders, at most 500 characters."""
+    from gcn_cli.images.provenance import without_folders
+
+    words = ["=".join(map(without_folders, word.split("="))) for word in typed_arguments(ctx)]
+    text = shlex.join(["gcn", ctx.info_name or "", *words])
+    return text if len(text) <= LONGEST_COMMAND else f"{text[: LONGEST_COMMAND - 4]} ..."
 
 
 def setting_option(name: str, group: str) -> Callable[[F], F]:

@@ -1,7 +1,8 @@
 """Samples and repairs on their way to files: names, quality, the best of several, sheets."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,20 @@ import click
 import torch
 from torch import Tensor
 
+from gcn_cli import __version__ as VERSION
 from gcn_cli import images, metrics
 from gcn_cli.errors import InputError, TakenError
-from gcn_cli.images import Image, TextureMap
+from gcn_cli.images import Image, SourceFile, TextureMap
 from gcn_cli.images.image import side_by_side
+from gcn_cli.images.provenance import without_folders
 from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
 from gcn_cli.model import Model
-from gcn_cli.runs.folder import OutputFile, map_path
+from gcn_cli.runs.folder import OutputFile, map_path, model_name, model_path
 from gcn_cli.runs.grades import median, rounded
 
 log = logging.getLogger(__name__)
+
+LISTED_SOURCES = 8  # files of the training images that metadata name
 
 Quality = dict[str, float] | None
 """Texture metrics of a sample; None if it is too small to measure."""
@@ -57,22 +62,29 @@ def write_all(
     skip_existing: bool = False,
     quality: int | None = None,
     qualities: Sequence[Quality] | None = None,
+    origins: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Write each sample (C, H, W), and print its path unless --json or the file is stdout.
 
     `maps` are those of each sample; each linked map is a file. `quality` is --quality of lossy
-    files, `qualities` are metrics, which grow with the samples. Without `overwrite` a file that
-    another job has written meanwhile is kept: a default name changes to the next free one,
-    `skip_existing` goes on to the next file, else TakenError is raised. Returns a record of each
-    file written.
+    files, `qualities` are metrics, which grow with the samples. `origins`: how each sample is made,
+    for its metadata. Without `overwrite` a file that another job has written meanwhile is kept: a
+    default name changes to the next free one, `skip_existing` goes on to the next file, else
+    TakenError is raised. Returns a record of each file written.
     """
     records: list[dict[str, Any]] = []
-    triples = zip(outputs, samples, maps, strict=False)
-    for place, (output, sample, texture_maps) in enumerate(triples):
+    each = zip(outputs, samples, maps, origins, strict=False)
+    for place, (output, sample, texture_maps, origin) in enumerate(each):
         seam_x, seam_y = metrics.seams(sample)
         parts = images.split_maps(sample, texture_maps)
         written = _write_maps(
-            output, parts, texture_maps, quality, overwrite=overwrite, skip_existing=skip_existing
+            output,
+            parts,
+            texture_maps,
+            origin,
+            quality,
+            overwrite=overwrite,
+            skip_existing=skip_existing,
         )
         for texture_map, path in written:
             if path == "-":
@@ -93,6 +105,7 @@ def _write_maps(
     output: OutputFile,
     parts: Sequence[Tensor],
     maps: Sequence[TextureMap],
+    origin: Mapping[str, Any],
     quality: int | None,
     *,
     overwrite: bool,
@@ -102,13 +115,13 @@ def _write_maps(
 
     With `skip_existing`, maps whose files exist are left out.
     """
-    new = output.default or not overwrite
+    new, record = not overwrite, {**origin, "seed": output.seed, "index": output.index}
     written: list[tuple[TextureMap, str]] = []
     for texture_map, part in zip(maps, parts, strict=True):
         path = "-" if output.path == "-" else str(map_path(output.path, texture_map.name))
-        depth, profile = texture_map.bit_depth, texture_map.icc_profile
+        about = {**record, **file_facts(part, texture_map)}
         try:
-            images.write(part, path, depth, profile, new=new, quality=quality, dpi=texture_map.dpi)
+            write_map(part, path, texture_map, about, new=new, quality=quality)
         except TakenError:
             if skip_existing:
                 log.info("%s: exists already, kept (--skip-existing)", path)
@@ -117,11 +130,64 @@ def _write_maps(
                 Path(other).unlink(missing_ok=True)
             if not output.default:
                 raise
+            free = output.with_free_name([texture_map.name for texture_map in maps])
             return _write_maps(
-                output.with_free_name(), parts, maps, quality, overwrite=False, skip_existing=False
+                free, parts, maps, origin, quality, overwrite=False, skip_existing=False
             )
         written.append((texture_map, path))
     return written
+
+
+def write_map(
+    pixels: Tensor,
+    path: str,
+    texture_map: TextureMap,
+    record: Mapping[str, Any],
+    *,
+    new: bool,
+    quality: int | None,
+) -> None:
+    """Write an image (C, H, W) of a map, with its bit depth, profile, resolution and a record."""
+    depth, profile, dpi = texture_map.bit_depth, texture_map.icc_profile, texture_map.dpi
+    images.write(pixels, path, depth, profile, new=new, quality=quality, dpi=dpi, record=record)
+
+
+def file_facts(pixels: Tensor, texture_map: TextureMap) -> dict[str, Any]:
+    """What the record of a file says of its image (C, H, W): size, and the name of the map."""
+    size = {"width": pixels.shape[2], "height": pixels.shape[1]}
+    return size | ({"map": texture_map.name} if texture_map.name else {})
+
+
+def origin_of(
+    command: str, model: Model, options: Mapping[str, Any], inputs: Iterable[str | None]
+) -> dict[str, Any]:
+    """How images are made, for the metadata of their files: all but seed, index, size and map.
+
+    command: as typed. options: those that are not the default. inputs: files that are used besides
+    the model; other texts, such as "-" and "noise", are left out.
+    """
+    assert model.path is not None
+    sources = [source._asdict() for source in model.checkpoint.sources]
+    origin: dict[str, Any] = {
+        "software": f"gcn {VERSION}",
+        "command": command,
+        "model": model_name(model.path),
+        "model_sha256": model.checkpoint.digest,
+        "sources": sources[:LISTED_SOURCES],
+    }
+    if len(sources) > LISTED_SOURCES:
+        origin["source_count"] = len(sources)
+    plain = {
+        name: without_folders(value) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
+    files = [SourceFile.of(path)._asdict() for path in inputs if path and Path(path).is_file()]
+    return origin | {"options": plain} | ({"inputs": files} if files else {})
+
+
+def model_file(run: str | None) -> str | None:
+    """The model file of a run that was named."""
+    return None if run is None else str(model_path(run))
 
 
 def maps_like_sources(
@@ -144,7 +210,13 @@ def maps_like_sources(
 
 
 def write_sheet(
-    samples: Sequence[Tensor], model: Model, path: str, *, overwrite: bool, quality: int | None
+    samples: Sequence[Tensor],
+    model: Model,
+    path: str,
+    origin: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    quality: int | None,
 ) -> None:
     """Write samples side by side; a single one two by two, to show its seams."""
     if len(samples) == 1:
@@ -152,8 +224,8 @@ def write_sheet(
     else:
         sheet = images.grid(torch.stack([side_by_side(sample, model.maps) for sample in samples]))
     whole = images.sheet_map(model.maps)
-    depth, profile = whole.bit_depth, whole.icc_profile
-    images.write(sheet, path, depth, profile, new=not overwrite, quality=quality)
+    record = {**origin, **file_facts(sheet, whole)}
+    write_map(sheet, path, replace(whole, dpi=None), record, new=not overwrite, quality=quality)
 
 
 def texture_metrics(model: Model, exemplar: str | None, *, required: bool) -> TextureMetrics | None:

@@ -1,6 +1,6 @@
 """gcn reconstruct: auto-encoding, repair and denoising of images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from gcn_cli.cli.options import (
     options_of,
     output_options,
     overwrite_option,
+    typed_command,
 )
 from gcn_cli.errors import InputError
 from gcn_cli.options import FileOptions, ReconstructOptions
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
 @overwrite_option
 @output_options
 @hardware_options
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     sources: tuple[str, ...],
     model: str | None,
     linked: tuple[str, ...],
@@ -84,7 +88,7 @@ def command(
     options, quality = collect(ReconstructOptions, given), collect(FileOptions, given).quality
 
     from gcn_cli.cli.console import JsonResult, hardware_facts
-    from gcn_cli.cli.output import check_files, maps_like_sources
+    from gcn_cli.cli.output import check_files, maps_like_sources, origin_of
     from gcn_cli.images import expand_sources, read_image
     from gcn_cli.model import load
     from gcn_cli.runs.folder import map_path, model_path, reconstruction_outputs, refuse_existing
@@ -123,9 +127,14 @@ def command(
         (max(widths) + left + right, max(heights) + top + bottom),
         quality,
     )
+    origins = [
+        origin_of(typed_command(ctx), loaded, _settings(options), (source, *linked, options.mask))
+        for source in sources
+        for _ in range(options.count or 1)
+    ]
     if auto_encodes:
         new = output is not None and not overwrite
-        results = _auto_encode(loaded, images, targets, options, quality, new=new)
+        results = _auto_encode(loaded, images, targets, options, origins, quality, new=new)
         files = [{"image": source, **facts} for source, facts in zip(sources, results, strict=True)]
         if not as_json:
             for facts in files:
@@ -133,10 +142,23 @@ def command(
                 click.echo("  ".join([str(facts["image"]), *metrics]))
     else:
         files = _repair(
-            loaded, images, targets, maps, options, quality, as_json=as_json, overwrite=overwrite
+            loaded,
+            images,
+            targets,
+            maps,
+            options,
+            origins,
+            quality,
+            as_json=as_json,
+            overwrite=overwrite,
         )
     if as_json:
         result.show(model=str(path), files=files, **hardware_facts(loaded.device, loaded.dtype))
+
+
+def _settings(options: ReconstructOptions) -> dict[str, Any]:
+    """The options that are not the default, for metadata, which hold the seed anyway."""
+    return {k: v for k, v in options.changed().items() if k not in ("seed", "count")}
 
 
 def _repair(
@@ -145,6 +167,7 @@ def _repair(
     targets: Sequence[Path],
     maps: "Sequence[Sequence[TextureMap]]",
     options: ReconstructOptions,
+    origins: Sequence[Mapping[str, Any]],
     quality: int | None,
     *,
     as_json: bool,
@@ -171,7 +194,13 @@ def _repair(
                     yield model.denoise(linked, sigma, kind="torch")
 
         return write_all(
-            outputs, variants(), maps, as_json=as_json, overwrite=overwrite, quality=quality
+            outputs,
+            variants(),
+            maps,
+            as_json=as_json,
+            overwrite=overwrite,
+            quality=quality,
+            origins=origins,
         )
 
 
@@ -180,20 +209,22 @@ def _auto_encode(
     images: "list[list[Image]]",
     targets: Sequence[Path],
     options: ReconstructOptions,
+    origins: Sequence[Mapping[str, Any]],
     quality: int | None,
     *,
     new: bool,
 ) -> "Iterator[dict[str, Any]]":
     """Write the auto-encoding of every image; yields its path and metrics."""
-    from gcn_cli.images import split_maps, write
+    from gcn_cli.cli.output import file_facts, write_map
+    from gcn_cli.images import split_maps
     from gcn_cli.runs.folder import map_path
 
-    for linked, target in zip(images, targets, strict=True):
+    for linked, target, origin in zip(images, targets, origins, strict=True):
         result, metrics = model.auto_encode(
             linked, options.steps or 1, options.noise_level, kind="torch"
         )
         for texture_map, part in zip(model.maps, split_maps(result, model.maps), strict=True):
             path = str(map_path(str(target), texture_map.name))
-            depth, profile = texture_map.bit_depth, texture_map.icc_profile
-            write(part, path, depth, profile, new=new, quality=quality, dpi=texture_map.dpi)
+            record = {**origin, **file_facts(part, texture_map)}
+            write_map(part, path, texture_map, record, new=new, quality=quality)
         yield {"path": str(target), **metrics}

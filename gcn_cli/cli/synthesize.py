@@ -1,7 +1,7 @@
 """gcn synthesize: samples of a model, written to files."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, repeat
 from pathlib import Path
@@ -19,6 +19,7 @@ from gcn_cli.cli.options import (
     output_options,
     overwrite_option,
     set_option,
+    typed_command,
 )
 from gcn_cli.errors import InputError
 from gcn_cli.models.layers import PaddingMode
@@ -46,9 +47,10 @@ EXPERT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
 class OutputOptions(Options):
     """Which samples are made, and where they are written."""
 
-    seeds: tuple[int, ...] = option(
-        (0,),
-        "Seed, or a list of seeds such as 0,3-7.  [default: 0]",
+    seeds: tuple[int, ...] | None = option(
+        None,
+        "Seed, or a list of seeds such as 0,3-7.  [default: the next that the folder of the images "
+        "does not have; 0 with --skip-existing]",
         group="Sampling",
         kind="seeds",
         flags=("--seed",),
@@ -66,7 +68,7 @@ class OutputOptions(Options):
         None,
         "File, folder, - for stdout, or a name with {seed}, {index}, {size}, {model}. A file is "
         ".png, .tif, .tiff, .webp, .jpg, .jpeg, .avif, .jp2, .tga, .dds, .bmp, .ppm, .pgm or "
-        ".qoi.  [default: RUN/samples]",
+        ".qoi. In a folder: {model}-{seed}-{index}.png.  [default: RUN/samples]",
         group="Output",
         metavar="FILE|FOLDER",
         kind="file",
@@ -86,26 +88,25 @@ class OutputOptions(Options):
         high=1000,
     )
     skip_existing: bool = option(
-        False, "Make only the images whose files are missing.", group="Output"
+        False,
+        "Make only the images that are missing; with --overwrite also those that were made by "
+        "another model, with other options or in another size.",
+        group="Output",
     )
     overwrite: bool = False
     exemplar: str | None = None  # image to measure quality against, in place of the run's
 
     def check(self, sampling: SampleOptions, *, as_json: bool) -> None:
         """Raise InputError for options that contradict each other."""
-        to_default_or_stdout = self.output in (None, "-")
         if self.linked and sampling.start_kind != "image":
             raise InputError("--with: needs --start IMAGE")
         if self.exemplar is not None and self.best_of is None and not as_json:
             raise InputError("--set exemplar: is for --best-of and --json; give one of them")
         if as_json and self.output == "-":
             raise InputError("--json, -o -: both print to stdout; name a file")
-        if self.skip_existing and (self.overwrite or self.sheet or to_default_or_stdout):
-            raise InputError(
-                "--skip-existing: needs -o with a folder or a name with {seed}, and no --overwrite "
-                "or --sheet"
-            )
-        if _process()[1] > 1 and (self.sheet or to_default_or_stdout):
+        if self.skip_existing and (self.sheet or self.output == "-"):
+            raise InputError("--skip-existing: needs files, and no --sheet")
+        if _process()[1] > 1 and (self.sheet or self.output == "-"):
             raise InputError(
                 "-o: several processes share the images; name a folder or a name with {seed}, and "
                 "leave --sheet out"
@@ -126,7 +127,10 @@ class OutputOptions(Options):
 @dry_run_option
 @output_options
 @hardware_options
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     model: str | None,
     assignments: Sequence[tuple[str, str]],
     overwrite: bool,
@@ -139,7 +143,8 @@ def command(
 ) -> None:
     """Make images from the newest run, or from --model. Their paths are printed to stdout.
 
-    Image k of a seed does not depend on --count.
+    Every call makes new images; --seed makes the same ones again. Image k of a seed does not depend
+    on --count. The files hold how they were made: gcn inspect IMAGE.
 
     \b
     gcn synthesize --steps 100
@@ -161,7 +166,7 @@ def command(
     from gcn_cli.cli.console import JsonResult, as_lines, hardware_facts
     from gcn_cli.cli.output import require_measurable, summarize_quality
     from gcn_cli.model import load
-    from gcn_cli.runs.folder import model_path, outputs_to_write, sample_outputs
+    from gcn_cli.runs.folder import model_path, sample_outputs
     from gcn_cli.runtime import set_threads
 
     result = JsonResult("synthesize")
@@ -174,23 +179,20 @@ def command(
         size = loaded.sample_size(sampling)
     if output.best_of is not None and (sampling.size or sampling.start_kind == "noise"):
         require_measurable(output.best_of, size)
-    folder = path.parent
-    files = sample_outputs(output.output, folder, output.seeds, output.count, size, maps=maps)
+    seeds, folder = _seeds(output, path)
+    files = sample_outputs(output.output, path, seeds, output.count, size, maps=maps)
     _check_files(files, loaded, output, size, quality)
+    origin = _origin(typed_command(ctx), loaded, sampling, output)
+    is_known = sampling.size is not None or sampling.start_kind == "noise"
+    files = _missing(files, maps, output, origin, size if is_known else None)
+    if folder is not None and seeds != (0,):
+        log.info("seed %d, the next in %s (--seed 0 is the first)", seeds[0], folder)
     facts: dict[str, Any] = {"model": str(path), "steps": loaded.evaluations(sampling)}
     if dry_run:
         facts |= loaded.forecast(sampling, count=len(files))
         facts |= {"dry_run": True, "paths": [file.path for file in files]}
     else:
-        rank, processes = _process()
-        files = files[rank::processes]
-        existing: Existing = (
-            "skip" if output.skip_existing else "overwrite" if overwrite else "refuse"
-        )
-        missing = outputs_to_write(files, maps, existing)
-        if len(missing) < len(files):
-            log.info("%d of %d files exist already", len(files) - len(missing), len(files))
-        facts["files"] = _make(loaded, missing, sampling, output, quality, as_json=as_json)
+        facts["files"] = _make(loaded, files, sampling, output, origin, quality, as_json=as_json)
         facts |= summarize_quality(facts["files"])
     if as_json:
         result.show(**facts, **hardware_facts(loaded.device, loaded.dtype))
@@ -217,6 +219,65 @@ def _process() -> tuple[int, int]:
     """Rank of this process among those that share the images, and their number."""
     rank, count, _ = torchrun_ranks() or (0, 1, 0)
     return rank, count
+
+
+def _seeds(output: OutputOptions, model: Path) -> tuple[tuple[int, ...], Path | None]:
+    """The seeds of --seed, or the next one of a folder, and that folder.
+
+    0 where the same command must give the same files: with --skip-existing, and in every process.
+    """
+    from gcn_cli.runs.folder import next_seed
+
+    if output.seeds is not None:
+        return output.seeds, None
+    if output.skip_existing or _process()[1] > 1:
+        return (0,), None
+    seed, folder = next_seed(output.output, model)
+    return (seed,), folder
+
+
+def _origin(
+    command: str, model: "Model", sampling: SampleOptions, output: OutputOptions
+) -> dict[str, Any]:
+    """How the images are made, for their metadata."""
+    from gcn_cli.cli.output import model_file, origin_of
+
+    changed = {
+        name: value
+        for name, value in sampling.changed().items()
+        if name not in ("size", "fit", "tile")  # the size is that of the image; blocks change none
+    }
+    if output.best_of is not None:
+        changed["best_of"] = output.best_of
+    start = sampling.start if sampling.start_kind == "image" else None
+    inputs = (start, *output.linked, sampling.guide, sampling.mask, model_file(sampling.blend))
+    return origin_of(command, model, changed, inputs)
+
+
+def _missing(
+    files: "list[OutputFile]",
+    maps: Sequence[str],
+    output: OutputOptions,
+    origin: Mapping[str, Any],
+    size: tuple[int, int] | None,
+) -> "list[OutputFile]":
+    """The files of this process that are to be written; `size` (width, height), None if unknown."""
+    from gcn_cli.runs.folder import outputs_to_write
+
+    rank, processes = _process()
+    files = files[rank::processes]
+    width, height = size or (None, None)
+
+    def expected(file: "OutputFile") -> dict[str, Any]:
+        return {**origin, "seed": file.seed, "index": file.index, "width": width, "height": height}
+
+    existing: Existing = "overwrite" if output.overwrite else "refuse"
+    if output.skip_existing:
+        existing = "update" if output.overwrite else "skip"
+    missing = outputs_to_write(files, maps, existing, expected)
+    if len(missing) < len(files):
+        log.info("%d of %d images exist already", len(files) - len(missing), len(files))
+    return missing
 
 
 def _check_files(
@@ -250,6 +311,7 @@ def _make(
     files: "Sequence[OutputFile]",
     sampling: SampleOptions,
     output: OutputOptions,
+    origin: Mapping[str, Any],
     quality: int | None,
     *,
     as_json: bool,
@@ -265,7 +327,8 @@ def _make(
         required = output.best_of is not None or output.exemplar is not None
         measures = texture_metrics(model, output.exemplar, required=required)
     for_sheet: list[Tensor] = []
-    state = "finished images are saved; add --skip-existing to make the rest"
+    seed = f"--seed {files[0].seed} " if output.seeds is None and files else ""
+    state = f"finished images are saved; add {seed}--skip-existing to make the rest"
     with exit_on_signals(state), Progress("synthesize") as progress:
         samples = _samples(model, files, sampling, output, progress.update)
         if measures is not None:
@@ -281,9 +344,12 @@ def _make(
             skip_existing=output.skip_existing,
             quality=quality,
             qualities=None if measures is None else qualities,
+            origins=repeat(origin),
         )
     if output.sheet is not None and for_sheet:
-        write_sheet(for_sheet, model, output.sheet, overwrite=output.overwrite, quality=quality)
+        write_sheet(
+            for_sheet, model, output.sheet, origin, overwrite=output.overwrite, quality=quality
+        )
     return records
 
 

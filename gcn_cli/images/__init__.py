@@ -5,6 +5,7 @@ Pixels are float32 (C, H, W) in 0..255, whatever the bit depth of a file.
 
 from gcn_cli.images.image import CHANNELS_OF_MODE, Image, TextureMap, split_maps, to_pillow
 from gcn_cli.images.normalization import Normalization
+from gcn_cli.images.provenance import SourceFile, read_record
 from gcn_cli.images.reading import expand_sources, read_image
 from gcn_cli.images.writing import (
     FORMATS,
@@ -24,6 +25,7 @@ __all__ = [
     "FORMATS",
     "Image",
     "Normalization",
+    "SourceFile",
     "TextureMap",
     "check_format",
     "expand_sources",
@@ -32,6 +34,7 @@ __all__ = [
     "losses",
     "own_bit_depth",
     "read_image",
+    "read_record",
     "sheet_map",
     "split_maps",
     "takes_quality",

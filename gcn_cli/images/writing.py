@@ -13,6 +13,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gcn_cli.errors import InputError, TakenError
+from gcn_cli.images import provenance
 from gcn_cli.images.color import libvips
 from gcn_cli.images.image import TextureMap, mode_of, to_integers, to_pillow
 
@@ -175,16 +176,17 @@ def write(
     new: bool = False,
     quality: int | None = None,
     dpi: float | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
     """Write pixels (C, H, W) in 0..255 to a file whose suffix gives the format.
 
     target: "-" writes a PNG to stdout. bit_depth: 16 falls back to 8 where the format has no 16
     bits. quality: 1 to 100, of formats that take it. dpi: pixels per inch, of PNG, TIFF and JPEG.
-    new: do not replace a file. Raises InputError
-    if the format cannot hold the image, or 16-bit colors need libvips, TakenError if a new file
-    exists already.
+    record: how the image was made (`images.provenance`), where the format holds it. new: do not
+    replace a file. Raises InputError if the format cannot hold the image, or 16-bit colors need
+    libvips, TakenError if a new file exists already.
     """
-    data = _encode(pixels, target, bit_depth, icc_profile, quality, dpi)
+    data = _encode(pixels, target, bit_depth, icc_profile, quality, dpi, record)
     if target == "-":
         sys.stdout.buffer.write(data)
     else:
@@ -198,6 +200,7 @@ def _encode(
     icc_profile: bytes | None,
     quality: int | None,
     dpi: float | None,
+    record: Mapping[str, Any] | None,
 ) -> bytes:
     file_format, mode = _format(target), mode_of(len(pixels))
     check_format(target, (1, 1), TextureMap(mode=mode, bit_depth=bit_depth))
@@ -211,6 +214,9 @@ def _encode(
             wide.set_type(vips.GValue.blob_type, "icc-profile-data", icc_profile)
         if dpi is not None:
             wide = wide.copy(xres=dpi / 25.4, yres=dpi / 25.4)
+        if record is not None:
+            for name, text in provenance.vips_fields(record).items():
+                wide.set_type(vips.GValue.gstr_type, name, text)
         return bytes(wide.write_to_buffer(".png" if file_format.pillow == "PNG" else ".tif"))
     if bit_depth == 16 and mode in file_format.deep_modes:
         image = PillowImage.fromarray(to_integers(pixels, 16)[:, :, 0])
@@ -224,6 +230,8 @@ def _encode(
         options.pop("lossless", None)
     if dpi is not None and file_format in _WITH_DPI:
         options["dpi"] = (dpi, dpi)
+    if record is not None:
+        options |= provenance.save_options(file_format.pillow, record)
     buffer = io.BytesIO()
     image.save(buffer, format=file_format.pillow, icc_profile=icc_profile, **options)
     return buffer.getvalue()

@@ -4,17 +4,20 @@ A run holds model.safetensors, metrics.jsonl, previews/ and samples/.
 """
 
 import hashlib
+import itertools
 import logging
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from gcn_cli.errors import BusyError, InputError
-from gcn_cli.images import is_image_file
+from gcn_cli.images import FORMATS, is_image_file, read_record
+from gcn_cli.images.provenance import contradiction
 
 log = logging.getLogger(__name__)
 
@@ -117,30 +120,38 @@ def _lock(file: BinaryIO, run: Path) -> bool:
 class OutputFile:
     """The file of one image: the image `index` (from 0) of a seed.
 
-    A `default` name was not chosen by the user and gives way if another job takes it.
+    A `default` name was not chosen by the user and gives way if it is taken; `copy` is its number.
     """
 
     path: str
     seed: int
     index: int
     default: bool = False
+    copy: int = 1
 
-    def with_free_name(self) -> "OutputFile":
-        """The same image under the next free number."""
+    def with_free_name(self, maps: Sequence[str] = ("",)) -> "OutputFile":
+        """The same image under the next free name, <name>-2.png or above; `maps`: linked maps."""
         path = Path(self.path)
-        stem, _, number = path.stem.rpartition("-")
-        # A folder on a network may not list the file that took the name yet.
-        free = max(next_free(path.parent, stem), int(number) + 1)
-        return replace(self, path=_numbered(path.parent, free))
+        stem = path.stem if self.copy == 1 else path.stem.removesuffix(f"-{self.copy}")
+        for copy in itertools.count(self.copy + 1):
+            name = path.with_name(fitting(stem, f"-{copy}{path.suffix}"))
+            if not any(_exists(map_path(str(name), one)) for one in maps):
+                return replace(self, path=str(name), copy=copy)
+        raise AssertionError("numbers do not end")
 
 
-Existing = Literal["refuse", "overwrite", "skip"]
-"""What happens to output files that exist."""
+Existing = Literal["refuse", "overwrite", "skip", "update"]
+"""What happens to output files that exist: update replaces those that were made otherwise."""
+
+
+def model_name(model: Path) -> str:
+    """The name of a model file: that of its run, or its own if it has one."""
+    return model.parent.resolve().name if model.name == MODEL_FILE else model.stem
 
 
 def sample_outputs(
     output: str | None,
-    run: Path,
+    model: Path,
     seeds: Sequence[int],
     count: int,
     size: tuple[int, int],
@@ -150,12 +161,14 @@ def sample_outputs(
     """The files of `count` images for each seed, by --output.
 
     A file, a folder, "-" for stdout, or a template with {seed}, {index}, {size} (WIDTHxHEIGHT) and
-    {model}; None takes the next free names in the run's samples/. `size` is (width, height),
-    `maps` the names of linked maps. Raises InputError if several images would share a file.
+    {model}; None is the folder samples/ beside the model file. In folders the names are
+    {model}-{seed}-{index}.png. `size` is (width, height), `maps` the names of linked maps. Raises
+    InputError if several images would share a file.
     """
+    name = model_name(model)
     images = [(seed, index) for seed in seeds for index in range(count)]
     if output is not None and "{" in output:
-        paths = [_from_template(output, run, seed, index, size) for seed, index in images]
+        paths = [_from_template(output, name, seed, index, size) for seed, index in images]
         if len(set(paths)) < len(paths):
             raise InputError(
                 f"--output {output}: several images get one name; add {{seed}}{{index}}"
@@ -168,15 +181,45 @@ def sample_outputs(
             )
         paths = [output]
     else:
-        folder = run / "samples" if output is None else Path(output)
+        folder = _samples_folder(output, model)
+        assert folder is not None
         if _exists(folder, "--output ") and not folder.is_dir():
             raise InputError(f"--output {output}: is neither a folder nor named like an image")
-        first = next_free(folder, "sample") if output is None else 1
-        paths = [_numbered(folder, first + k) for k in range(len(images))]
+        paths = [str(folder / fitting(name, f"-{seed}-{index}.png")) for seed, index in images]
     if "-" in paths and len(maps) > 1:
         raise InputError(f"--output -: an image has {len(maps)} linked maps; name a file or folder")
     default = output is None
     return [OutputFile(path, *image, default) for path, image in zip(paths, images, strict=True)]
+
+
+def next_seed(output: str | None, model: Path) -> tuple[int, Path | None]:
+    """The seed after the largest of this model's images in the folder of --output, and the folder.
+
+    Images are known by their names, or by their records. Seed 0 where there are none, and where no
+    folder can be told: of stdout, and of templates of folders.
+    """
+    folder, name, last = _samples_folder(output, model), model_name(model), -1
+    if folder is None or not folder.is_dir():
+        return 0, folder
+    for path in folder.iterdir():
+        named = re.fullmatch(rf"{re.escape(name)}-(\d+)-\d+(-.*)?", path.stem)
+        if named is not None:
+            last = max(last, int(named[1]))
+        elif path.suffix.lower() in FORMATS:
+            record = read_record(path) or {}
+            seed = record.get("seed")
+            if record.get("model") == name and isinstance(seed, int):
+                last = max(last, seed)
+    return last + 1, folder
+
+
+def _samples_folder(output: str | None, model: Path) -> Path | None:
+    """The folder of the images by --output; None if it is none, or differs between images."""
+    if output is None:
+        return model.parent / "samples"
+    if output == "-" or "{" in os.path.dirname(output):
+        return None
+    return Path(output).parent if "{" in output or is_image_file(output) else Path(output)
 
 
 def reconstruction_outputs(output: str, sources: Sequence[str], variants: int | None) -> list[Path]:
@@ -198,16 +241,36 @@ def reconstruction_outputs(output: str, sources: Sequence[str], variants: int | 
 
 
 def outputs_to_write(
-    outputs: Sequence[OutputFile], maps: Sequence[str], existing: Existing
+    outputs: Sequence[OutputFile],
+    maps: Sequence[str],
+    existing: Existing,
+    expected: Callable[[OutputFile], Mapping[str, Any]] | None = None,
 ) -> list[OutputFile]:
-    """The outputs that are left to write. Raises InputError if a file exists and must not be."""
+    """The outputs that are left to write. Raises InputError if a file exists and must not be.
+
+    To skip or update, an image is there if all its maps are, and if their records do not contradict
+    what is `expected` of the output.
+    """
     left = []
     for output in outputs:
         paths = [map_path(output.path, name) for name in maps if output.path != "-"]
-        if existing == "skip" and paths and all(path.exists() for path in paths):
-            continue
+        there = [path for path in paths if _exists(path)]
+        if there and existing in ("skip", "update"):
+            assert expected is not None
+            found = ((path, contradiction(path, expected(output))) for path in there)
+            others = [(path, words) for path, words in found if words is not None]
+            if others and existing == "skip":
+                raise InputError(
+                    f"{others[0][0]}: {others[0][1]}; add --overwrite to replace it, or name "
+                    "another folder"
+                )
+            if len(there) == len(paths) and not others:
+                continue
+        elif there and output.default and existing == "refuse":
+            output = output.with_free_name(maps)  # noqa: PLW2901
+            paths = []
         for path in paths:
-            refuse_existing(path, output.default or existing != "refuse")
+            refuse_existing(path, existing != "refuse")
         left.append(output)
     return left
 
@@ -246,21 +309,10 @@ def fitting(stem: str, ending: str) -> str:
     return f"{stem}{ending}"
 
 
-def next_free(folder: Path, stem: str) -> int:
-    """The number after the largest of the files <stem>-NNNN.png and <stem>-NNNN-<map>.png."""
-    names = (path.stem.removeprefix(f"{stem}-") for path in folder.glob(f"{stem}-*.png"))
-    numbers = (name.partition("-")[0] for name in names)
-    return max((int(number) for number in numbers if number.isdigit()), default=0) + 1
-
-
-def _numbered(folder: Path, number: int) -> str:
-    return str(folder / f"sample-{number:04d}.png")
-
-
-def _from_template(template: str, run: Path, seed: int, index: int, size: tuple[int, int]) -> str:
+def _from_template(template: str, model: str, seed: int, index: int, size: tuple[int, int]) -> str:
     fields = {"seed": seed, "index": index, "size": f"{size[0]}x{size[1]}"}
     try:
-        path = template.format(**fields, model=run.resolve().name)
+        path = template.format(**fields, model=model)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise InputError(
             f"--output {template}: a template knows {{seed}}, {{index}}, {{size}} and {{model}}"

@@ -1,5 +1,6 @@
 """What a training writes to its run's folder: model file, metrics.jsonl, previews, TensorBoard."""
 
+import itertools
 import logging
 import shutil
 import time
@@ -18,6 +19,7 @@ from gcn_cli.runs.session import Session
 log = logging.getLogger(__name__)
 
 PREVIEWS, METRICS = "previews", "metrics.jsonl"
+MADE = ("samples", "reconstructions", "repairs")  # folders of images that a model has made
 
 
 class RunWriter:
@@ -79,9 +81,23 @@ class RunWriter:
         return time.monotonic() - self.last_save >= self.options.save_every
 
     def save(self) -> None:
+        if self.options.overwrite and not self.saved:
+            self._set_aside()
         self.last_save, self.saved = time.monotonic(), self.session.iteration
         checkpoint_file.save(self.run / MODEL_FILE, self.session.checkpoint())
         log.debug("saved after iteration %d", self.saved)
+
+    def _set_aside(self) -> None:
+        """Move what the model before has made into a folder of its own, which is said."""
+        there = [name for name in MADE if any((self.run / name).glob("*"))]
+        if not there:
+            return
+        number = next(k for k in itertools.count(1) if not (self.run / f"before-{k}").exists())
+        aside = self.run / f"before-{number}"
+        aside.mkdir()
+        for name in there:
+            (self.run / name).rename(aside / name)
+        log.info("%s: %s of the model before are in %s", self.run, ", ".join(there), aside)
 
     def rewind(self) -> None:
         """Cut the logs back to the session, which was rolled back, and save it if it has begun."""

@@ -224,6 +224,7 @@ class Session:
             requested=self.requested,
             maps=self.images.maps,
             pattern=self.pattern,
+            sources=self.images.sources,
         )
 
 

@@ -198,7 +198,10 @@ def test_models_that_cannot_be_compared_are_refused(two_models: Path) -> None:
         (["image", "odd.png", "--at", "3,96", "--filters", "x.png"], "--at 3,96: the image has 96"),
         (["image", "odd.png", "--noise-level", "nan"], "--noise-level nan: must be"),
         (["compare", "odd.png", "run", "run", "--details"], "No such option"),
-        (["odd.png"], "No such command 'odd.png'; did you mean gcn inspect image odd.png?"),
+        (
+            ["odd.png"],
+            "odd.png: does not hold how it was made; gcn inspect image odd.png prints how",
+        ),
         (["run"], "No such command 'run'; did you mean gcn inspect --model run?"),
         (["fitlers"], "No such command 'fitlers'; did you mean gcn inspect filters?"),
     ],

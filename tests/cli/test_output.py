@@ -1,6 +1,7 @@
 """Two jobs that choose the same name: neither loses its image."""
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ from tests.cli.running import TEXTURE, gcn
 SINGLE = [TextureMap("", "RGB", 8)]
 LINKED = [TextureMap("albedo", "RGB", 8), TextureMap("rough", "L", 8)]
 OTHER_JOB = b"written by another job"
+ORIGIN = {"software": "gcn 1", "model": "run", "model_sha256": "00", "options": {}}
+
+
+def model_in(folder: Path) -> Path:
+    return folder / "run" / "model.safetensors"
 
 
 def samples(maps: list[TextureMap], count: int, taken: Path | None = None) -> Iterator[Tensor]:
@@ -39,7 +45,14 @@ def write(
 ) -> list[str]:
     """Names of the files that are written."""
     images = samples(maps, len(outputs), taken)
-    records = write_all(outputs, images, [maps] * len(outputs), as_json=True, overwrite=overwrite)
+    records = write_all(
+        outputs,
+        images,
+        [maps] * len(outputs),
+        as_json=True,
+        overwrite=overwrite,
+        origins=repeat(ORIGIN),
+    )
     return [Path(record["path"]).name for record in records]
 
 
@@ -47,39 +60,41 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_default_name_taken_meanwhile_changes_to_the_next(
-    tmp_path: Path, overwrite: bool
-) -> None:
+def test_a_default_name_taken_meanwhile_changes_to_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "samples"
-    outputs = sample_outputs(None, tmp_path, [0], 2, (8, 8))
-    taken = folder / "sample-0001.png"
-    names = write(outputs, SINGLE, taken, overwrite=overwrite)
-    assert names == ["sample-0002.png", "sample-0003.png"]
+    outputs = sample_outputs(None, tmp_path / "bark.safetensors", [3], 2, (8, 8))
+    taken = folder / "bark-3-0.png"
+    names = write(outputs, SINGLE, taken)
+    assert names == ["bark-3-0-2.png", "bark-3-1.png"]
     assert taken.read_bytes() == OTHER_JOB
-    assert names_in(folder) == ["sample-0001.png", *names]
+    assert names_in(folder) == sorted(["bark-3-0.png", *names])
     assert [float(read_image(str(folder / name)).pixels.mean()) for name in names] == [10, 20]
+    assert write(outputs, SINGLE, taken) == ["bark-3-0-3.png", "bark-3-1-2.png"]
+    assert write(outputs, SINGLE, taken, overwrite=True) == ["bark-3-0.png", "bark-3-1.png"]
+    assert taken.read_bytes() != OTHER_JOB
 
 
 @pytest.mark.parametrize("name", ["albedo", "rough"])
 def test_linked_maps_share_one_number(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "samples"
-    outputs = sample_outputs(None, tmp_path, [0], 1, (8, 8), maps=["albedo", "rough"])
-    taken = folder / f"sample-0001-{name}.png"
+    folder = tmp_path / "run" / "samples"
+    outputs = sample_outputs(None, model_in(tmp_path), [0], 1, (8, 8), maps=["albedo", "rough"])
+    taken = folder / f"run-0-0-{name}.png"
     names = write(outputs, LINKED, taken)
-    assert names == ["sample-0002-albedo.png", "sample-0002-rough.png"]
-    assert names_in(folder) == [taken.name, *names]
+    assert names == ["run-0-0-2-albedo.png", "run-0-0-2-rough.png"]
+    assert names_in(folder) == sorted([taken.name, *names])
 
 
 def test_a_default_name_taken_before_sampling_is_no_error(tmp_path: Path) -> None:
-    outputs = sample_outputs(None, tmp_path, [0], 1, (8, 8))
+    outputs = sample_outputs(None, model_in(tmp_path), [0], 1, (8, 8))
     write_bytes(Path(outputs[0].path), OTHER_JOB)
-    assert outputs_to_write(outputs, [""], "refuse") == outputs
+    (free,) = outputs_to_write(outputs, [""], "refuse")
+    assert Path(free.path).name == "run-0-0-2.png"
+    assert outputs_to_write(outputs, [""], "overwrite") == outputs
 
 
 def test_a_given_name_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
     name = str(tmp_path / "mine.png")
-    outputs = sample_outputs(name, tmp_path, [0], 1, (8, 8), maps=["albedo", "rough"])
+    outputs = sample_outputs(name, model_in(tmp_path), [0], 1, (8, 8), maps=["albedo", "rough"])
     taken = tmp_path / "mine-rough.png"
     with pytest.raises(TakenError, match=r"mine-rough\.png: .* name another file, or add --over"):
         write(outputs, LINKED, taken)
@@ -92,14 +107,20 @@ def test_a_given_name_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
 def test_skipping_jobs_make_what_is_missing_and_keep_what_appears(tmp_path: Path) -> None:
     """Two jobs with --skip-existing share a folder; the second finds files of the first."""
     maps = ["albedo", "rough"]
-    outputs = sample_outputs(str(tmp_path), tmp_path, [0], 2, (8, 8), maps=maps)
-    taken = tmp_path / "sample-0001-albedo.png"
+    outputs = sample_outputs(str(tmp_path), model_in(tmp_path), [0], 2, (8, 8), maps=maps)
+    taken = tmp_path / "run-0-0-albedo.png"
     pictures = samples(LINKED, 2, taken)
     records = write_all(
-        outputs, pictures, [LINKED] * 2, as_json=True, overwrite=False, skip_existing=True
+        outputs,
+        pictures,
+        [LINKED] * 2,
+        as_json=True,
+        overwrite=False,
+        skip_existing=True,
+        origins=repeat(ORIGIN),
     )
     names = [Path(record["path"]).name for record in records]
-    assert names == ["sample-0001-rough.png", "sample-0002-albedo.png", "sample-0002-rough.png"]
+    assert names == ["run-0-0-rough.png", "run-0-1-albedo.png", "run-0-1-rough.png"]
     assert names_in(tmp_path) == [taken.name, *names]
     assert taken.read_bytes() == OTHER_JOB
 
@@ -143,10 +164,10 @@ def test_the_command_keeps_a_file_that_another_job_wrote(
     writing.write(255 * pixels, str(tmp_path / "texture.png"))
     done = gcn("train", "texture.png", *TEXTURE, "--iterations", "2", "-o", "run", cwd=tmp_path)
     assert done.returncode == 0
-    taken = tmp_path / "run" / "samples" / "sample-0001.png"
+    taken = tmp_path / "run" / "samples" / "run-0-0.png"
     monkeypatch.setattr(Model, "samples", lambda *_, **__: samples(SINGLE, 1, taken))
     done = gcn("synthesize", "--model", "run", cwd=tmp_path)
-    assert done.stdout == b"run/samples/sample-0002.png\n"
+    assert done.stdout == b"run/samples/run-0-0-2.png\n"
     taken = tmp_path / "mine.png"
     arguments = ["synthesize", "--model", "run", "-o", "mine.png"]
     failed = gcn(*arguments, cwd=tmp_path)

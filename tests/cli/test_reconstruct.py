@@ -198,10 +198,10 @@ def test_linked_maps_are_synthesized_together(linked: Path) -> None:
     normals = samples[1].pixels / 127.5 - 1
     assert float((normals.norm(dim=0) - 1).abs().max()) < 0.02
     assert read_image(str(linked / "sheet.png")).size == (2 * 26 + 2, 3 * 37)
-    named = ["-o", "tiles/sample-0001.png"]
+    named = ["-o", "tiles/maps-0-0.png"]
     again = gcn("synthesize", "--model", "maps", *named, *FEW, cwd=linked)
     assert again.returncode == 2
-    assert b"sample-0001-albedo.png: exists" in again.stderr
+    assert b"maps-0-0-albedo.png: exists" in again.stderr
     piped = gcn("synthesize", "--model", "maps", "-o", "-", *FEW, cwd=linked)
     assert piped.returncode == 2
     assert b"3 linked maps" in piped.stderr

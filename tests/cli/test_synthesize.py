@@ -8,9 +8,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gcn_cli.images import read_image
+from gcn_cli import images
+from gcn_cli.images import SourceFile, read_image, read_record
 from tests.cli.running import TEXTURE, gcn
-from tests.reading import read
+from tests.reading import read, values_of
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +83,7 @@ def test_several_samples_from_one_image_on_stdin(folder: Path) -> None:
     records = json.loads(done.stdout)["files"]
     assert [(record["width"], record["height"]) for record in records] == [(40, 32)] * 2
     assert [record["index"] for record in records] == [0, 1]
-    assert (folder / "both" / "sample-0002.png").exists()
+    assert (folder / "both" / "texture-0-1.png").exists()
 
 
 def test_several_seeds_have_names_of_their_own_and_a_sheet(folder: Path) -> None:
@@ -102,7 +103,8 @@ def test_several_seeds_have_names_of_their_own_and_a_sheet(folder: Path) -> None
 
 
 def sample(folder: Path, name: str, *arguments: str, model: str = "runs/dark") -> Tensor:
-    synthesize(folder, "--size", "64x32", "-o", name, *FEW, *arguments, model=model)
+    size = ["--size", "64x32", "--seed", "0"]
+    synthesize(folder, *size, "-o", name, *FEW, *arguments, model=model)
     return read(str(folder / name))
 
 
@@ -145,7 +147,8 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         ("ring", ["padding_mode=circular"]),
     ):
         words = [word for setting in settings for word in ("--set", setting)]
-        synthesize(folder, "--steps", "30", *words, "-o", f"paper-{name}.png", model="paper")
+        arguments = ["--steps", "30", "--seed", "0", *words]
+        synthesize(folder, *arguments, "-o", f"paper-{name}.png", model="paper")
     plain, step, mode = (
         read(str(folder / f"paper-{name}.png")) for name in ("plain", "step", "mode")
     )
@@ -181,12 +184,12 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["-o", "{sead}.png"], "a template knows {seed}, {index}"),
         (["-o", "{seed}.doc"], "unknown image format"),
         (["--sheet", "sheet.doc"], "sheet.doc: unknown image format"),
-        (["--skip-existing"], "--skip-existing: needs -o with a folder"),
+        (["--skip-existing", "-o", "-"], "--skip-existing: needs files, and no --sheet"),
         (["--json", "-o", "-"], "--json, -o -: both print to stdout"),
         (["--set", "exemplar=texture.png"], "--set exemplar: is for --best-of and --json"),
         (["--set", "exemplar=absent.png", "--json"], "absent.png: no such file"),
         (["-o", "x.psd"], "x.psd: unknown image format, or one that gcn does not write; use one"),
-        (["-o", "{seed}.ico"], "0.ico: unknown image format"),
+        (["-o", "{seed}.ico"], ".ico: unknown image format"),
         (["--sheet", "x.gif"], "x.gif: unknown image format"),
         (["-o", "x.pgm"], "x.pgm: the image has colors, this format holds grays"),
         (["--quality", "80"], "--quality 80: is for .jpg, .webp and .avif"),
@@ -206,7 +209,7 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
 def test_impossible_options_are_refused_in_one_line(
     arguments: list[str], message: str, folder: Path
 ) -> None:
-    output = [] if "-o" in arguments or "--skip-existing" in arguments else ["-o", "no.png"]
+    output = [] if "-o" in arguments else ["-o", "no.png"]
     done = gcn("synthesize", "--model", "runs/dark", *output, *arguments, cwd=folder)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.decode().split())
@@ -247,7 +250,7 @@ def test_the_best_of_several_is_kept(rock: Path) -> None:
     for place, record in enumerate(best["files"]):
         group = records[3 * place : 3 * place + 3]
         chosen = min(group, key=lambda other: other["quality"]["quality"])
-        assert (rock / record["path"]).read_bytes() == (rock / chosen["path"]).read_bytes()
+        assert torch.equal(*(read(rock / one["path"]) for one in (record, chosen)))
         assert record["quality"] == chosen["quality"]
     assert best["quality"]["quality"] in [r["quality"]["quality"] for r in best["files"]]
 
@@ -298,12 +301,90 @@ def test_existing_files_are_skipped(folder: Path) -> None:
     (folder / paths[1].decode()).unlink()
     done = gcn("synthesize", "--model", "runs/texture", *arguments, cwd=folder)
     assert done.stdout.split() == paths[1:2]
-    assert b"2 of 3 files exist already" in done.stderr
+    assert b"2 of 3 images exist already" in done.stderr
+
+
+def test_only_what_was_made_alike_is_skipped(folder: Path) -> None:
+    arguments = ["--steps", "2", "--size", "24", "-o", "alike", "--skip-existing"]
+    assert synthesize(folder, *arguments) == b"alike/texture-0-0.png\n"
+    assert synthesize(folder, *arguments, "--seed", "0-2").splitlines() == [
+        b"alike/texture-1-0.png",
+        b"alike/texture-2-0.png",
+    ]
+    assert synthesize(folder, *arguments, model="runs/dark") == b"alike/dark-0-0.png\n"
+    names = ["-o", "alike/texture-{index}-0.png"]
+    for more, words in (
+        (["--size", "25"], "is 24x24, not 25x25"),
+        (["--steps", "3"], "was made with other steps"),
+        ([*names, "--seed", "1"], "was made with seed 0, not 1"),
+        ([*names, "--model", "runs/dark"], "was made by another model (texture)"),
+    ):
+        refused = gcn("synthesize", "--model", "runs/texture", *arguments, *more, cwd=folder)
+        assert refused.returncode == 2
+        assert f"alike/texture-0-0.png: {words}" in refused.stderr.decode()
+        assert b"add --overwrite to replace it" in refused.stderr
+    update = [*arguments, "--overwrite", "--seed", "0-2"]
+    assert synthesize(folder, *update) == b""
+    images.write(torch.zeros(3, 8, 8), str(folder / "alike" / "texture-1-0.png"))
+    assert synthesize(folder, *update) == b"alike/texture-1-0.png\n"
+
+
+def test_every_call_makes_a_new_image_unless_a_seed_is_given(folder: Path) -> None:
+    few = ["--steps", "2", "--size", "24", "-o", "new"]
+    assert synthesize(folder, *few, "--count", "2").split() == [
+        b"new/texture-0-0.png", b"new/texture-0-1.png",
+    ]  # fmt: skip
+    second = gcn("synthesize", "--model", "runs/texture", *few, cwd=folder)
+    assert second.stdout == b"new/texture-1-0.png\n"
+    assert b"seed 1, the next in new" in second.stderr
+    synthesize(folder, *few[:-1], "new/third.webp")
+    record = read_record(folder / "new" / "third.webp")
+    assert record is not None
+    assert record["seed"] == 2
+    synthesize(folder, *few[:-1], "new/again.png", "--seed", "1")
+    assert values_of(folder / "new" / "again.png") == values_of(folder / "new" / "texture-1-0.png")
+    refused = gcn("synthesize", "--model", "runs/texture", *few, "--seed", "1", cwd=folder)
+    assert refused.returncode == 2
+    assert b"new/texture-1-0.png: exists; add --overwrite" in refused.stderr
+
+
+def test_a_sample_holds_how_it_was_made_and_no_folder(folder: Path) -> None:
+    output = folder / "private" / "tile.png"
+    arguments = ["--seed", "7", "--size", "24x20", "--steps", "2", "--guide", "mask.png"]
+    arguments += ["--sheet", str(output.with_name("sheet.png")), "-o", str(output)]
+    done = gcn("synthesize", "--model", str(folder / "runs" / "texture"), *arguments, cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    record, sheet = (read_record(output.with_name(name)) for name in ("tile.png", "sheet.png"))
+    assert record is not None
+    assert record["command"] == (
+        "gcn synthesize --model texture --seed 7 --output tile.png --sheet sheet.png --size 24x20 "
+        "--steps 2 --guide mask.png"
+    )
+    about = {
+        name: record[name] for name in ("model", "seed", "index", "width", "height", "options")
+    }
+    assert about == {
+        "model": "texture", "seed": 7, "index": 0, "width": 24, "height": 20,
+        "options": {"steps": 2, "guide": "mask.png"},
+    }  # fmt: skip
+    model = SourceFile.of(folder / "runs" / "texture" / "model.safetensors")
+    assert record["model_sha256"] == model.sha256
+    assert record["sources"] == [SourceFile.of(folder / "texture.png")._asdict()]
+    assert record["inputs"] == [SourceFile.of(folder / "mask.png")._asdict()]
+    assert record["software"].startswith("gcn ")
+    assert sheet is not None
+    assert (sheet["width"], sheet["model_sha256"]) == (48, model.sha256)
+    assert str(folder).encode() not in output.read_bytes()
+    printed = gcn("inspect", str(output), cwd=folder).stdout.decode()
+    assert "command: gcn synthesize --model texture --seed 7" in printed
+    assert f"sources: name texture.png, sha256 {record['sources'][0]['sha256']}" in printed
+    as_json = json.loads(gcn("inspect", str(output), "--json", cwd=folder).stdout)
+    assert as_json["record"] == record
 
 
 def test_a_dry_run_writes_nothing(folder: Path) -> None:
     arguments = ["--count", "2", "--size", "48x40", *FEW, "-o", "dry", "--dry-run", "--json"]
     facts = json.loads(synthesize(folder, *arguments))
-    assert facts["paths"] == ["dry/sample-0001.png", "dry/sample-0002.png"]
+    assert facts["paths"] == ["dry/texture-0-0.png", "dry/texture-0-1.png"]
     assert (facts["width"], facts["height"], facts["evaluations"]) == (48, 40, 4)
     assert not (folder / "dry").exists()

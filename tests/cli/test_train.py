@@ -18,6 +18,7 @@ from gcn_cli import images
 from gcn_cli.cli import train
 from gcn_cli.cli.console import Progress
 from tests.cli.running import PUBLISHED, gcn
+from tests.reading import values_of
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(trained: Path) -> None:
     assert b"a complete training in this time is --iterations 1 --overwrite" in stopped.stderr
     assert gcn(*words, "-o", "stopped", cwd=trained).returncode == 0
     ours, theirs = (
-        gcn("synthesize", "--model", run, "-o", "-", cwd=trained).stdout
+        values_of(gcn("synthesize", "--model", run, "-o", "-", cwd=trained).stdout)
         for run in ("stopped", "runs/texture")
     )
     assert ours == theirs
@@ -122,7 +123,9 @@ def test_a_killed_and_resumed_training_equals_an_uninterrupted_one(folder: Path)
     metrics = [(folder / run / "metrics.jsonl").read_bytes() for run in ("whole", "run")]
     assert metrics[0] == metrics[1]
     samples = [
-        gcn("synthesize", "--model", run, "--start", "chains", "-o", "-", cwd=folder).stdout
+        values_of(
+            gcn("synthesize", "--model", run, "--start", "chains", "-o", "-", cwd=folder).stdout
+        )
         for run in ("whole", "run")
     ]
     assert samples[0] == samples[1]

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+import torch
 
 import gcn_cli as gcn
+from gcn_cli import images
 from gcn_cli.errors import BusyError, InputError
 from gcn_cli.runs import folder
 from gcn_cli.runs.folder import (
     OutputFile,
     check_run,
+    next_seed,
     outputs_to_write,
     reconstruction_outputs,
     run_lock,
@@ -50,17 +53,26 @@ def test_the_newest_run_is_the_default_and_is_named(
     assert folder.default_run([f"{tmp_path}/brick.wall.png"]) == Path("runs/brick.wall")
 
 
-def test_sample_numbers_continue_after_the_largest(tmp_path: Path) -> None:
-    assert folder.next_free(tmp_path, "sample") == 1
-    for name in ("sample-0002.png", "sample-0007.png", "sample-mine.png", "other-0009.png"):
-        (tmp_path / name).touch()
-    assert folder.next_free(tmp_path, "sample") == 8
+def test_the_next_seed_follows_the_largest_of_the_same_model(tmp_path: Path) -> None:
+    model, samples = tmp_path / "bark" / folder.MODEL_FILE, tmp_path / "bark" / "samples"
+    assert next_seed(None, model) == (0, samples)
+    samples.mkdir(parents=True)
+    for name in ("bark-2-0.png", "bark-7-1-albedo.webp", "bark-mine.png", "moss-9-0.png", "12.txt"):
+        (samples / name).touch()
+    assert next_seed(None, model) == (8, samples)
+    record = {"software": "gcn 1", "model": "bark", "seed": 30}
+    images.write(torch.zeros(3, 4, 4), str(samples / "tile.jpg"), record=record)
+    images.write(torch.zeros(3, 4, 4), str(samples / "m.png"), record={**record, "model": "moss"})
+    for output in (str(samples), str(samples / "new.png"), str(samples / "x-{seed}.tga")):
+        assert next_seed(output, model) == (31, samples)
+    for output in ("-", str(samples / "{seed}" / "a.png")):
+        assert next_seed(output, model) == (0, None)
 
 
 def test_samples_go_to_folders_and_images_only(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is neither a folder nor named like an image"):
-        sample_outputs(str(tmp_path / "file"), tmp_path, [0], 1, (8, 8))
+        sample_outputs(str(tmp_path / "file"), tmp_path / "model.safetensors", [0], 1, (8, 8))
 
 
 def test_sources_lie_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +125,14 @@ def test_names_are_as_long_as_a_file_system_allows(tmp_path: Path) -> None:
     assert numbered != other
     (plain,) = reconstruction_outputs(str(tmp_path), [f"{LONG}.png"], None)
     assert plain.name == f"{LONG}.png"
-    linked = folder.map_path(str(tmp_path / "sample-0001.png"), LONG)
+    model = tmp_path / f"{LONG}b.safetensors"
+    (sample,) = sample_outputs(str(tmp_path), model, [3], 1, (8, 8))
+    linked = folder.map_path(sample.path, LONG)
     for path in (numbered, other, plain, linked):
         path.touch()
-    assert folder.next_free(tmp_path, "sample") == 2
+    assert len(os.fsencode(Path(sample.path).name)) == 255
+    third = Path(sample.with_free_name().with_free_name().path).name
+    assert (third[-6:], len(os.fsencode(third))) == ("-3.png", 255)
     assert folder.map_path(f"{BYTES}.png", "gray").name == f"{BYTES}-gray.png"
 
 

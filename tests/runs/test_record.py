@@ -80,6 +80,27 @@ def test_without_libvips_fractions_of_colors_are_kept_with_8_bits_and_it_is_said
     assert read_image(str(tmp_path / "exemplar.png")).bit_depth == 8
 
 
+def test_what_the_model_before_made_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options: dict[str, Any] = {**SMALL_TEXTURE, "iterations": 1, "output": str(tmp_path)}
+    for _ in range(2):
+        gcn.train(smooth_image(), **options, overwrite=True)  # nothing to set aside
+    for number in (1, 2):
+        sample = tmp_path / "samples" / f"bark-{number}-0.png"
+        sample.parent.mkdir()
+        sample.touch()
+        (tmp_path / "repairs").mkdir()
+        with caplog.at_level(logging.INFO, logger="gcn_cli"):
+            gcn.train(smooth_image(), **options, overwrite=True)
+        aside = tmp_path / f"before-{number}"
+        assert f"samples of the model before are in {aside}" in caplog.text
+        assert (aside / "samples" / sample.name).exists()
+        assert not sample.exists()
+        (tmp_path / "repairs").rmdir()
+    assert sorted(path.name for path in tmp_path.glob("before-*")) == ["before-1", "before-2"]
+
+
 def test_grades_that_are_not_finite_are_null(tmp_path: Path) -> None:
     grades = {"quality": torch.inf, "structure": torch.nan, "copied": 0.12345}
     assert rounded(grades) == {"quality": None, "structure": None, "copied": 0.123}

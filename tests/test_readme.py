@@ -33,9 +33,10 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
 
 def test_no_command_of_the_readme_is_left_out() -> None:
     programs = {words[0] for words in commands(README)}
-    assert programs == {"gcn", "make", "pip", "pipx", "uvx"}
+    assert programs == {"gcn", "make", "pip", "pipx", "uv", "uvx"}
     assert of_program("pip") == [["pip", "install", "."]]
     assert of_program("pipx") == [["pipx", "install", "."]]
+    assert of_program("uv") == [["uv", "tool", "install", "."]]
     (uvx,) = of_program("uvx")
     assert uvx[:4] == ["uvx", "--from", ".", "gcn"]
     assert ["gcn", *uvx[4:]] in of_program("gcn")
@@ -62,7 +63,7 @@ def test_the_readme_names_every_how_to_page() -> None:
 
 
 def test_the_python_of_the_readme_is_that_of_the_how_to_page() -> None:
-    """tests/test_api.py runs the page."""
+    """tests/test_model.py runs the page."""
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert example.strip() in (DOCS / "howto" / "python.md").read_text()
 

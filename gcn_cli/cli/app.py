@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import platform
 import re
 import sys
 import traceback
@@ -53,11 +54,39 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def print_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    """Print the versions, the build of PyTorch and the device that --device auto takes; exit."""
+    if not given or ctx.resilient_parsing:
+        return
+    click.echo(f"gcn, version {VERSION}")
+    click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    try:
+        import torch
+
+        from gcn_cli.runtime import choose_device, device_name
+    except (ImportError, OSError) as error:
+        raise GcnError(f"torch: cannot be loaded ({error}); install it again") from None
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    try:
+        device = device_name(choose_device("auto"))
+    except GcnError as error:  # a GPU without free memory
+        device = error.message
+    click.echo(f"torch {torch.__version__} ({build}), device {device}")
+    ctx.exit()
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(VERSION, "--version", prog_name="gcn")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the versions of gcn, PyTorch and Python, and the device.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
     """Learn a texture from one image and synthesize as much of it as you like.

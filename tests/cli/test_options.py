@@ -140,7 +140,6 @@ def test_help_imports_no_torch(tmp_path: Path) -> None:
         "import sys\nfrom gcn_cli.cli.app import cli\n"
         f"for words in [[], *{COMMANDS!r}]:\n"
         "    cli([*words, '--help'], standalone_mode=False)\n"
-        "cli(['--version'], standalone_mode=False)\n"
         "cli(['inspect', '--preset', 'best'], standalone_mode=False)\n"
         "assert 'torch' not in sys.modules\n"
         "assert 'numpy' not in sys.modules\n"

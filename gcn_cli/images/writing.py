@@ -59,7 +59,7 @@ _JPEG = FileFormat(
     options=_FINE,
 )
 _AVIF = FileFormat(
-    "AVIF", profile=True, exact=False, takes_quality=True, max_side=32768, options=_FINE
+    "AVIF", gray=False, profile=True, exact=False, takes_quality=True, max_side=32768, options=_FINE
 )
 _WITH_DPI = (_PNG, _TIFF, _JPEG)
 _PPM = FileFormat("PPM", alpha=False, deep_modes=("L",))

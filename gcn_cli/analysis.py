@@ -30,6 +30,7 @@ from gcn_cli.reconstruction import fit_to_model, fit_to_model_with_scale
 from gcn_cli.samplers.annealed import noise_levels
 from gcn_cli.samplers.evidence import denoising_errors, relative_log_likelihood
 from gcn_cli.samplers.rng import named_generator
+from gcn_cli.synthesis import OnEvaluation
 
 HISTORY_ROWS = 10
 ERROR_TOLERANCE = 1.1  # factor by which an error may exceed its bound by chance
@@ -125,12 +126,15 @@ class LevelReport(NamedTuple):
 
 @torch.no_grad()
 def level_reports(
-    checkpoint: Checkpoint, exemplar_file: str | None, dtype: torch.dtype
+    checkpoint: Checkpoint,
+    exemplar_file: str | None,
+    dtype: torch.dtype,
+    on_step: OnEvaluation | None = None,
 ) -> list[LevelReport]:
     """A report for each noise level of sampling, from the exemplar and one sample of its size.
 
-    The sample has the lattice of the exemplar. Raises InputError for models of anything but
-    textures, and if the run keeps no exemplar.
+    The sample has the lattice of the exemplar. on_step(done, total) counts evaluations. Raises
+    InputError for models of anything but textures, and if the run keeps no exemplar.
     """
     if not checkpoint.config.is_texture:
         raise InputError("levels: only for noise-conditional models of textures")
@@ -138,7 +142,13 @@ def level_reports(
         raise InputError("levels: needs the exemplar of a single map in the run; train it again")
     exemplar = checkpoint.to_model(fit_to_model(checkpoint, exemplar_file))
     plan, options = TilingPlan((exemplar.shape[2], exemplar.shape[3])), SampleOptions(seed=0)
+    kind, phases = checkpoint.kind, checkpoint.phases(exemplar)
     chain_variances: dict[float, float] = {}
+    total = 2 * kind.evaluations(options)
+
+    def count(done: int) -> None:
+        if on_step is not None:
+            on_step(done, total)
 
     def recorded(denoise: Denoiser) -> Denoiser:
         def denoise_and_record(x: Tensor, noise: float) -> Tensor:
@@ -148,9 +158,8 @@ def level_reports(
 
         return denoise_and_record
 
-    kind, phases = checkpoint.kind, checkpoint.phases(exemplar)
     kind.sample(
-        options, [0], None, plan, dtype, lambda _, __: None, guidance=recorded, phases=phases
+        options, [0], None, plan, dtype, lambda k, _: count(k), guidance=recorded, phases=phases
     )
     denoise = kind.denoiser(options, plan, dtype, phases)
     inner, reports = _inner_part(exemplar), []
@@ -161,6 +170,7 @@ def level_reports(
         mean = _inner_part(denoise(exemplar + noise * z, noise))
         values = (float((mean - inner).square().mean()), float(mean.var()), chain_variance)
         reports.append(LevelReport(noise, *(value / variance for value in values)))
+        count(total // 2 + index + 1)
     return reports
 
 

@@ -409,15 +409,15 @@ class Model:
         exemplar = grades.kept_exemplar(self.run)
         return analysis.anomaly_map(self.checkpoint, exemplar, image, noise_level)
 
-    def level_reports(self) -> list[LevelReport]:
+    def level_reports(self, on_step: OnEvaluation | None = None) -> list[LevelReport]:
         """The denoiser D at every noise level of sampling, measured on the kept exemplar.
 
         Of each level: noise (deviations of the data); error, the mean squared error of D on the
         noisy exemplar; data_variance and chain_variance, of D of the noisy exemplar and of D of a
-        chain. The last three are in variances of the data.
+        chain. The last three are in variances of the data. on_step(done, total) counts evaluations.
         """
         exemplar = grades.kept_exemplar(self.run)
-        return analysis.level_reports(self.checkpoint, exemplar, self.dtype)
+        return analysis.level_reports(self.checkpoint, exemplar, self.dtype, on_step)
 
     def filters(self, *, kind: OutputKind = "pillow") -> Any:
         """The filters of the first layer in a grid, an image of a `kind` as in `synthesize`."""

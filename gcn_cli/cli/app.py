@@ -12,7 +12,7 @@ from difflib import get_close_matches
 import click
 
 from gcn_cli import __version__ as VERSION
-from gcn_cli.cli.console import show_messages
+from gcn_cli.cli.console import is_loading, notice, show_messages
 from gcn_cli.errors import GcnError, InterruptedRunError, SignalExit
 from gcn_cli.torchrun import torchrun_ranks
 
@@ -105,7 +105,8 @@ def main() -> None:
     show_messages()
     print_any_path()
     try:
-        code = cli.main(prog_name="gcn", standalone_mode=False)
+        with notice("loading PyTorch ...", lambda: is_loading("torch")):
+            code = cli.main(prog_name="gcn", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

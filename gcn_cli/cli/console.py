@@ -4,10 +4,12 @@ import logging
 import platform
 import shutil
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("gcn_cli")
 LOG_SECONDS = 15.0  # between two lines of progress where stderr is not a terminal
+NOTICE_SECONDS = 3.0  # of silence before a line says what is being done
 
 
 LINE_PREFIX: ContextVar[str] = ContextVar("prefix", default="")
@@ -52,6 +55,29 @@ def _log_warning(message: Warning | str, category: type[Warning], *_: object, **
 def say(message: str) -> None:
     """Print a line on stderr, after the prefix of this thread; stdout is for results."""
     click.echo(LINE_PREFIX.get() + message, err=True)
+
+
+@contextmanager
+def notice(text: str, wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Print a line if the work inside takes longer than NOTICE_SECONDS, and is `wanted` then."""
+
+    def say_it() -> None:
+        if wanted():
+            LOGGER.info(text)
+
+    timer = threading.Timer(NOTICE_SECONDS, copy_context().run, (say_it,))  # with its prefix
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def is_loading(module: str) -> bool:
+    """Whether a module is being imported at present."""
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 class Progress:

@@ -2,15 +2,17 @@
 
 import io
 import logging
+import shlex
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gcn_cli.cli.console import JsonResult
+from gcn_cli.cli.console import JsonResult, Progress, notice
 from gcn_cli.cli.options import (
     KINDS,
     GroupedCommand,
@@ -32,7 +34,26 @@ log = logging.getLogger(__name__)
 WIDTH = 88  # characters of the summary
 ANOMALY_RANGE = (0.0, 8.0)  # deviations that are dark and bright in an anomaly map
 SUBCOMMANDS = ("image", "filters", "report", "levels", "compare")
-COPIED_HIGH = 0.05  # share of copied pixels from which a model repeats its exemplar
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def hardware_options(command: F) -> F:
+    """--device and --threads; without them on the CPU, where results are those of other runs."""
+    command = grouped(
+        "Hardware",
+        "--threads",
+        type=KINDS["count"],
+        help="CPU threads.  [default: one for each core]",
+    )(command)
+    return grouped(
+        "Hardware",
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:1 or mps.  [default: cpu]",
+    )(command)
 
 
 class InspectGroup(GroupedCommand, click.Group):
@@ -69,9 +90,16 @@ class InspectGroup(GroupedCommand, click.Group):
 )
 @grouped("Output format", "--details", is_flag=True, help="Add settings, layers and history.")
 @output_options
+@hardware_options
 @click.pass_context
 def command(
-    ctx: click.Context, model: str | None, preset: str | None, details: bool, as_json: bool
+    ctx: click.Context,
+    model: str | None,
+    preset: str | None,
+    details: bool,
+    as_json: bool,
+    device: str,
+    threads: int | None,
 ) -> None:
     """Describe a model: its settings, its quality, and what to do next.
 
@@ -86,14 +114,14 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         # Options before the subcommand hold for it too.
-        shared = {"model": model, "as_json": as_json}
+        shared = {"model": model, "as_json": as_json, "device": device, "threads": threads}
         ctx.default_map = dict.fromkeys((*SUBCOMMANDS, "record"), shared)
         return
     if preset is not None:
         config = PRESETS[preset]
         click.echo(dumps(to_json(config), indent=1) if as_json else to_toml(config))
         return
-    result, loaded = JsonResult("inspect"), _load(model)
+    result, loaded = JsonResult("inspect"), _load(model, device, threads)
     facts = loaded.describe()
     if as_json:
         seconds = facts.pop("seconds")
@@ -166,6 +194,7 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
 )
 @overwrite_option
 @output_options
+@hardware_options
 def image_command(
     image: str,
     model: str | None,
@@ -175,6 +204,8 @@ def image_command(
     map_file: str | None,
     overwrite: bool,
     as_json: bool,
+    device: str,
+    threads: int | None,
 ) -> None:
     """Print the score and energy of IMAGE; map its unusual parts.
 
@@ -190,18 +221,19 @@ def image_command(
     from gcn_cli.images import write
     from gcn_cli.report.figures import filters_at, heat_map
 
-    result, loaded = JsonResult("inspect"), _load(model)
-    facts = loaded.image_facts(image, noise_level)
-    if map_file is not None:
-        anomaly = loaded.anomaly_map(image, noise_level)
-        write(heat_map(anomaly.deviations, ANOMALY_RANGE), map_file, new=not overwrite)
-        facts |= {
-            "unusual_share": round(anomaly.share, 4),
-            "most_unusual": round(anomaly.most, 2),
-            "most_unusual_at": list(anomaly.place),
-        }
-    if at is not None and filters is not None:
-        write(filters_at(loaded, image, at, noise_level), filters, new=not overwrite)
+    result, loaded = JsonResult("inspect"), _load(model, device, threads)
+    with notice(f"analyzing {image} ..."):
+        facts = loaded.image_facts(image, noise_level)
+        if map_file is not None:
+            anomaly = loaded.anomaly_map(image, noise_level)
+            write(heat_map(anomaly.deviations, ANOMALY_RANGE), map_file, new=not overwrite)
+            facts |= {
+                "unusual_share": round(anomaly.share, 4),
+                "most_unusual": round(anomaly.most, 2),
+                "most_unusual_at": list(anomaly.place),
+            }
+        if at is not None and filters is not None:
+            write(filters_at(loaded, image, at, noise_level), filters, new=not overwrite)
     if "-" in (filters, map_file):
         return
     if as_json:
@@ -231,27 +263,40 @@ def filters_command(file: str, model: str | None, overwrite: bool, as_json: bool
 @grouped("Input", "--image", type=KINDS["input"], help="Image to analyze.  [default: the exemplar]")
 @overwrite_option
 @output_options
+@hardware_options
 def report_command(
-    folder: str, model: str | None, image: str | None, overwrite: bool, as_json: bool
+    folder: str,
+    model: str | None,
+    image: str | None,
+    overwrite: bool,
+    as_json: bool,
+    device: str,
+    threads: int | None,
 ) -> None:
     """Write a page, FOLDER/index.html.
 
-    It shows samples, training curves, filters, and analyses of an image.
+    It shows the verdict, a sample beside the exemplar, training curves, and the inside of the
+    model.
     """
     from gcn_cli.report.page import write_report
     from gcn_cli.runs.folder import refuse_existing
 
     refuse_existing(Path(folder) / "index.html", overwrite)
 
-    result, loaded = JsonResult("inspect"), _load(model)
-    page = write_report(loaded, Path(folder), image, new=not overwrite)
+    result, loaded = JsonResult("inspect"), _load(model, device, threads)
+    typed = shlex.join(["gcn", *sys.argv[1:]])
+    with Progress("report") as progress:
+        page = write_report(
+            loaded, Path(folder), image, new=not overwrite, command=typed, on_step=progress.update
+        )
     _print_file(result, loaded, "report", str(page), as_json=as_json)
 
 
 @command.command("levels", cls=GroupedCommand)
 @model_option
 @output_options
-def levels_command(model: str | None, as_json: bool) -> None:
+@hardware_options
+def levels_command(model: str | None, as_json: bool, device: str, threads: int | None) -> None:
     """Check the denoiser at every noise level.
 
     A table of its error, and of its variance on noisy data and on chains, in variances of the data.
@@ -260,8 +305,9 @@ def levels_command(model: str | None, as_json: bool) -> None:
     """
     from gcn_cli.analysis import unsound_level
 
-    result, loaded = JsonResult("inspect"), _load(model)
-    reports = loaded.level_reports()
+    result, loaded = JsonResult("inspect"), _load(model, device, threads)
+    with Progress("levels") as progress:
+        reports = loaded.level_reports(progress.update)
     unsound = unsound_level(reports)
     if unsound is not None:
         log.warning(
@@ -281,7 +327,10 @@ def levels_command(model: str | None, as_json: bool) -> None:
 @click.argument("image")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @output_options
-def compare_command(image: str, runs: tuple[str, ...], as_json: bool) -> None:
+@hardware_options
+def compare_command(
+    image: str, runs: tuple[str, ...], as_json: bool, device: str, threads: int | None
+) -> None:
     """Tell which of several models generated IMAGE.
 
     Prints the posterior probability of every RUN, the most likely first. For models of textures.
@@ -289,9 +338,12 @@ def compare_command(image: str, runs: tuple[str, ...], as_json: bool) -> None:
     if len(runs) < 2:
         raise click.UsageError("compare: needs two runs or more")
     from gcn_cli.api import compare
+    from gcn_cli.runtime import set_threads
 
+    set_threads(threads)
     result = JsonResult("inspect")
-    compared = list(zip(runs, compare(runs, image), strict=True))
+    with notice(f"comparing {len(runs)} models on {image} ..."):
+        compared = list(zip(runs, compare(runs, image, device=device), strict=True))
     compared.sort(key=lambda entry: -entry[1].log_ratio)
     if as_json:
         rows = [{"run": run, **vars(comparison)} for run, comparison in compared]
@@ -302,10 +354,12 @@ def compare_command(image: str, runs: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{run}  posterior {probability:.4g}  log ratio {ratio:.1f}")
 
 
-def _load(run: str | None) -> "Model":
+def _load(run: str | None, device: str = "cpu", threads: int | None = None) -> "Model":
     from gcn_cli.model import load
+    from gcn_cli.runtime import set_threads
 
-    return load(run, device="cpu")
+    set_threads(threads)
+    return load(run, device=device)
 
 
 def _check_files(overwrite: bool, *files: str | None) -> None:
@@ -355,7 +409,7 @@ def summary(model: "Model", facts: dict[str, Any]) -> str:
         "state": f"{state}, {done} iterations in {facts['seconds']:.0f} s, written {written}",
         "quality": "not measured (complete trainings of a texture measure it)"
         if quality is None
-        else in_words(quality).removeprefix("quality "),
+        else in_words(quality, model.run).removeprefix("quality: "),
         "next": _advice(model, quality),
     }
     grid = Table.grid(padding=(0, 2))
@@ -366,17 +420,16 @@ def summary(model: "Model", facts: dict[str, Any]) -> str:
     return _render(Text(str(model.run), style="bold"), Padding(grid, (0, 0, 0, 2)), width=WIDTH)
 
 
-def _advice(model: "Model", quality: dict[str, float | None] | None) -> str:
+def _advice(model: "Model", grades: dict[str, Any] | None) -> str:
     """The next step for a person."""
-    from gcn_cli.runs.grades import ROUGH
+    from gcn_cli.metrics.verdict import COPIED, FAR, ROUGH
 
     if not model.complete:
         return "run the training command again to resume"
-    metrics = quality or {}
-    if (metrics.get("copied") or 0) > COPIED_HIGH:
+    if grades is not None and (grades.get("copied") or 0) > COPIED:
         return "it copies the exemplar: fewer --iterations, or more images of the texture"
-    if (metrics.get("quality") or 0) >= ROUGH:
-        return "more or larger images of the texture, or --preset best"
+    if grades is not None and grades["verdict"] in (FAR, ROUGH):
+        return "more --iterations if there were few, more or larger images, or --preset best"
     run = model.run
     return f"gcn synthesize --model {run} --size 1024; gcn inspect report page --model {run}"
 

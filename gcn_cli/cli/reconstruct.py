@@ -174,7 +174,7 @@ def _repair(
     overwrite: bool,
 ) -> list[dict[str, Any]]:
     """Write every variant of every image; returns a record of each file."""
-    from gcn_cli.cli.console import Progress
+    from gcn_cli.cli.console import Progress, notice
     from gcn_cli.cli.output import write_all
     from gcn_cli.runs.folder import OutputFile
     from gcn_cli.signals import exit_on_signals
@@ -191,7 +191,9 @@ def _repair(
                     )
                 else:
                     sigma = None if options.denoise == "auto" else options.denoise
-                    yield model.denoise(linked, sigma, kind="torch")
+                    with notice("denoising ..."):
+                        clean = model.denoise(linked, sigma, kind="torch")
+                    yield clean
 
         return write_all(
             outputs,
@@ -215,14 +217,16 @@ def _auto_encode(
     new: bool,
 ) -> "Iterator[dict[str, Any]]":
     """Write the auto-encoding of every image; yields its path and metrics."""
+    from gcn_cli.cli.console import notice
     from gcn_cli.cli.output import file_facts, write_map
     from gcn_cli.images import split_maps
     from gcn_cli.runs.folder import map_path
 
     for linked, target, origin in zip(images, targets, origins, strict=True):
-        result, metrics = model.auto_encode(
-            linked, options.steps or 1, options.noise_level, kind="torch"
-        )
+        with notice(f"reconstructing {target.stem} ..."):
+            result, metrics = model.auto_encode(
+                linked, options.steps or 1, options.noise_level, kind="torch"
+            )
         for texture_map, part in zip(model.maps, split_maps(result, model.maps), strict=True):
             path = str(map_path(str(target), texture_map.name))
             record = {**origin, **file_facts(part, texture_map)}

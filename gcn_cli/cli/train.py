@@ -224,17 +224,15 @@ def _leave_if_stopped(stop: "StopRequest", done: int, *, complete: bool) -> None
     raise InterruptedRunError(message)
 
 
-def _measure_quality(model: "Model") -> dict[str, float | None] | None:
-    """The texture metrics of a sample, logged and stored in the run; None for other models."""
-    from gcn_cli.runs.grades import in_words, rounded, save_grades, saved_grades
+def _measure_quality(model: "Model") -> dict[str, Any] | None:
+    """The grades of the run, logged; None for models without texture metrics."""
+    from gcn_cli.cli.console import Progress
+    from gcn_cli.runs.grades import grade_run, in_words
 
     if model.run is None or not model.has_texture_metrics:
         return None
-    iteration = model.checkpoint.iteration
-    quality = saved_grades(model.run, iteration)
-    if quality is None:
-        metrics = model.quality(count=1)
-        save_grades(model.run, iteration, metrics)
-        quality = rounded(metrics)
-    log.info(in_words(quality))
-    return quality
+    with Progress("quality") as progress:
+        grades = grade_run(model.checkpoint, model.run, model.dtype, progress.update)
+    for line in in_words(grades, model.run).splitlines():
+        log.info(line)
+    return grades

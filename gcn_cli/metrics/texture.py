@@ -5,11 +5,13 @@ exemplar are.
 """
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from gcn_cli.metrics.features import FilterPyramid
+from gcn_cli.metrics.features import SEED, FilterPyramid
+from gcn_cli.metrics.verdict import Untrained
 from gcn_cli.metrics.windows import (
     CopyDetector,
     classifier_score,
@@ -23,9 +25,13 @@ from gcn_cli.metrics.windows import (
     relative_distance,
     structure,
 )
+from gcn_cli.models.gaussian import SpectralGaussian
+from gcn_cli.models.layers import PaddingMode
 
 SMALLEST_SIDE = 64  # pixels
 LARGEST_SIDE = 512  # pixels: of larger images the center is measured
+SPECTRUM_SIDE = 128  # pixels, of the windows in which the spectrum of an untrained model is fitted
+NOISES = 3  # whose mean quality is that of an untrained model: one varies by half a percent
 DESCRIPTIONS = {
     "quality": "geometric mean of the next four ratios, statistics weighted four times; "
     "1.00 = as close as another crop of the exemplar",
@@ -68,6 +74,33 @@ class TextureMetrics:
         """
         whole, sample = sample, _center(sample)
         seam_x, seam_y = seams(whole[:3].float().cpu())
+        distances, variety = self._distances(sample)
+        maps = self.filters.maps(sample)
+        copied, coherent = self.copies.shares(sample)
+        return {
+            **distances,
+            "classifier": classifier_score(self.maps, maps),
+            "structure": structure(self.maps, maps),
+            "variety": variety,
+            "copied": copied,
+            "coherent": coherent,
+            "seam_x": seam_x,
+            "seam_y": seam_y,
+        }
+
+    @cached_property
+    def untrained(self) -> Untrained:
+        """What an untrained model has: Gaussian noise with the spectrum of the exemplar."""
+        noises = [spectral_noise(self.exemplar, SEED + k) for k in range(NOISES)]
+        measured = [self._distances(noise) for noise in noises]
+        qualities = [distances["quality"] for distances, _ in measured]
+        return Untrained(
+            geometric_mean(qualities), geometric_mean([variety for _, variety in measured])
+        )
+
+    @torch.no_grad()
+    def _distances(self, sample: Tensor) -> tuple[dict[str, float], float]:
+        """The quality and the distances that it is the mean of, and the variety."""
         side = crop_side(self.exemplar, sample)
         if side not in self._descriptors:
             self._descriptors[side] = self._describe(self.exemplar, side)
@@ -77,20 +110,9 @@ class TextureMetrics:
             for name, real in self._descriptors[side].items()
         }
         distances = {name: distance for name, (distance, _) in relative.items()}
-        maps = self.filters.maps(sample)
-        copied, coherent = self.copies.shares(sample)
-        return {
-            # A model starts with the spectrum of the exemplar: the statistics show what it learns.
-            "quality": geometric_mean([*distances.values(), *[distances["statistics"]] * 3]),
-            **distances,
-            "classifier": classifier_score(self.maps, maps),
-            "structure": structure(self.maps, maps),
-            "variety": relative["statistics"][1],
-            "copied": copied,
-            "coherent": coherent,
-            "seam_x": seam_x,
-            "seam_y": seam_y,
-        }
+        # A model starts with the spectrum of the exemplar: the statistics show what it learns.
+        quality = geometric_mean([*distances.values(), *[distances["statistics"]] * 3])
+        return {"quality": quality, **distances}, relative["statistics"][1]
 
     def _describe(self, image: Tensor, side: int) -> dict[str, list[Tensor]]:
         crops = cut_crops(image, side)
@@ -100,6 +122,17 @@ class TextureMetrics:
             "spectrum": [log_spectrum(crops)],
             "colors": [color_quantiles(crops)],
         }
+
+
+@torch.no_grad()
+def spectral_noise(image: Tensor, seed: int) -> Tensor:
+    """Gaussian noise with the spectrum, mean color and size of an image (C, H, W) in 0..255."""
+    mean, scale = image.mean(dim=(1, 2), keepdim=True), image.std().clamp_min(1e-6)
+    gaussian = SpectralGaussian(len(image))
+    gaussian.fit([(image - mean) / scale], min(SPECTRUM_SIDE, *image.shape[1:]))
+    white = torch.randn(1, *image.shape, generator=torch.Generator().manual_seed(seed))
+    noise = gaussian.noisy_sample(white, torch.zeros(1), PaddingMode.CIRCULAR)[0]
+    return (mean + scale * noise).clamp(0, 255)
 
 
 def _center(image: Tensor) -> Tensor:

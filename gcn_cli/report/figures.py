@@ -13,7 +13,7 @@ from gcn_cli.model import Model
 from gcn_cli.models.energy import GenerativeModel
 from gcn_cli.reconstruction import Scale, fit_to_model_with_scale
 
-UNITS = 12  # strongest units shown of each layer
+UNITS = 6  # strongest units shown of each layer
 LARGEST_SIDE = 256  # pixels, of a filter or an analyzed image
 COLORS = torch.tensor(
     [[0.05, 0.05, 0.20], [0.35, 0.10, 0.50], [0.85, 0.30, 0.35], [1.0, 0.95, 0.70]]

@@ -13,43 +13,59 @@ from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader
-from PIL import Image as PillowImage
 from torch import Tensor
 from torch.nn import functional as F
 
 from gcn_cli import __version__ as VERSION
 from gcn_cli import images
-from gcn_cli.config import NoiseConditionalConfig
+from gcn_cli.config import (
+    SETTINGS,
+    Config,
+    NoiseConditionalConfig,
+    option_text,
+    setting_text,
+    to_json,
+)
 from gcn_cli.errors import GcnError, InputError
 from gcn_cli.images.image import side_by_side
 from gcn_cli.inputs import LinkedImages
-from gcn_cli.metrics import DESCRIPTIONS, TextureMetrics, rms_error
+from gcn_cli.metrics import DESCRIPTIONS, TextureMetrics
 from gcn_cli.model import Model
 from gcn_cli.models.energy import reconstruct
+from gcn_cli.presets import PRESETS
 from gcn_cli.reconstruction import fit_to_model
 from gcn_cli.report import figures
-from gcn_cli.runs.grades import in_words, kept_exemplar, rounded
-from gcn_cli.samplers.modes import descend_to_modes
+from gcn_cli.report.curve import curve
+from gcn_cli.runs.grades import Graded, graded, kept_exemplar, saved_grades
+from gcn_cli.samplers.annealed import noise_levels
+from gcn_cli.synthesis import OnEvaluation
 
 log = logging.getLogger(__name__)
 
 NOISE_LEVELS = (0.3, 1.0, 3.0, 10.0)  # of the denoising section
 LARGEST_SAMPLE = 512  # pixels a side
+LARGEST_TILED = 1024  # pixels a side, of the sample two by two
+FILTERED_SIDE = 128  # pixels a side of the part of an image whose filters are shown
 FRAMES = 8  # of a chain
-BASIN_SIDE = 96  # pixels: larger images leave the basin of attraction piece by piece
-DESCENT_STEPS = 40
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 200, 56, 24  # of a curve, and its margins
-POINTS = 300  # of a curve
 PAGE_SECONDS = 20  # between two pages written, and loaded by a browser, during training
 MARK = b'<meta name="generator" content="gcn">'
-CURVE_DESCRIPTIONS = {
-    "loss": "squared error of the denoiser over the noise levels; 1 for a Gaussian model",
-    "energy_difference": "energy of the chains minus energy of the data: fluctuates about 0 if "
-    "chains look like data",
-    "likelihood": "weight of the likelihood gradient; falls if the chains cannot follow",
-    "contrast": "deviation of the pixels of chains over that of the data; 1 at the end",
-    "reconstruction_error": "share of the variance that the auto-encoding misses",
+CURVES = {
+    "loss": (
+        "Error of the denoiser",
+        "Mean over the noise levels; lower is better. It falls by a few percent at most, since "
+        "noise dominates most levels, and may rise where likelihood training joins.",
+    ),
+    "energy_difference": (
+        "Samples against the image",
+        "Energy of the chains minus that of the image. About 0 where samples look like it.",
+    ),
+    "contrast": ("Contrast of samples", "Relative to the image; 1 at the end."),
+    "reconstruction_error": (
+        "Error of the reconstruction",
+        "Share of the variance that the auto-encoding misses.",
+    ),
 }
+"""Title and description of the metrics of a training that are drawn."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,6 @@ class Figure:
     caption: str
     width: int
     height: int
-    animated: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,47 +85,66 @@ class Section:
     title: str
     note: str = ""
     figures: Sequence[Figure] = ()
-    small: bool = False  # whether figures are scaled to columns
-    curves: Sequence[tuple[str, str, str]] = ()  # name, description, SVG
-    rows: Sequence[tuple[str, str, str] | tuple[str, str]] = ()
+    layout: str = "row"  # "wide" fills the width with three columns, "small" has narrow ones
+    curves: Sequence[tuple[str, str, str]] = ()  # title, description, SVG
+    rows: Sequence[Sequence[str]] = ()
+    folded: bool = False
 
 
 def write_report(
-    model: Model, folder: Path, image: LinkedImages | None = None, *, new: bool = False
+    model: Model,
+    folder: Path,
+    image: LinkedImages | None = None,
+    *,
+    new: bool = False,
+    command: str = "",
+    on_step: OnEvaluation | None = None,
 ) -> Path:
     """Write index.html to a folder and return its path.
 
     image: the image to analyze; by default the exemplar in the run, or else a sample. Sections
     that this kind of model does not have are left out. new: do not replace a page; raises
-    TakenError if there is one at the end.
+    TakenError if there is one at the end. command: the command that writes the page.
+    on_step(done, total) counts evaluations for the sample, then the other parts.
     """
-    frames = _sampling_frames(model)
-    sample = frames[-1][:, :LARGEST_SAMPLE, :LARGEST_SAMPLE]
+    evaluations, parts = model.evaluations(), 5
+    total, done = evaluations + parts, evaluations
+
+    def part(make: Callable[[], Any]) -> Any:
+        nonlocal done
+        made, done = _optional(make), done + 1
+        if on_step is not None:
+            on_step(done, total)
+        return made
+
+    def on_evaluation(step: int, _: int) -> None:
+        if on_step is not None:
+            on_step(step, total)
+
+    states = _chain_states(model, on_evaluation)
+    sample = states[-1][0][:, :LARGEST_SAMPLE, :LARGEST_SAMPLE]
     exemplar = _exemplar(model.run)
     pixels = _image_to_analyze(model, exemplar if image is None else image, sample)
-    metrics = _optional(model.texture_metrics)
-    grades = {} if metrics is None else rounded(metrics.measure(_first_map(model, sample)))
+    measures, grades = part(lambda: _measured(model, sample)) or (None, None)
+    internals = [
+        part(lambda: _filters(model, pixels)),
+        part(lambda: _analysis(model, pixels)),
+        part(lambda: _denoised(model, pixels)),
+        part(lambda: _copies(measures, _first_map(model, sample))),
+    ]
     sections = [
         _samples(model, exemplar, sample),
-        _quality(grades),
         _curves(model.history),
-        _frames([_first_map(model, frame) for frame in frames]),
-        _optional(lambda: _filters(model, pixels)),
-        _optional(lambda: _analysis(model, pixels)),
-        _optional(lambda: _basin(model, pixels)),
-        _optional(lambda: _denoised(model, pixels)),
-        None if metrics is None else _copies(metrics, _first_map(model, sample)),
+        _chain(model, states),
+        _measures(grades),
+        *internals,
+        _settings(model.config),
     ]
-    described = model.describe()
-    config = [(name, str(value)) for name, value in described["config"].items()]
     page = _render(
         name=model.run.name if model.run is not None else "a model",
-        state=f"{described['config']['learner']}, iteration {described['iteration']} of "
-        f"{described['total_iterations']}, {described['seconds']:.0f} s of training, "
-        f"{described['parameters']:,} parameters, receptive field of "
-        f"{described['receptive_field']} pixels",
-        quality=in_words(grades) if grades else None,
-        sections=[*filter(None, sections), Section("Settings", rows=config)],
+        grades=grades,
+        facts=_facts(model, command),
+        sections=[section for section in sections if section is not None],
     )
     images.write_bytes(folder / "index.html", page, new=new)
     return folder / "index.html"
@@ -143,9 +177,13 @@ def _image_to_analyze(model: Model, image: LinkedImages | None, sample: Tensor) 
     pixels = sample
     if image is not None and len(model.maps) == 1:
         pixels = fit_to_model(model.checkpoint, image)
-    pixels = pixels[:, : figures.LARGEST_SIDE, : figures.LARGEST_SIDE]
-    fitting = model.checkpoint.kind.fitting
-    height, width = fitting(pixels.shape[1], pixels.shape[2], max(NOISE_LEVELS))
+    return _fitting_part(model, pixels, figures.LARGEST_SIDE)
+
+
+def _fitting_part(model: Model, pixels: Tensor, side: int) -> Tensor:
+    """The upper left of an image (C, H, W): up to `side` pixels, of a size for all levels."""
+    height, width = (min(side, length) for length in pixels.shape[1:])
+    height, width = model.checkpoint.kind.fitting(height, width, max(NOISE_LEVELS))
     return pixels[:, :height, :width]
 
 
@@ -153,115 +191,153 @@ def _first_map(model: Model, pixels: Tensor) -> Tensor:
     return pixels[: model.maps[0].channels]
 
 
-def _figure(pixels: Tensor, caption: str) -> Figure:
-    """A figure of pixels (C, H, W) in 0..255."""
-    return _encode(images.to_pillow(pixels), caption, "png")
+def _figure(pixels: Tensor, caption: str, *, exact: bool = False) -> Figure:
+    """A figure of pixels (C, H, W) in 0..255; `exact` of maps and filters, whose values count."""
+    image, data = images.to_pillow(pixels), io.BytesIO()
+    # Quality is the effort of exact files.
+    image.save(data, format="webp", lossless=exact, quality=30 if exact else 88, method=2)
+    source = "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+    return Figure(source, caption, image.width, image.height)
 
 
-def _encode(image: PillowImage.Image, caption: str, suffix: str, **options: Any) -> Figure:
-    data = io.BytesIO()
-    image.save(data, format=suffix, **options)
-    source = f"data:image/{suffix};base64," + base64.b64encode(data.getvalue()).decode()
-    return Figure(source, caption, image.width, image.height, animated=bool(options))
+def _facts(model: Model, command: str) -> list[tuple[str, str]]:
+    """What the page is about: names and values."""
+    checkpoint, facts = model.checkpoint, model.describe()
+    done, total = facts["iteration"], facts["total_iterations"]
+    options = _training_options(checkpoint.requested or model.config)
+    made = time.strftime("%Y-%m-%d %H:%M")
+    rows = [
+        ("training", f"{done} of {total} iterations in {facts['seconds']:.0f} s"),
+        ("trained by", " ".join(["gcn train IMAGE", *options])),
+        (
+            "network",
+            f"{len(facts['layers'])} layers, {facts['parameters']:,} parameters; "
+            f"sees {facts['receptive_field']} pixels",
+        ),
+        ("images", ", ".join(facts["maps"])),
+        ("page", f"{made}, by {command}" if command else made),
+    ]
+    if model.path is not None:
+        written = time.localtime(model.path.stat().st_mtime)
+        model_file = f"{model.path}, written {time.strftime('%Y-%m-%d %H:%M', written)}"
+        rows.insert(0, ("model", model_file))
+    exemplar = kept_exemplar(model.run)
+    if exemplar is not None:
+        rows.insert(1, ("exemplar", exemplar))
+    return rows
+
+
+def _training_options(config: Config) -> list[str]:
+    """The preset nearest to a config, and the settings that differ, as on the command line."""
+    values, shortest = to_json(config), None
+    for name, preset in PRESETS.items():
+        if type(preset) is not type(config):
+            continue
+        others = to_json(preset)
+        changed = [option_text(key, values[key]) for key in values if values[key] != others[key]]
+        options = [*([] if name == "default" else [f"--preset {name}"]), *changed]
+        if shortest is None or len(options) < len(shortest):
+            shortest = options
+    return shortest or []
 
 
 def _samples(model: Model, exemplar: images.Image | None, sample: Tensor) -> Section:
-    shown = [] if exemplar is None else [_figure(exemplar.to_mode(model.maps[0].mode), "exemplar")]
-    shown.append(_figure(side_by_side(sample, model.maps), "sample, seed 0"))
+    shown = []
+    if exemplar is not None:
+        shown.append(_figure(exemplar.to_mode(model.maps[0].mode), "Exemplar"))
+    shown.append(_figure(side_by_side(sample, model.maps), "Sample, seed 0"))
     tiled = side_by_side(sample.repeat(1, 2, 2), model.maps)
-    shown.append(_figure(tiled, "the sample tiled two by two: a seam would be visible"))
-    return Section("Exemplar and sample", "At one scale. The sample is new.", shown)
+    scale = min(1.0, LARGEST_TILED / max(tiled.shape[1:]))
+    if scale < 1:
+        tiled = F.interpolate(tiled[None], scale_factor=scale, mode="area")[0]
+    shown.append(_figure(tiled, "The sample two by two: a seam would be seen"))
+    return Section("", figures=shown, layout="wide")
 
 
-def _quality(grades: dict[str, float | None]) -> Section | None:
-    if not grades:
+def _measured(model: Model, sample: Tensor) -> tuple[TextureMetrics, Graded]:
+    """Metrics against the exemplar, and the grades that the run keeps or those of the sample."""
+    measures = model.texture_metrics()
+    grades = saved_grades(model.run, model.checkpoint.iteration)
+    return measures, grades or graded(model.checkpoint, measures, sample)
+
+
+def _measures(grades: Graded | None) -> Section | None:
+    if grades is None:
         return None
     rows = [
         (name, "-" if grades[name] is None else f"{grades[name]:.2f}", description)
         for name, description in DESCRIPTIONS.items()
     ]
-    return Section("Quality", "Texture metrics of the sample, without learned networks.", rows=rows)
+    return Section("Measures of quality", "Without learned networks.", rows=rows, folded=True)
+
+
+def _settings(config: Config) -> Section:
+    rows = [
+        (name, setting_text(name, getattr(config, name)), SETTINGS[name].metadata["help"])
+        for name in to_json(config)
+    ]
+    return Section("Settings", rows=rows, folded=True)
 
 
 def _curves(history: Sequence[Mapping[str, float | None]]) -> Section | None:
-    names = [name for name in (history[0] if history else {}) if name not in ("iteration", "stage")]
-    curves = [(name, CURVE_DESCRIPTIONS.get(name, ""), curve(history, name)) for name in names]
+    joined = next((row["iteration"] for row in history if row.get("likelihood")), None)
+    curves: list[tuple[str, str, str]] = []
+    for name, (title, description) in CURVES.items():
+        rows, mark = history, joined
+        if name == "energy_difference" and "likelihood" in history[0]:  # 0 before
+            rows, mark = [row for row in history if row.get("likelihood")], None
+        drawn = curve(rows, name, title, mark)
+        if drawn:
+            curves.append((title, description, drawn))
     return Section("Training", curves=curves) if curves else None
 
 
-def curve(history: Sequence[Mapping[str, float | None]], name: str) -> str:
-    """A metric over the iterations as an <svg>, averaged to POINTS points or so.
+def _chain_states(model: Model, on_step: OnEvaluation) -> list[tuple[Tensor, str]]:
+    """Up to FRAMES states of a chain from noise to the sample of seed 0, the sample last.
 
-    Values that are not finite, or None, are left out; without any value the result is empty.
+    Each is (C, H, W) in 0..255, at the contrast of the data, with its caption.
     """
-    values_of = [(row["iteration"], row.get(name)) for row in history]
-    rows = [(at, v) for at, v in values_of if at is not None and v is not None and math.isfinite(v)]
-    if not rows:
-        return ""
-    step = max(1, len(rows) // POINTS)
-    groups = [rows[k : k + step] for k in range(0, len(rows), step)]
-    points = [tuple(sum(v) / len(v) for v in zip(*group, strict=True)) for group in groups]
-    first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
-    values = sorted(value for _, value in points)
-    # The upper limit is a percentile: an outlier at the start would flatten the rest.
-    low, high = values[0], values[min(len(values) - 1, int(0.98 * len(values)))]
-    high = high if high > low else low + 1
-    path = " ".join(
-        f"{LEFT + (WIDTH - LEFT - 8) * (iteration - first) / (last - first):.1f},"
-        f"{8 + (HEIGHT - BOTTOM - 8) * (1 - min(1, (value - low) / (high - low))):.1f}"
-        for iteration, value in points
-    )
-    labels = "".join(
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}">{label}</text>'
-        for x, y, anchor, label in (
-            (LEFT - 6, 16, "end", f"{high:.3g}"),
-            (LEFT - 6, HEIGHT - BOTTOM, "end", f"{low:.3g}"),
-            (LEFT, HEIGHT - 6, "start", f"{first:.0f}"),
-            (WIDTH - 8, HEIGHT - 6, "end", f"{last:.0f}"),
-        )
-    )
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name} by iteration">'
-        f'<path class="frame" d="M{LEFT},8 V{HEIGHT - BOTTOM} H{WIDTH - 8}"/>'
-        f'<polyline points="{path}"/>{labels}</svg>'
-    )
-
-
-def _sampling_frames(model: Model) -> list[Tensor]:
-    """Up to FRAMES states of a chain from noise to the sample of seed 0, the sample last."""
     states: list[Tensor] = []
-    chains = model.samples(kind="torch", on_state=lambda x: states.append(x[0].cpu().clone()))
+    chains = model.samples(
+        kind="torch", on_state=lambda x: states.append(x[0].cpu().clone()), on_step=on_step
+    )
     sample = next(chains)
-    indices = torch.linspace(0, len(states) - 1, min(FRAMES, len(states))).round().long().tolist()
-    to_pixels = model.checkpoint.normalization.to_pixels
-    return [*(to_pixels(states[index]).clamp(0, 255) for index in indices[:-1]), sample]
+    count, to_pixels = len(states), model.checkpoint.normalization.to_pixels
+    highest = getattr(model.config, "noise_max", None)  # published models have no noise levels
+    shown: list[tuple[Tensor, str]] = []
+    for index in torch.linspace(0, count - 1, min(FRAMES, count)).round().int().tolist()[:-1]:
+        state, caption = states[index], f"step {index + 1} of {count}"
+        if highest is not None:
+            noise = noise_levels(count, highest, model.config.noise_min)[index + 1]  # type: ignore[union-attr]
+            state, caption = state / math.sqrt(1 + noise**2), f"{caption}, noise level {noise:.2g}"
+        shown.append((to_pixels(state).clamp(0, 255), caption))
+    return [*shown, (sample, f"step {count} of {count}, the sample")]
 
 
-def _frames(frames: Sequence[Tensor]) -> Section:
-    """States of a chain, and an animated WebP of them that pauses at the sample."""
-    pillow = [images.to_pillow(frame).convert("RGB") for frame in frames]
-    # Chains of a periodic pattern may run at another size than the sample.
-    pillow = [frame.resize(pillow[-1].size) for frame in pillow]
-    durations = [250] * (len(pillow) - 1) + [2500]  # milliseconds
-    options = {"save_all": True, "append_images": pillow[1:], "duration": durations, "loop": 0}
-    shown = [_figure(frame, f"{k} of {len(frames)}") for k, frame in enumerate(frames, 1)]
-    shown.append(_encode(pillow[0], "animation", "webp", **options))
-    note = "States of a Langevin chain while the noise level falls, and the sample."
-    return Section("Sampling", note, shown, small=True)
+def _chain(model: Model, states: Sequence[tuple[Tensor, str]]) -> Section:
+    note = (
+        "A sample begins as noise. At each step the model removes some, and the noise level, in "
+        "deviations of the image, falls. Contrast is kept the same here."
+    )
+    if not hasattr(model.config, "noise_max"):
+        note = "A sample begins as noise, and Langevin dynamics changes it."
+    shown = [_figure(_first_map(model, state), caption) for state, caption in states]
+    return Section("Steps of the sampling", note, shown, layout="small")
 
 
 def _filters(model: Model, pixels: Tensor) -> Section:
-    kind, x = model.checkpoint.kind, model.checkpoint.to_model(pixels)
+    kind = model.checkpoint.kind
+    x = model.checkpoint.to_model(_fitting_part(model, pixels, FILTERED_SIDE))
     fields, density = kind.receptive_fields(), model.at_level(phases=model.phases(x))
-    shown = [_figure(model.filters(kind="torch"), "filters of the first layer")]
+    shown = [_figure(model.filters(kind="torch"), "first layer, all filters", exact=True)]
     for index, sheet in enumerate(figures.unit_filters(density, x, fields)):
         layer = f"layer {index + 1}, {kind.net.layers[index]}"
-        shown.append(_figure(sheet, f"{layer}: receptive field of {fields[index]} pixels"))
+        shown.append(_figure(sheet, f"{layer}: sees {fields[index]} pixels", exact=True))
     note = (
         "A filter is also the basis function that its unit adds to an image. In deeper layers, the "
         "linear filters of the strongest units where they respond most, with the gates fixed."
     )
-    return Section("Filters", note, shown)
+    return Section("Filters", note, shown, folded=True)
 
 
 @torch.no_grad()
@@ -281,36 +357,8 @@ def _analysis(model: Model, pixels: Tensor) -> Section:
         share = gate.float().mean(dim=1, keepdim=True)
         shares = F.interpolate(share, size=x.shape[2:], mode="nearest")[0, 0]
         shown.append(_figure(figures.heat_map(shares), f"share of open gates, layer {index + 1}"))
-    return Section(
-        "Analysis of an image", "Energy, residual and gates by pixel.", shown, small=True
-    )
-
-
-def _basin(model: Model, pixels: Tensor) -> Section:
-    if not model.config.head:
-        stride = model.checkpoint.kind.net.total_stride
-        side = stride * max(1, BASIN_SIDE // stride)
-        pixels = pixels[:, :side, :side]
-    damaged = pixels.clone()
-    rows, columns = (slice(side * 3 // 8, side * 5 // 8) for side in pixels.shape[1:])
-    damaged[:, rows, columns] = pixels.mean(dim=(1, 2))[:, None, None]
-    normalization = model.checkpoint.normalization
-    starts = normalization.to_model(torch.stack([pixels, damaged])).to(model.device)
-    density = model.at_level(phases=model.phases(starts[:1]))
-    descended = descend_to_modes(density, starts, DESCENT_STEPS).images.cpu()
-    modes = normalization.to_pixels(descended).clamp(0, 255)
-    difference = rms_error(*modes[:, :, rows, columns])
-    captions = ("image", "center missing", "mode of the image", "mode without the center")
-    note = (
-        "Descent of the energy from an image, and from the image without its center. If both reach "
-        "one mode, they lie in one basin of attraction, as memories of a Hopfield network. These "
-        f"modes differ by {difference:.1f} gray levels in the center."
-    )
-    shown = [
-        _figure(_first_map(model, state), caption)
-        for state, caption in zip((pixels, damaged, *modes), captions, strict=True)
-    ]
-    return Section("Basin of attraction", note, shown, small=True)
+    note = "Energy, residual and gates by pixel."
+    return Section("Analysis of an image", note, shown, layout="small", folded=True)
 
 
 @torch.no_grad()
@@ -327,20 +375,22 @@ def _denoised(model: Model, pixels: Tensor) -> Section:
         sheet = images.grid(pair[:, : model.maps[0].channels], columns=2)
         shown.append(_figure(sheet, f"noise level {level:g}"))
     note = "Left: the image with noise, in deviations of the data. Right: denoised by the model."
-    return Section("Denoising", note, shown)
+    return Section("Denoising", note, shown, folded=True)
 
 
-def _copies(metrics: TextureMetrics, sample: Tensor) -> Section:
-    positions, distances = metrics.copies.origins(sample)
+def _copies(measures: TextureMetrics | None, sample: Tensor) -> Section | None:
+    if measures is None:
+        return None
+    positions, distances = measures.copies.origins(sample)
     shown = [
-        _figure(positions, "position of the nearest exemplar patch: x red, y green"),
-        _figure(figures.heat_map(distances), "distance to it: dark is a copy"),
+        _figure(positions, "position of the nearest exemplar patch: x red, y green", exact=True),
+        _figure(figures.heat_map(distances), "distance to it: dark is a copy", exact=True),
     ]
     note = (
         "For each patch, the nearest exemplar patch. Copies are plain areas on the left and dark "
         "areas on the right."
     )
-    return Section("Copies", note, shown)
+    return Section("Copies", note, shown, folded=True)
 
 
 class TrainingPage:
@@ -361,17 +411,18 @@ class TrainingPage:
 
     def write(self, iteration: int, last: int) -> None:
         exemplar = _exemplar(self.run)
-        shown = [] if exemplar is None else [_figure(exemplar.pixels, "exemplar")]
+        shown = [] if exemplar is None else [_figure(exemplar.pixels, "Exemplar")]
         previews = sorted((self.run / "previews").glob("*.png"))
         if previews:
             preview = images.read_image(str(previews[-1])).pixels
-            shown.append(_figure(preview, f"samples after iteration {int(previews[-1].stem)}"))
+            shown.append(_figure(preview, f"Samples after iteration {int(previews[-1].stem)}"))
         lines = (self.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        sections = [Section("", figures=shown, layout="wide")] if shown else []
         curves = _curves([json.loads(line) for line in lines])
         page = _render(
             name=self.run.name,
-            state=f"iteration {iteration} of {last}",
+            state=f"In training: iteration {iteration} of {last}",
             refresh=PAGE_SECONDS,
-            sections=[Section("Exemplar and sample", figures=shown), *filter(None, [curves])],
+            sections=[*sections, *filter(None, [curves])],
         )
         images.write_bytes(self.page, page)

@@ -14,22 +14,25 @@ import torch
 
 from gcn_cli import images, strict_json
 from gcn_cli.checkpoint import Checkpoint
-from gcn_cli.config import to_json
+from gcn_cli.config import DEFAULT_BATCH_SIZE, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.inputs import LinkedImages, TrainingImages, to_pixels
 from gcn_cli.metrics import TextureMetrics
+from gcn_cli.metrics.verdict import ROUGH, Limit, judge
 from gcn_cli.options import SampleOptions
 from gcn_cli.runs.session import Session
 from gcn_cli.runtime import peak_memory_mib
-from gcn_cli.synthesis import plan_tiling, requested_size, samples, sampling_size
+from gcn_cli.synthesis import OnEvaluation, plan_tiling, requested_size, samples, sampling_size
+from gcn_cli.training.schedule import convergence
 
 log = logging.getLogger(__name__)
 
 EXEMPLAR_FILE, GRADES_FILE = "exemplar.png", "quality.json"
-ROUGH, FAR = 1.2, 1.5  # quality from which samples look rough, or unlike the exemplar
-HIGH = {"structure": 1.25, "copied": 0.02}  # from here a metric is called high
+SHORT = 0.4  # share of the images that a default training sees: shorter ones are rough
 Grades = dict[str, float]
 """Metrics of a sample by name, NaN if they cannot be measured; see `metrics.DESCRIPTIONS`."""
+Graded = dict[str, Any]
+"""Rounded grades, None for NaN; "untrained", "verdict", "closeness" and "limits" of `judge`."""
 
 
 def keep_exemplar(run: Path, training: TrainingImages) -> None:
@@ -93,39 +96,87 @@ def rounded(grades: Grades) -> dict[str, float | None]:
     return {name: round(v, 3) if math.isfinite(v) else None for name, v in grades.items()}
 
 
-def save_grades(run: Path, iteration: int, grades: Grades) -> None:
+def graded(checkpoint: Checkpoint, measures: TextureMetrics, sample: torch.Tensor) -> Graded:
+    """The grades of a sample (C, H, W) in 0..255, and the verdict on its model."""
+    metrics = measures.measure(sample[: checkpoint.maps[0].channels])
+    verdict = judge(metrics, measures.untrained, training_limits(checkpoint))
+    return {
+        **rounded(metrics),
+        "untrained": round(measures.untrained.quality, 3),
+        "verdict": None if verdict is None else verdict.word,
+        "closeness": None if verdict is None else verdict.closeness,
+        "limits": [] if verdict is None else verdict.limits,
+    }
+
+
+def grade_run(
+    checkpoint: Checkpoint, run: Path, dtype: torch.dtype, on_step: OnEvaluation | None = None
+) -> Graded:
+    """The grades of the model in a run: those that it keeps, or of a new sample, kept from then on.
+
+    on_step(done, total) counts evaluations of the sample.
+    """
+    grades = saved_grades(run, checkpoint.iteration)
+    if grades is None:
+        (sample,) = samples(checkpoint, SampleOptions(fit=True), range(1), dtype, on_step=on_step)
+        grades = graded(checkpoint, texture_metrics(checkpoint, run, None), sample)
+        save_grades(run, checkpoint.iteration, grades)
+    return grades
+
+
+def training_limits(checkpoint: Checkpoint) -> list[Limit]:
+    """What the state of a training allows: cut short, too short, or gone wrong."""
+    config, done, total = checkpoint.config, checkpoint.iteration, checkpoint.total_iterations
+    usual = config.default_iterations
+    seen = total * (config.batch_size or DEFAULT_BATCH_SIZE) / (usual * DEFAULT_BATCH_SIZE)
+    limits = []
+    if done < total:
+        limits.append(Limit(ROUGH, f"the training is at iteration {done} of {total}"))
+    elif seen < SHORT:
+        limits.append(Limit(ROUGH, f"a training of {total} iterations is short; {usual} are usual"))
+    state = convergence([row["loss"] for row in checkpoint.history if not row.get("likelihood")])
+    if state is not None and state.startswith(("stalled", "unstable")):
+        limits.append(Limit(ROUGH, f"the training was {state.partition(':')[0]}"))
+    return limits
+
+
+def save_grades(run: Path, iteration: int, grades: Graded) -> None:
     """Write the grades of the model after an iteration."""
-    values = {"iteration": iteration, **rounded(grades)}
+    values = {"iteration": iteration, **grades}
     images.write_bytes(run / GRADES_FILE, strict_json.dumps(values, indent=1).encode())
 
 
-def saved_grades(run: Path | None, iteration: int) -> dict[str, float | None] | None:
-    """The grades that `save_grades` wrote; None if there are none of this iteration."""
+def saved_grades(run: Path | None, iteration: int) -> Graded | None:
+    """The grades that `save_grades` wrote; None if there are none of this iteration.
+
+    Those of earlier versions, which have no verdict, do not count.
+    """
     if run is None or not (run / GRADES_FILE).exists():
         return None
     try:
         values = json.loads((run / GRADES_FILE).read_text(encoding="utf-8"))
-        valid = all(isinstance(value, float | int | None) for value in values.values())
-        return values if values.pop("iteration") == iteration and valid else None
-    except (ValueError, KeyError, AttributeError):
+        valid = values.pop("iteration") == iteration and {"verdict", "limits"} <= values.keys()
+        return dict(values) if valid else None
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None
 
 
-def in_words(grades: dict[str, float | None]) -> str:
-    """Grades as a line for a person."""
-    quality, classifier = grades.get("quality"), grades.get("classifier")
-    if quality is None:
+def in_words(grades: Graded, run: Path | None = None) -> str:
+    """Grades as lines for a person: the verdict, what limits it, and what is not seen."""
+    if grades["verdict"] is None:
         return "quality: could not be measured"
-    level = "" if quality < ROUGH else ", rough" if quality < FAR else ", far from the exemplar"
-    parts = [f"quality {quality:.2f}{level} (1.00 = as close as another crop of the exemplar)"]
-    for name in ("structure", "variety", "copied"):
-        value = grades.get(name)
-        if value is not None:
-            mark = " (high)" if value > HIGH.get(name, math.inf) else ""
-            parts.append(f"{name} {value:.2f}{mark}")
-    if classifier is not None:
-        parts.append(f"classifier {classifier:.2f} (0.50 = cannot tell)")
-    return ", ".join(parts)
+    lines = [
+        f"quality: {grades['verdict']}; {grades['quality']:.2f} is "
+        f"{100 * grades['closeness']:.0f}% of the way from an untrained model "
+        f"({grades['untrained']:.2f}) to another crop of the exemplar (1.00)"
+    ]
+    if grades["limits"]:
+        lines.append("limited by: " + "; ".join(grades["limits"]))
+    place = "samples"
+    if run is not None:
+        place = str(run / ("samples" if (run / "samples").exists() else "previews"))
+    lines.append(f"this is fine texture only: look at {place} for whole things")
+    return "\n".join(lines)
 
 
 TIMED_STEPS = 3  # of each phase of a training

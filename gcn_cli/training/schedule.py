@@ -125,15 +125,18 @@ def _half_cosine(progress: float) -> float:
 
 MIN_LOSSES = 50  # for a convergence check
 SPIKE = 3.0  # times the median loss: a step overshot
-STALLED = 0.99  # of the first losses: training has not lowered the loss
-CONVERGED = 0.005  # relative fall of the loss over a fifth of the training
+FLAT = 0.01  # relative fall of the loss that counts as none
 LARGE_DIFFERENCE = 0.06  # energy difference per value, above chance
 DIVERGED_LOSS = 20.0  # a Gaussian model has a loss of 1 at most
 CHAIN_DEVIATIONS = (0.02, 20.0)  # of a chain over noisy data: below it collapsed, above diverged
 
 
 def convergence(losses: Sequence[float]) -> str | None:
-    """One sentence on the denoising losses, in order; None for fewer than MIN_LOSSES."""
+    """One sentence if the denoising losses, in order, show more than chance.
+
+    The loss of an iteration varies by several percent with its crops and its noise: short trainings
+    mostly show nothing, and None is returned, as for fewer than MIN_LOSSES.
+    """
     if len(losses) < MIN_LOSSES:
         return None
     fifth = len(losses) // 5
@@ -142,13 +145,22 @@ def convergence(losses: Sequence[float]) -> str | None:
     spikes = sum(value > SPIKE * statistics.median(losses) for value in losses[fifth:])
     if spikes:
         return f"unstable: {spikes} losses are far above the median; lower filter_rate"
-    if loss > STALLED * statistics.fmean(first):
-        return f"stalled: the loss, {loss:.3g}, is hardly below that of the first iterations"
-    fall = 1 - loss / statistics.fmean(previous)
-    error = statistics.pstdev(last) / loss * (2 / fifth) ** 0.5
-    if fall < max(CONVERGED, 2 * error):
+    fall, error = _relative_fall(first, last)
+    if fall + error < FLAT:
+        return f"stalled: the loss, {loss:.3g}, is not below that of the first iterations"
+    fall, error = _relative_fall(previous, last)
+    if fall + error < FLAT:
         return f"converged: the loss, {loss:.3g}, no longer falls"
-    return f"still learning: the loss, {loss:.3g}, fell by {fall:.1%} in the last fifth"
+    if fall > error:
+        return f"still learning: the loss, {loss:.3g}, fell by {fall:.1%} in the last fifth"
+    return None
+
+
+def _relative_fall(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """The fall of the mean loss as a share of it, and twice the standard error of that share."""
+    mean = statistics.fmean(before)
+    variance = sum(statistics.pvariance(part) / len(part) for part in (before, after))
+    return 1 - statistics.fmean(after) / mean, 2 * math.sqrt(variance) / mean
 
 
 def difference_warning(differences: Sequence[float]) -> str | None:

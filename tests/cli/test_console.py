@@ -1,15 +1,18 @@
 """Progress in a log, and what the library says."""
 
+import importlib
 import io
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 
 import click
 import pytest
 
 from gcn_cli.cli import app, console
-from gcn_cli.cli.console import Progress
+from gcn_cli.cli.console import Progress, is_loading, notice
 from gcn_cli.cli.each import Outcome
 
 
@@ -29,6 +32,31 @@ def test_a_log_gets_lines_at_intervals_and_the_last_one(
         ["train 10/10", "loss 0.1"],
     ]
     assert all("it/s" in line and "s left" in line for line in lines)
+
+
+def test_work_of_more_than_three_seconds_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.LOGGER, "propagate", True)
+    with caplog.at_level("INFO", logger="gcn_cli"):
+        with notice("quick ..."):
+            pass
+        monkeypatch.setattr(console, "NOTICE_SECONDS", 0.01)
+        with notice("not wanted ...", lambda: False), notice("slow ..."):
+            time.sleep(0.2)
+    assert caplog.messages == ["slow ..."]
+
+
+def test_a_module_in_the_middle_of_its_import_is_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "from gcn_cli.cli.console import is_loading\nseen = is_loading(__name__)\n"
+    (tmp_path / "half_loaded.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("half_loaded")
+    assert module.seen
+    assert not is_loading("half_loaded")
+    assert not is_loading("no_such_module")
 
 
 def test_an_error_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:

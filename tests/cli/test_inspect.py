@@ -127,6 +127,25 @@ def test_filters_at_a_pixel_are_the_gradients_of_the_units_there(folder: Path) -
     assert first.shape[0] == 3
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["report", "page-cuda"],
+        ["levels"],
+        ["image", "odd.png"],
+        ["compare", "odd.png", "run", "run"],
+    ],
+)
+def test_every_command_that_computes_takes_a_device_and_threads(
+    words: list[str], folder: Path
+) -> None:
+    model = [] if "compare" in words else ["--model", "run"]
+    done = gcn("inspect", *words, *model, "--threads", "1", "--device", "nothing", cwd=folder)
+    assert done.returncode == 2
+    assert b"--device nothing: not on this machine" in done.stderr
+
+
 def test_a_map_needs_the_exemplar(folder: Path) -> None:
     (folder / "elsewhere").mkdir()
     model = folder / "elsewhere" / "alone.safetensors"
@@ -138,7 +157,8 @@ def test_a_map_needs_the_exemplar(folder: Path) -> None:
 
 
 def test_levels_are_a_table_or_data(folder: Path) -> None:
-    table = gcn("inspect", "levels", "--model", "run", cwd=folder)
+    table = gcn("inspect", "levels", "--model", "run", "--threads", "1", cwd=folder)
+    assert b"levels 50/50" in table.stderr  # not silent in a log
     assert table.returncode == 0, table.stderr.decode()
     assert b"chain_variance" in table.stdout
     assert b"settings" not in table.stdout

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gcn_cli.images import read_image
 from gcn_cli.metrics import DESCRIPTIONS, TextureMetrics
+from gcn_cli.metrics.texture import spectral_noise
 from gcn_cli.metrics.windows import CopyDetector
 
 ROOT = Path(__file__).parent.parent.parent
@@ -101,3 +102,12 @@ def test_gray_images_and_other_sizes_are_measured(texture: Tensor) -> None:
         TextureMetrics(gray[:, :50])
     with pytest.raises(ValueError, match="too small"):
         TextureMetrics(gray).measure(gray[:, :50])
+
+
+def test_an_untrained_model_has_the_spectrum_of_the_exemplar(texture: Tensor) -> None:
+    texture_metrics = TextureMetrics(texture)
+    noise = texture_metrics.measure(spectral_noise(texture, 0))
+    assert noise["quality"] == pytest.approx(texture_metrics.untrained.quality, rel=0.02)
+    assert noise["spectrum"] < 1.05
+    assert noise["statistics"] > 1.2
+    assert 1.15 < texture_metrics.untrained.quality < 1.3

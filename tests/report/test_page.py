@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gcn_cli.report.page import curve
+from gcn_cli.report.curve import curve
 from tests.cli.running import TEXTURE, gcn
 
 pytestmark = pytest.mark.slow
@@ -52,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = gcn("inspect", "report", "page", "--model", RUN, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b"page/index.html\n"
+    assert b"report 30/30" in done.stderr  # not silent in a log
     return folder
 
 
@@ -61,11 +62,26 @@ def test_the_page_is_one_file_with_all_sections(folder: Path) -> None:
     assert all(address.startswith("data:") for address in page.addresses)
     assert "script" not in page.tags
     assert headings(text) == [
-        "Exemplar and sample", "Quality", "Training", "Sampling", "Filters",
-        "Analysis of an image", "Basin of attraction", "Denoising", "Copies", "Settings",
+        "Training", "Steps of the sampling", "Measures of quality", "Filters",
+        "Analysis of an image", "Denoising", "Copies", "Settings",
     ]  # fmt: skip
     assert "<h1>a &lt;b&gt; &amp; &#39;run&#39;</h1>" in text
     assert [path.name for path in (folder / "page").iterdir()] == ["index.html"]
+    # The verdict, then the images side by side, then what, when and by which command.
+    order = ['class="verdict ', 'class="wide"', "trained by", "<h2>Training"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert "gcn train IMAGE " in text
+    assert "--iterations 20" in text
+    assert "--set crop=32" in text
+    assert "by gcn inspect report page --model" in text
+    assert re.search(r"step \d+ of 25, noise level [\d.]+", text)
+    assert ">None<" not in text
+    assert len(text) < 3_000_000
+    inside = text[text.index("<details>") :]
+    assert (
+        inside.count("<details>") == 6
+    )  # measures, filters, analysis, denoising, copies, settings
 
 
 def test_a_page_is_replaced_only_with_overwrite(folder: Path) -> None:
@@ -80,6 +96,7 @@ def test_a_page_is_replaced_only_with_overwrite(folder: Path) -> None:
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_shows_all_images_within_the_window(folder: Path, width: int) -> None:
     text = (folder / "page" / "index.html").read_text()
+    text = text.replace("<details>", "<details open>")
     (folder / "probed.html").write_text(text.replace("</head>", f"{PROBE}</head>"))
     command = [
         str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
@@ -103,7 +120,7 @@ def test_a_page_is_written_during_training_and_completed_after(tmp_path: Path) -
     assert interrupted.returncode == 0, interrupted.stderr.decode()
     text = (tmp_path / "page" / "index.html").read_text()
     assert 'http-equiv="refresh"' in text
-    assert headings(text) == ["Exemplar and sample", "Training"]
+    assert headings(text) == ["Training"]
     done = gcn(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     text = (tmp_path / "page" / "index.html").read_text()
@@ -143,7 +160,12 @@ def test_models_without_texture_metrics_have_a_page(settings: list[str], tmp_pat
 
 def test_a_curve_has_few_points_and_ignores_one_outlier() -> None:
     rows = [{"iteration": float(k), "loss": 100.0 if k == 1 else 1 / k} for k in range(1, 1001)]
-    points = re.findall(r'<polyline points="(.*?)"', curve(rows, "loss"))[0].split()
-    assert 200 < len(points) < 400
-    assert len({point.split(",")[1] for point in points}) > 50  # the outlier is cut off
-    assert "<svg" in curve(rows[:1], "loss")
+    drawn = curve(rows, "loss", "Loss", 800.0)
+    raw, smooth = (line.split() for line in re.findall(r'<polyline .*?points="(.*?)"', drawn))
+    assert 200 < len(raw) == len(smooth) < 400
+    assert len({point.split(",")[1] for point in raw}) > 50  # the outlier is cut off
+    ticks = re.findall(r">([\d.]+)</text>", drawn)
+    assert {"200", "400", "600", "800", "1000"} <= set(ticks)  # round numbers
+    assert "likelihood joins" in drawn
+    assert "<svg" in curve(rows[:1], "loss", "Loss")
+    assert "<svg" in curve([{**row, "loss": 2.0} for row in rows], "loss", "Loss")

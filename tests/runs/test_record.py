@@ -17,7 +17,7 @@ from gcn_cli.inputs import TrainingImages, load_training_images
 from gcn_cli.metrics import TextureMetrics
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import build_config
-from gcn_cli.report.page import curve
+from gcn_cli.report.curve import curve
 from gcn_cli.runs.grades import keep_exemplar, kept_exemplar, rounded, save_grades, saved_grades
 from tests.reading import check_json_files, strict_json
 from tests.small import SMALL_TEXTURE, smooth_image
@@ -104,20 +104,24 @@ def test_what_the_model_before_made_is_set_aside(
 def test_grades_that_are_not_finite_are_null(tmp_path: Path) -> None:
     grades = {"quality": torch.inf, "structure": torch.nan, "copied": 0.12345}
     assert rounded(grades) == {"quality": None, "structure": None, "copied": 0.123}
-    save_grades(tmp_path, 7, grades)
+    verdict: dict[str, object] = {"verdict": None, "closeness": None, "limits": []}
+    save_grades(tmp_path, 7, {**rounded(grades), **verdict})
     text = (tmp_path / "quality.json").read_text()
-    assert strict_json(text) == {"iteration": 7, **rounded(grades)}
-    assert saved_grades(tmp_path, 7) == rounded(grades)
+    assert strict_json(text) == {"iteration": 7, **rounded(grades), **verdict}
+    assert saved_grades(tmp_path, 7) == {**rounded(grades), **verdict}
+    assert saved_grades(tmp_path, 8) is None
+    (tmp_path / "quality.json").write_text('{"iteration": 7, "quality": 1.1}')  # without verdict
+    assert saved_grades(tmp_path, 7) is None
 
 
 def test_curves_leave_out_what_is_not_finite() -> None:
     history = [
         {"iteration": float(k), "loss": v} for k, v in enumerate((1.0, None, torch.nan, 3.0))
     ]
-    drawn = curve(history, "loss")
+    drawn = curve(history, "loss", "Loss")
     assert drawn.count(",") >= 2
     assert "nan" not in drawn
-    assert curve(history[1:3], "loss") == ""
+    assert curve(history[1:3], "loss", "Loss") == ""
 
 
 def test_linked_maps_share_the_greatest_depth() -> None:

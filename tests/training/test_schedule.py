@@ -98,6 +98,13 @@ def test_convergence_names_the_state(losses: list[float], word: str) -> None:
     assert message.startswith(word)
 
 
+def test_losses_that_vary_more_than_they_fall_show_nothing() -> None:
+    """A loss varies by 8 % with its noise: a training that learned was called stalled."""
+    noise = random.Random(1)
+    losses = [0.39 * (1 + 0.08 * noise.gauss(0, 1)) for _ in range(240)]
+    assert convergence(losses) is None
+
+
 def test_convergence_needs_enough_losses() -> None:
     assert convergence([1.0] * 49) is None
 

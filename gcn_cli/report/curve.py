@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 60, 12, 10, 40  # margins
+LEFT, RIGHT, TOP, BOTTOM = 60, 22, 10, 40  # margins
 POINTS = 300  # drawn at most
 SMOOTHED = 0.06  # of the points: the half width of the moving median
 TICKS = 5  # about, on an axis

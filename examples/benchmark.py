@@ -1,26 +1,35 @@
 """Speed of training and sampling on this machine, and the share of its peak that is reached.
 
-    python examples/benchmark.py [--json] [--threads N] [--repeats N]
+    python examples/benchmark.py [--json | --markdown] [--only PART,...] [--threads N] [--repeats N]
 
 Every ratio compares two functions timed alternately in this run (A B A B ...): the median of the
-pairs, with the smallest and the largest. Takes under 3 minutes on two CPU cores; uses a GPU if
-there is one.
+pairs, with the smallest and the largest. Parts: basis, denoising_step, langevin (beside torchebm),
+area, iterations (training iterations of each preset), neighbor (trainings beside another process).
+Takes under 5 minutes on two CPU cores; uses a GPU if there is one.
 """
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from gcn_cli.config import DEFAULT_LAYERS, PUBLISHED_LAYERS, NoiseConditionalConfig, PublishedConfig
+from gcn_cli.config import DEFAULT_LAYERS, PUBLISHED_LAYERS, Config, NoiseConditionalConfig
 from gcn_cli.kinds import make_trainer
 from gcn_cli.models.backprop import pack
 from gcn_cli.models.cascade import Cascade, make_denoiser
@@ -30,7 +39,8 @@ from gcn_cli.models.cuda_graph import GraphedFunction
 from gcn_cli.models.energy import autograd_gradient, energy, energy_gradient
 from gcn_cli.models.layers import PaddingMode
 from gcn_cli.models.noise_conditional import NoiseConditionalNet, SmoothReLU
-from gcn_cli.runtime import choose_device, set_threads
+from gcn_cli.presets import build_config
+from gcn_cli.runtime import choose_device, choose_precision, set_threads
 from gcn_cli.samplers.annealed import anneal, noise_levels
 from gcn_cli.samplers.langevin import run_chain
 from gcn_cli.samplers.rng import ImageNoise
@@ -38,6 +48,20 @@ from gcn_cli.training.loop import Trainer
 from gcn_cli.training.losses import denoising_loss
 
 Work = Callable[[], object]
+
+ROOT = Path(__file__).parents[1]
+TEXTURE = ROOT / "examples" / "textures" / "gravel.png"
+ITERATIONS = {"cuda": 40, "mps": 10, "cpu": 4}  # timed of each phase
+PAPER = {"preset": "paper-texture", "chains": 16, "layerwise": False}
+# Settings and the side of the image in pixels.
+TRAININGS: dict[str, tuple[dict[str, Any], int]] = {
+    "default": ({}, 256),
+    "quick": ({"preset": "quick"}, 256),
+    "512": ({"stages": 2}, 512),
+    "best": ({"preset": "best", "stages": 2}, 512),
+    "object": ({"preset": "object"}, 64),
+    "paper-texture, 16 chains": (PAPER, 224),
+}
 
 
 def seconds(work: Work, device: torch.device) -> float:
@@ -254,45 +278,97 @@ def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[st
     }
 
 
-def gpu_figures(device: torch.device, timed: int = 30) -> dict[str, Any]:
-    """Seconds of whole trainings, estimated from `timed` iterations of each phase; of samples."""
-    image = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
-    config = NoiseConditionalConfig()
-    _, trainer = make_trainer(config, [image], device, torch.bfloat16)
-    (start,) = trainer.likelihood_starts
-    times = {
-        "default_training": start * per_iteration(trainer, 1, timed, device)
-        + (trainer.iterations - start) * per_iteration(trainer, start + 1, timed, device)
-    }
-    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        published = PublishedConfig(chains=16)
-        _, trainer = make_trainer(published, [40 * image[:, :224, :224]], device, dtype)
-        starts = [1 + stage * published.iterations for stage in range(len(published.layers))]
-        each = [per_iteration(trainer, start, timed, device) for start in starts]
-        times[f"paper_texture_16_chains_{name}"] = published.iterations * sum(each)
-    net = noise_conditional_net(device)
-    net.padding_mode = PaddingMode.CIRCULAR
-    noise = ImageNoise(0, "chain", [0], device)
-    levels = noise_levels(25, config.noise_max, config.noise_min)
-    denoise = make_denoiser(Cascade([net]), torch.bfloat16)
+def timed(work: Work, repeats: int, device: torch.device) -> float:
+    """Mean seconds of a call, after two that are not timed."""
 
-    def sample() -> Tensor:
-        return anneal(levels[0] * noise((1, 3, 1024, 1024)), denoise, levels, noise)
+    def calls(count: int) -> None:
+        for _ in range(count):
+            work()
 
-    times["first_1024_sample"] = seconds(sample, device)
-    times["next_1024_sample"] = seconds(sample, device)
-    return {"seconds": times}
+    calls(2)
+    return seconds(partial(calls, repeats), device) / repeats
 
 
-def per_iteration(trainer: Trainer, first: int, timed: int, device: torch.device) -> float:
-    """Seconds of an iteration, from `timed` iterations after `first` and a warm-up of 3."""
-
-    def work(iterations: range) -> None:
-        for iteration in iterations:
+def counted_operations(trainer: Trainer, iteration: int) -> int:
+    """Floating-point operations of products and convolutions in one iteration."""
+    graphed = GraphedFunction.__call__
+    GraphedFunction.__call__ = lambda self, *inputs: self.function(*inputs)  # type: ignore
+    try:
+        with FlopCounterMode(display=False) as counter:
             trainer.step(iteration)
+    finally:
+        GraphedFunction.__call__ = graphed  # type: ignore[method-assign]
+    return int(counter.get_total_flops())
 
-    work(range(first, first + 3))
-    return seconds(partial(work, range(first + 3, first + 3 + timed)), device) / timed
+
+def iteration_figures(device: torch.device, repeats: int, small: bool) -> dict[str, Any]:
+    """Training iterations by phase: time, share of the matrix product rate; whole trainings."""
+    figures: dict[str, Any] = {}
+    for name, (settings, usual) in TRAININGS.items():
+        if small and name in ("default", "quick", "best"):
+            continue  # as "512"
+        preset = settings.get("preset")
+        config = build_config({k: v for k, v in settings.items() if k != "preset"}, preset=preset)
+        config, side = (small_config(config), 64) if small else (config, usual)
+        count = 16 if name == "object" else 1
+        generator = torch.Generator().manual_seed(0)
+        data = [torch.randn(3, side, side, generator=generator) for _ in range(count)]
+        dtype = choose_precision("auto", device, smooth_gates=config.smooth_gates)
+        product, product_work = fastest_product(dtype, device)
+        peak = 1e9 * product_work / timed(product, repeats, device)
+        single, counted = (make_trainer(config, data, device, dtype)[1] for _ in range(2))
+        whole = 0.0
+        for start, end in itertools.pairwise([0, *single.likelihood_starts, single.iterations]):
+            if start == end:
+                continue
+            taken = timed(partial(single.step, end), ITERATIONS[device.type], device)
+            work = counted_operations(counted, end)
+            whole += (end - start) * taken
+            figures[f"{name}, iterations {start + 1} to {end}"] = {
+                "milliseconds": 1e3 * taken,
+                "gigaoperations": work / 1e9,
+                "share_of_matrix_product": work / taken / peak,
+            }
+        figures[f"{name}, training"] = {"seconds": whole}
+    return figures
+
+
+def small_config(config: Config) -> Config:
+    """The same kind of training, in a moment."""
+    crop = None if config.crop is None else 32
+    return replace(config, layers=config.layers[:2], crop=crop, iterations=10, batch_size=2)
+
+
+def neighbor_figures(repeats: int, small: bool) -> dict[str, Any]:
+    """Trainings by the command alone and beside one process that computes, in turn."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat, busy in itertools.product(range(repeats), (False, True)):
+            run = str(Path(folder, f"{repeat}-{busy}"))
+            words = [str(TEXTURE), "--preset", "quick", "--iterations", "4" if small else "40"]
+            with neighbor() if busy else nullcontext():
+                done = subprocess.run(
+                    [sys.executable, "-m", "gcn_cli", "train", *words, "-o", run, "--json"],
+                    check=True, capture_output=True, text=True, cwd=ROOT,
+                )  # fmt: skip
+            result = json.loads(done.stdout)
+            rates[busy].append(result["iterations"] / max(result["training_seconds"], 0.1))
+    return {
+        "iterations_per_second_alone": statistics.median(rates[False]),
+        "beside_a_neighbor": statistics.median(rates[True]),
+        "share_kept": ratio(rates[True], rates[False]),
+    }
+
+
+@contextmanager
+def neighbor() -> Iterator[None]:
+    """Another process that computes all the time."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def show(figures: dict[str, Any], indent: str = "") -> None:
@@ -313,10 +389,28 @@ def show(figures: dict[str, Any], indent: str = "") -> None:
             )
 
 
+def markdown(figures: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Rows of a table: what was measured, and the value; of several runs the median and range."""
+    if not place:
+        yield from ("| figure | value |", "|---|---|")
+    for name, value in figures.items():
+        full = f"{place}{name}".replace("_", " ")
+        if isinstance(value, dict) and set(value) == {"median", "min", "max"}:
+            span = f"{value['min']:.2f} to {value['max']:.2f}"
+            yield f"| {full} | {value['median']:.2f} ({span}) |"
+        elif isinstance(value, dict):
+            yield from markdown(value, f"{full}: ")
+        else:
+            yield f"| {full} | {f'{value:.3g}' if isinstance(value, float) else value} |"
+
+
 def main() -> None:
     """Run all benchmarks and print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--markdown", action="store_true", help="as a table")
+    parser.add_argument("--only", default="", help="parts, separated by commas")
+    parser.add_argument("--small", action="store_true", help="small sizes, to try the script")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--largest", type=int, default=2048, help="largest side for scaling")
@@ -324,21 +418,29 @@ def main() -> None:
     set_threads(options.threads)  # as the commands do, which also keeps freed memory
     device = choose_device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    repeats = options.repeats
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "basis": lambda: basis_figures(device, repeats),
+        "denoising_step": lambda: training_figures(device, repeats),
+        "langevin": lambda: langevin_figures(device, repeats),
+        "area": lambda: scaling_figures(device, repeats, options.largest),
+        "iterations": lambda: iteration_figures(device, repeats, options.small),
+        "neighbor": lambda: neighbor_figures(min(3, repeats), options.small),
+    }
     figures: dict[str, Any] = {
         "machine": {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-        },
-        "basis": basis_figures(device, options.repeats),
-        "denoising_step": training_figures(device, options.repeats),
-        "langevin": langevin_figures(device, options.repeats),
-        "area": scaling_figures(device, options.repeats, options.largest),
+        }
     }
-    if device.type == "cuda":
-        figures["gpu"] = gpu_figures(device)
+    for name, part in parts.items():
+        if not options.only or name in options.only.split(","):
+            figures[name] = part()
     if options.json:
         print(json.dumps(figures, indent=1))
+    elif options.markdown:
+        print("\n".join(markdown(figures)))
     else:
         show(figures)
 

@@ -12,7 +12,6 @@ samples of each to --samples. --small runs everything on a processor at small si
 
 import argparse
 import hashlib
-import itertools
 import json
 import platform
 import shlex
@@ -21,22 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from gcn_cli import images
-from gcn_cli.config import Config
-from gcn_cli.kinds import make_trainer
 from gcn_cli.model import load
-from gcn_cli.models.cuda_graph import GraphedFunction
-from gcn_cli.presets import build_config
-from gcn_cli.runtime import choose_device, choose_precision
-from gcn_cli.training.loop import Trainer
+from gcn_cli.runtime import choose_device
 
 ROOT = Path(__file__).parents[1]
 TEXTURES = 8
@@ -44,88 +36,16 @@ SMALL = [
     *("--set", "layers=4@5,4@3/2", "--set", "crop=16", "--set", "margin=2"),
     *("--iterations", "4", "--device", "cpu"),
 ]
-PAPER = {"preset": "paper-texture", "chains": 16, "layerwise": False}
-SETTINGS: dict[str, tuple[dict[str, Any], int]] = {
-    "default": ({}, 256),
-    "quick": ({"preset": "quick"}, 256),
-    "512": ({"stages": 2}, 512),
-    "best": ({"preset": "best", "stages": 2}, 512),
-    "object": ({"preset": "object"}, 64),
-    "paper-texture, 16 chains": (
-        {"preset": "paper-texture", "chains": 16, "layerwise": False},
-        224,
-    ),
-}
 
 
-def matrix_rate(device: torch.device, side: int, dtype: torch.dtype) -> float:
-    """Operations per second of a product of square matrices."""
-    a = torch.randn(side, side, device=device, dtype=dtype)
-    seconds = min(timed(lambda: a @ a, 10, device) for _ in range(3))
-    return 2 * side**3 / seconds
-
-
-def timed(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Mean seconds of a call, after two that are not timed."""
-    for count in (2, repeats):
-        started = time.perf_counter()
-        for _ in range(count):
-            work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    return (time.perf_counter() - started) / repeats
-
-
-def operations(trainer: Trainer, iteration: int) -> int:
-    """Floating-point operations of products and convolutions in one iteration."""
-    graphed = GraphedFunction.__call__
-    GraphedFunction.__call__ = lambda self, *inputs: self.function(*inputs)  # type: ignore
-    try:
-        with FlopCounterMode(display=False) as counter:
-            trainer.step(iteration)
-    finally:
-        GraphedFunction.__call__ = graphed  # type: ignore[method-assign]
-    return int(counter.get_total_flops())
-
-
-def iteration_figures(device: torch.device, rate: float, small: bool) -> dict[str, Any]:
-    """Of each setting and phase: milliseconds, operations, share of `rate`; whole training."""
-    figures: dict[str, Any] = {}
-    for name, (settings, usual) in SETTINGS.items():
-        if small and name in ("default", "quick", "best"):
-            continue  # as "512"
-        config = build_config(
-            {key: value for key, value in settings.items() if key != "preset"},
-            preset=settings.get("preset"),
-        )
-        config, side = (small_config(config), 64) if small else (config, usual)
-        count = 16 if name == "object" else 1
-        generator = torch.Generator().manual_seed(0)
-        data = [torch.randn(3, side, side, generator=generator) for _ in range(count)]
-        dtype = choose_precision("auto", device, smooth_gates=config.smooth_gates)
-
-        single, counted = (make_trainer(config, data, device, dtype)[1] for _ in range(2))
-        bounds = [0, *single.likelihood_starts, single.iterations]
-        whole = 0.0
-        for start, end in itertools.pairwise(bounds):
-            if start == end:
-                continue
-            seconds = timed(lambda: single.step(end), 2 if small else 40, device)  # noqa: B023
-            work = operations(counted, end)
-            whole += (end - start) * seconds
-            figures[f"{name}, iterations {start + 1} to {end}"] = {
-                "milliseconds": 1e3 * seconds,
-                "gigaoperations": work / 1e9,
-                "share_of_peak": work / seconds / rate,
-            }
-        figures[f"{name}, training"] = {"seconds": whole}
-    return figures
-
-
-def small_config(config: Config) -> Config:
-    """The same kind of training, in a moment."""
-    crop = None if config.crop is None else 32
-    return replace(config, layers=config.layers[:2], crop=crop, iterations=10, batch_size=2)
+def iteration_figures(small: list[str]) -> Any:
+    """Of benchmark.py: time and share of the matrix product rate of training iterations."""
+    words = ["--json", "--only", "iterations", *(["--small"] if small else [])]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "benchmark.py"), *words],
+        check=True, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)["iterations"]
 
 
 def gcn(*words: str) -> dict[str, Any]:
@@ -234,13 +154,10 @@ def main() -> None:
     options = parser.parse_args()
     device = choose_device("cpu" if options.small else "cuda")
     small = SMALL if options.small else []
-    side, number = (256, torch.float32) if options.small else (8192, torch.bfloat16)
-    rate = matrix_rate(device, side, number)
     result: dict[str, Any] = {
         "machine": {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
             "torch": torch.__version__,
-            "matrix_product_tflops": rate / 1e12,
         }
     }
     with tempfile.TemporaryDirectory() as scratch:
@@ -251,7 +168,7 @@ def main() -> None:
         jobs, sides = ((2,), (64,)) if options.small else ((1, 2, 4, 8), (2048, 4096))
         parts: dict[str, Callable[[], Any]] = {
             "tests": test_result,
-            "iterations": lambda: iteration_figures(device, rate, options.small),
+            "iterations": lambda: iteration_figures(small),
             "commands": lambda: command_figures(folder, big, small),
             "each": lambda: each_figures(folder, small, jobs),
             "samples": lambda: sample_figures(Path(scratch, "run default"), sides),

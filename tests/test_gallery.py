@@ -85,6 +85,8 @@ def test_the_gpu_check_runs_to_its_end_on_a_processor(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert "error" not in json.dumps(figures).replace('"error": null', ""), figures
     assert figures["each"]["same_models"]
-    shares = [row["share_of_peak"] for row in figures["iterations"].values() if len(row) == 3]
+    shares = [
+        row["share_of_matrix_product"] for row in figures["iterations"].values() if len(row) == 3
+    ]
     assert min(shares) > 0
     assert len(list((tmp_path / "sweep" / "tiny").glob("*.png"))) == 2 * 3

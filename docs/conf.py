@@ -13,7 +13,7 @@ from gcn_cli import __version__ as VERSION
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from generate_reference import reference
+from generate_reference import PAGES
 
 project, author = "gcn", "the gcn authors"
 version = release = VERSION
@@ -47,9 +47,9 @@ def _plain_docstring(
 
 
 def _generated(app: Sphinx, name: str, source: list[str]) -> None:
-    """The reference as the code says it now, whatever the file has."""
-    if name == "reference":
-        source[0] = reference()
+    """The generated pages as the code says it now, whatever the files have."""
+    if name in PAGES:
+        source[0] = PAGES[name]()
 
 
 def _inline(writer: HTML5Translator, node: nodes.math) -> None:

@@ -197,7 +197,7 @@ class AnomalyMap(NamedTuple):
 
     deviations: Tensor  # (H, W), in standard deviations of the local energy of the exemplar
     share: float  # of pixels above UNUSUAL
-    most: float
+    most: float  # the largest of `deviations`
     place: tuple[int, int]  # (x, y) of the most unusual pixel, in pixels of the original image
 
 

@@ -405,7 +405,17 @@ class Model:
         return analysis.image_facts(self.checkpoint, pixels, noise_level)
 
     def anomaly_map(self, image: LinkedImages, noise_level: float | None = None) -> AnomalyMap:
-        """How unusual each pixel is, compared with the exemplar that the run keeps."""
+        """How unusual each pixel is, compared with the exemplar that the run keeps.
+
+        Args:
+            image: the image.
+            noise_level: of the model, 1 by default.
+
+        Example:
+            >>> found = model.anomaly_map("photo.png")
+            >>> found.share, found.place  # of unusual pixels; (x, y) of the most unusual one
+            (0.013, (120, 80))
+        """
         exemplar = grades.kept_exemplar(self.run)
         return analysis.anomaly_map(self.checkpoint, exemplar, image, noise_level)
 
@@ -464,18 +474,23 @@ class Model:
             1.07
         """
         check_rules(f"count {count}", count, {"low": 1})
-        texture_metrics, first_map = self.texture_metrics(exemplar), self.maps[0]
+        texture_metrics = self.texture_metrics(exemplar)
         if images is None:
             samples = self.samples(indices=range(count), seed=seed, fit=True, kind="torch")
         else:
-            listed = split_batch(images) or linked_list(images)
-            samples = (to_pixels(image, self.maps[:1]) for image in listed)
+            samples = iter(split_batch(images) or linked_list(images))
         try:
             return grades.median(
-                [texture_metrics.measure(pixels[: first_map.channels]) for pixels in samples]
+                [texture_metrics.measure(self._first_map(sample)) for sample in samples]
             )
         except ValueError as error:  # of a sample that is too small
             raise InputError(str(error)) from error
+
+    def _first_map(self, image: ImageLike) -> Tensor:
+        """Pixels (C, H, W) of the first map, of an image of it or a tensor of all maps."""
+        if isinstance(image, Tensor) and len(image) == self.config.channel_count:
+            image = image[: self.maps[0].channels]
+        return to_pixels(image, self.maps[:1])
 
     # Research: tensors in model units
 
@@ -501,17 +516,29 @@ class Model:
         padding_mode: PaddingMode | None = None,
         phases: PhaseMap | None = None,
     ) -> GenerativeModel:
-        """The generative model p_s of images with noise of level s, 1 by default, in float32.
+        """The generative model p_s of images with noise of level s, in float32.
 
-        It maps x (N, C, H, W) in model units: score(x) -> f, (N,); basis(x) -> B = df/dI, like x;
-        activation_pattern(x) -> gates of each layer, (N, filters, h, w), in 0..1; responses(x), the
-        same for rectified responses. score and responses are differentiable in x, basis is not.
-        Its energy is `gcn_cli.research.energy(p, x)`. padding_mode is that of training by default.
-        phases: of the lattice in x, for a model of a regular pattern; see `phases`.
+        Its methods map x (N, C, H, W) in model units:
 
-        A published model has no levels: leave it out. It gives a `GenerativeConvNet`, a copy whose
-        parameters may be trained, as by `gcn_cli.research.cd_step`, without a change of this model.
-        Raises InputError for a level that is not a positive number.
+        - score(x): f, (N,), differentiable in x;
+        - basis(x): B = df/dI, like x;
+        - activation_pattern(x): the gates of each layer, (N, filters, h, w), in 0..1;
+        - responses(x): the rectified responses of each layer, differentiable in x.
+
+        A published model gives a `GenerativeConvNet`, a copy whose parameters may be trained, as by
+        `gcn.research.cd_step`, without a change of this model.
+
+        Args:
+            noise_level: s, 1 by default; published models have no levels.
+            padding_mode: that of training by default.
+            phases: of the lattice in x, for a model of a regular pattern; see `phases`.
+
+        Raises:
+            InputError: for a level that is not a positive number.
+
+        Example:
+            >>> p, x = model.at_level(0.5), model.to_model("texture.jpg")
+            >>> u = gcn.research.energy(p, x)
         """
         options = SampleOptions(padding_mode=padding_mode)
         return self.checkpoint.kind.at_level(noise_level, options.padding_mode, phases)
@@ -528,12 +555,19 @@ class Model:
     ) -> Denoiser:
         """D(x, s): the mean of the clean images given x (N, C, H, W) with noise of level s.
 
-        Model units; grad log p_s(x) = (D(x, s) - x) / s^2, with p_s of `at_level` for the same
-        padding_mode. It is that of training by default; `synthesize` uses "circular" for textures.
-        phases: of the lattice in x, for a model of a regular pattern; see `phases`.
-        Sides are multiples of the stride. Parameters are copied. Below noise_min, grad log p_s is
-        that of noise_min. D raises InputError for levels above noise_max, or not above 0; this
-        method raises it for published models, which have no noise levels.
+        In model units. grad log p_s(x) = (D(x, s) - x) / s^2, with p_s of `at_level` for the same
+        padding_mode; below noise_min it is that of noise_min. Sides are multiples of the stride.
+        Parameters are copied. D raises InputError for levels above noise_max, or not above 0.
+
+        Args:
+            padding_mode: that of training by default; `synthesize` uses "circular" for textures.
+            phases: of the lattice in x, for a model of a regular pattern; see `phases`.
+
+        Raises:
+            InputError: for published models, which have no noise levels.
+
+        Example:
+            >>> clean = model.denoiser()(x + 0.5 * torch.randn_like(x), 0.5)
         """
         config, plan = self.config, TilingPlan(self.checkpoint.image_size)
         options = SampleOptions(padding_mode=padding_mode or config.padding_mode)

@@ -80,6 +80,30 @@ def test_the_site_needs_no_network(site: Path) -> None:
     assert "<math" in (site / "theory.html").read_text()
 
 
+def test_the_landing_page_has_a_picture_the_installation_and_three_commands(site: Path) -> None:
+    text = (site / "index.html").read_text()
+    (picture,) = (target for target in Page(text).targets if target.endswith(".jpg"))
+    assert (site / picture).stat().st_size > 100_000
+    assert "uv tool install ." in re.sub("<[^>]*>", "", text)
+    assert [words[:2] for words in commands(DOCS / "index.md")] == [
+        ["gcn", "train"], ["gcn", "synthesize"], ["gcn", "inspect"],
+    ]  # fmt: skip
+
+
+def test_words_of_the_glossary_can_be_linked(site: Path) -> None:
+    anchors = Page((site / "glossary.html").read_text()).anchors
+    assert {"term-exemplar", "term-noise-level", "term-lattice", "term-seamless"} <= anchors
+
+
+def test_the_api_lists_arguments_and_examples(site: Path) -> None:
+    text = (site / "api.html").read_text()
+    assert "&gt;&gt;&gt; " in text
+    for name in ("train", "load", "forecast", "compare", "Model.synthesize", "Model.quality"):
+        assert f'id="gcn_cli.{name}"' in text
+    for name in ("guide_strength", "max_time", "make_seamless"):  # fields of options
+        assert f'<span class="pre">{name}</span>' in text
+
+
 def test_the_reference_is_generated() -> None:
     command = [sys.executable, str(DOCS / "generate_reference.py"), "--check"]
     done = subprocess.run(command, capture_output=True, check=False)

@@ -1,6 +1,7 @@
 """The public Python API: its names, the types of images, and what it never does."""
 
 import base64
+import inspect
 import io
 import logging
 import re
@@ -54,6 +55,19 @@ def test_the_public_names() -> None:
         "quality", "reconstruct", "repair", "run", "sample_size", "samples", "save", "score",
         "size", "split", "summary", "synthesize", "texture_metrics", "to_image", "to_model",
     }  # fmt: skip
+
+
+def test_documented_arguments_are_those_of_the_function() -> None:
+    functions: list[Any] = [gcn.train, gcn.load, gcn.forecast, gcn.compare]
+    functions += [method for method in vars(gcn.Model).values() if inspect.isfunction(method)]
+    documented = 0
+    for function in functions:
+        _, found, listed = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+        if found:
+            names = re.findall(r"^    (\w+): ", listed.partition("\n\n")[0], re.MULTILINE)
+            assert names == [n for n in inspect.signature(function).parameters if n != "self"]
+            documented += 1
+    assert documented > 10
 
 
 @pytest.mark.slow
@@ -212,6 +226,17 @@ def test_quality_takes_every_type_of_image_and_batches(tmp_path: Path) -> None:
         assert model.quality(given) == pytest.approx(expected, nan_ok=True)
     with pytest.raises(gcn.InputError, match="images under 64 pixels a side are too small"):
         model.quality(array[:32])
+
+
+def test_quality_measures_the_first_of_linked_maps(tmp_path: Path) -> None:
+    colors, heights = (Image.effect_noise((72, 72), 60).convert(mode) for mode in ("RGB", "L"))
+    model = gcn.train(colors, linked=(heights,), output=tmp_path / "run", **MACHINE, **SMALL)
+    sample = model.synthesize(steps=1, kind="torch")[0]
+    assert len(sample) == 4
+    expected = pytest.approx(model.quality(sample[:3]), nan_ok=True)
+    assert model.quality(sample) == expected
+    assert model.quality(sample[None]) == expected
+    assert "RGB + L" in repr(model)
 
 
 def test_a_model_says_what_it_is(model: gcn.Model) -> None:

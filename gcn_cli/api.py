@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from gcn_cli.inputs import ImageLike, LinkedImages, TrainingImages, load_trainin
 from gcn_cli.interactive import progress_bar, public
 from gcn_cli.model import Model, load
 from gcn_cli.options import TrainOptions
-from gcn_cli.presets import build_config, read_toml
+from gcn_cli.presets import read_toml
 from gcn_cli.runs import grades
-from gcn_cli.runs.folder import model_path
+from gcn_cli.runs.folder import MODEL_FILE
 from gcn_cli.runs.job import OnStep, run_training
+from gcn_cli.runs.request import complete_request
 from gcn_cli.runs.session import Session
 from gcn_cli.signals import interruptible
 from gcn_cli.training.distributed import current_group
@@ -80,7 +80,7 @@ def train(
     if interrupt() and not session.complete:
         last = session.trainer.iterations
         log.warning("interrupted after iteration %d of %d", session.iteration, last)
-    path = None if chosen.output is None else model_path(str(chosen.output))
+    path = None if chosen.output is None else Path(chosen.output) / MODEL_FILE
     checkpoint = session.checkpoint()
     checkpoint.kind.net.requires_grad_(False)
     return Model(checkpoint, session.dtype, path)
@@ -132,8 +132,7 @@ def _training_request(
     """The images, the requested config and the options of a training."""
     options = TrainOptions.from_keywords(keywords)
     file = read_toml(str(options.config)) if options.config else {}
-    config = build_config(options.settings, file, options.preset)
-    options = replace(options, settings={**file, **options.settings}, config=None)
+    config, options = complete_request(options, file)
     with current_group().synchronized():
         training_images = load_training_images(images, options, config)
     return training_images, config, options

@@ -29,6 +29,7 @@ from gcn_cli.pattern import Pattern, PhaseField, locate
 from gcn_cli.training.optim import substate
 
 FORMAT = 13
+LONGEST_HEADER = 100_000_000  # bytes; safetensors allows no longer ones
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Checkpoint:
     maps: tuple[TextureMap, ...] = (TextureMap(),)  # the images that the channels are
     pattern: Pattern | None = None  # of a regular texture, in model units
     sources: tuple[SourceFile, ...] = ()  # the files of the training images
+    asked: dict[str, Any] = field(default_factory=dict)  # of the training, see `runs.request`
     digest: str = ""  # SHA-256 of the model file that this was read from
 
     @property
@@ -93,6 +95,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "seconds": checkpoint.seconds,
         "data_digest": checkpoint.data_digest,
         "sources": [source._asdict() for source in checkpoint.sources],
+        "asked": checkpoint.asked,
         "metrics": list(checkpoint.history[-1]) if checkpoint.history else [],
     }
     tensors = {f"model.{name}": tensor for name, tensor in net.state_dict().items()}
@@ -122,16 +125,23 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     return dataclasses.replace(checkpoint, digest=hashlib.sha256(data).hexdigest())
 
 
-def _read(path: Path) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
+def read_description(path: Path) -> dict[str, Any]:
+    """What a model file says of itself, without its tensors. Raises InputError as `load` does."""
+    return _read(path, whole=False)[1]
+
+
+def _read(path: Path, *, whole: bool = True) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
+    """The bytes, the description and the tensors; without tensors if not `whole`."""
     if not path.is_file():
         raise InputError(f"{path}: no such model file; train one with 'gcn train IMAGE'")
     try:
         with path.open("rb") as file:  # `safe_open` takes no path that is not UTF-8
-            start = file.read(9)
-            data = start + file.read() if start.endswith(b"{") else b""  # else no model file
-        tensors = deserialize(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        description = json.loads(header["__metadata__"]["gcn"])
+            data = file.read(9)
+            length = int.from_bytes(data[:8], "little")
+            if data.endswith(b"{"):  # else no model file
+                data += file.read() if whole else file.read(min(length, LONGEST_HEADER) - 1)
+        tensors = deserialize(data) if whole else {}
+        description = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["gcn"])
         number = description["format"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a gcn model file, or damaged") from error
@@ -180,6 +190,7 @@ def _checkpoint(
         maps=maps,
         pattern=_pattern(description["pattern"], tensors, config.channel_count),
         sources=tuple(SourceFile(**source) for source in description.get("sources", ())),
+        asked=description.get("asked", {}),
     )
 
 

@@ -301,7 +301,7 @@ class SampleOptions(Options):
         "Second model, used where --mask is white.",
         group="Guidance",
         metavar="RUN",
-        kind="input",
+        kind="file",
     )
     mask: Any = option(
         None,

@@ -57,7 +57,7 @@ def hardware_options(command: F) -> F:
 
 
 class InspectGroup(GroupedCommand, click.Group):
-    """The group `gcn inspect`; without a subcommand it describes the model, or an image file."""
+    """The group `gcn inspect`; in place of a subcommand it takes a run, an image or a folder."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
@@ -66,17 +66,13 @@ class InspectGroup(GroupedCommand, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, path = args[0], Path(args[0])
-        if name not in SUBCOMMANDS and not ctx.resilient_parsing:
-            if path.is_file() and path.suffix != ".safetensors":
-                return "record", record_command, args
-            if path.is_dir() or path.suffix == ".safetensors" or ("/" in name and not path.suffix):
-                words: list[str] = [f"--model {name}"]
-            else:
-                words = [f"image {name}"] if path.suffix else get_close_matches(name, SUBCOMMANDS)
-            if words:
-                ctx.fail(f"No such command '{name}'; did you mean gcn inspect {words[0]}?")
-        return super().resolve_command(ctx, args)
+        name = args[0]
+        if name in SUBCOMMANDS or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        similar = get_close_matches(name, SUBCOMMANDS, 1)
+        if similar and not Path(name).exists() and not Path("runs", name).exists():
+            ctx.fail(f"No such command '{name}'; did you mean gcn inspect {similar[0]}?")
+        return "target", target_command, args
 
 
 @click.group("inspect", cls=InspectGroup, invoke_without_command=True)
@@ -101,27 +97,40 @@ def command(
     device: str,
     threads: int | None,
 ) -> None:
-    """Describe a model: its settings, its quality, and what to do next.
+    """Describe a run, or an image that gcn made; without either, list the runs.
+
+    A run is described by its settings, its quality, and what to do next.
 
     \b
     gcn inspect
-    gcn inspect --model runs/texture --details
+    gcn inspect runs/texture
+    gcn inspect texture --details
     gcn inspect --preset paper-object > my.toml
     gcn inspect image other.jpg --map unusual.png
     gcn inspect compare crop.png runs/moss runs/bark
     gcn inspect report page
     gcn inspect sample.png
     """
+    result = JsonResult("inspect")
     if ctx.invoked_subcommand is not None:
         # Options before the subcommand hold for it too.
         shared = {"model": model, "as_json": as_json, "device": device, "threads": threads}
-        ctx.default_map = dict.fromkeys((*SUBCOMMANDS, "record"), shared)
+        ctx.default_map = dict.fromkeys(SUBCOMMANDS, shared)
+        ctx.default_map["target"] = {**shared, "details": details}
         return
     if preset is not None:
         config = PRESETS[preset]
         click.echo(dumps(to_json(config), indent=1) if as_json else to_toml(config))
         return
-    result, loaded = JsonResult("inspect"), _load(model, device, threads)
+    if model is None and not details:
+        _list_runs(result, Path("runs"), as_json=as_json)
+    else:
+        loaded = _load(model, device, threads)
+        _describe(result, loaded, details=details, as_json=as_json)
+
+
+def _describe(result: JsonResult, loaded: "Model", *, details: bool, as_json: bool) -> None:
+    """Print the facts of a model."""
     facts = loaded.describe()
     if as_json:
         seconds = facts.pop("seconds")
@@ -138,14 +147,60 @@ def command(
         click.echo(as_table("settings", settings))
 
 
-@click.command("record", cls=GroupedCommand)
-@click.argument("image")
+def _list_runs(result: JsonResult, folder: Path, *, as_json: bool) -> None:
+    """Print the runs in a folder. Raises InputError if there are none."""
+    from gcn_cli.runs.record import list_runs
+
+    runs = list_runs(folder)
+    if not runs:
+        raise InputError(f"no runs under {folder}/; train one with 'gcn train IMAGE'")
+    if as_json:
+        result.show(runs=runs)
+        return
+    rows = []
+    for run in runs:
+        row = {"run": run["run"], "source": run.get("message", ""), "written": run["written"]}
+        if "iteration" in run:
+            names, complete = run["sources"], run["iteration"] >= run["iterations"]
+            row["source"] = ", ".join(names[:2]) + ", ..." * (len(names) > 2)
+            row["size"] = f"{run['width']}x{run['height']}"
+            row["state"] = "" if complete else f"{run['iteration']} of {run['iterations']}"
+            if run["verdict"] is not None:
+                row["quality"] = f"{run['quality']:.2f} {run['verdict']}"
+        columns = ("run", "source", "written", "size", "state", "quality")
+        rows.append({name: row.get(name, "") for name in columns})
+    click.echo(as_table("", rows))
+
+
+@click.command("target", cls=GroupedCommand)
+@click.argument("target")
+@model_option
+@grouped("Output format", "--details", is_flag=True, help="Add settings, layers and history.")
 @output_options
-def record_command(image: str, as_json: bool) -> None:
-    """Print how IMAGE was made, which files written by gcn hold."""
+@hardware_options
+def target_command(
+    target: str, model: str | None, details: bool, as_json: bool, device: str, threads: int | None
+) -> None:
+    """Describe TARGET: a run, an image that gcn made, or a folder of runs."""
+    from gcn_cli.runs.folder import MODEL_FILE
+
+    result, path = JsonResult("inspect"), Path(target)
+    if model is not None:
+        raise InputError(f"--model {model}, {target}: give one of them")
+    if path.is_file() and path.suffix != ".safetensors":
+        _print_record(result, target, as_json=as_json)
+    elif path.is_dir() and not (path / MODEL_FILE).exists() and any(path.glob(f"*/{MODEL_FILE}")):
+        _list_runs(result, path, as_json=as_json)
+    else:
+        loaded = _load(target, device, threads)
+        _describe(result, loaded, details=details, as_json=as_json)
+
+
+def _print_record(result: JsonResult, image: str, *, as_json: bool) -> None:
+    """Print how an image was made. Raises InputError for an image that does not hold it."""
     from gcn_cli.images import read_record
 
-    result, record = JsonResult("inspect"), read_record(image)
+    record = read_record(image)
     if record is None:
         raise InputError(
             f"{image}: does not hold how it was made; gcn inspect image {image} prints how a model "
@@ -222,8 +277,10 @@ def image_command(
     from gcn_cli.report.figures import filters_at, heat_map
 
     result, loaded = JsonResult("inspect"), _load(model, device, threads)
+    files = [file for file in (filters, map_file) if file is not None]
     with notice(f"analyzing {image} ..."):
         facts = loaded.image_facts(image, noise_level)
+        facts |= {"files": files} if files else {}
         if map_file is not None:
             anomaly = loaded.anomaly_map(image, noise_level)
             write(heat_map(anomaly.deviations, ANOMALY_RANGE), map_file, new=not overwrite)
@@ -238,8 +295,9 @@ def image_command(
         return
     if as_json:
         result.show(model=str(loaded.path), image=facts)
-    else:
-        click.echo("\n".join(f"{name}: {value}" for name, value in facts.items()))
+        return
+    facts.pop("files", None)
+    click.echo("\n".join([*(f"{name}: {value}" for name, value in facts.items()), *files]))
 
 
 @command.command("filters", cls=GroupedCommand)
@@ -439,10 +497,12 @@ def as_table(title: str, rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*rows[0], title=title)
+    table = Table(*rows[0], title=title or None)
     for row in rows:
-        table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values()))
+        texts = (f"{v:.5g}" if isinstance(v, float) else str(v) for v in row.values())
+        table.add_row(*map(Text, texts))  # names of files may look like markup
     return _render(table, width=100)
 
 

@@ -231,8 +231,8 @@ def typed_arguments(ctx: click.Context, without: Iterable[str] = ()) -> list[str
     words: list[str] = []
     for param in sorted(ctx.command.params, key=lambda param: isinstance(param, click.Option)):
         value = values.get(param.name or "")
-        if value is None or param.name in without:
-            continue
+        if not isinstance(value, str | bool | list | tuple) or param.name in without:
+            continue  # not typed
         for text in value if isinstance(value, list | tuple) else [value]:
             if not isinstance(param, click.Option):
                 words.append(str(text))
@@ -337,7 +337,10 @@ output_options: Callable[[F], F] = _combined(
 """--json, -q and -v."""
 
 model_option: Callable[[F], F] = grouped(
-    "Input", "--model", metavar="RUN", help="Run folder or model file.  [default: newest in runs/]"
+    "Input",
+    "--model",
+    metavar="RUN",
+    help="Run folder, model file, or name of a run in runs/.  [default: the newest]",
 )
 overwrite_option: Callable[[F], F] = grouped(
     "Output", "--overwrite", is_flag=True, help="Replace files that exist."

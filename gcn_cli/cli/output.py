@@ -77,7 +77,7 @@ def write_all(
     for place, (output, sample, texture_maps, origin) in enumerate(each):
         seam_x, seam_y = metrics.seams(sample)
         parts = images.split_maps(sample, texture_maps)
-        written = _write_maps(
+        written = write_maps(
             output,
             parts,
             texture_maps,
@@ -101,7 +101,7 @@ def write_all(
     return records
 
 
-def _write_maps(
+def write_maps(
     output: OutputFile,
     parts: Sequence[Tensor],
     maps: Sequence[TextureMap],
@@ -109,7 +109,7 @@ def _write_maps(
     quality: int | None,
     *,
     overwrite: bool,
-    skip_existing: bool,
+    skip_existing: bool = False,
 ) -> list[tuple[TextureMap, str]]:
     """Write all linked maps of a sample under one name, or none; returns their paths.
 
@@ -131,9 +131,7 @@ def _write_maps(
             if not output.default:
                 raise
             free = output.with_free_name([texture_map.name for texture_map in maps])
-            return _write_maps(
-                free, parts, maps, origin, quality, overwrite=False, skip_existing=False
-            )
+            return write_maps(free, parts, maps, origin, quality, overwrite=False)
         written.append((texture_map, path))
     return written
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from gcn_cli.images import Image, TextureMap
     from gcn_cli.model import Model
+    from gcn_cli.runs.folder import OutputFile
 
 
 @click.command("reconstruct", cls=GroupedCommand)
@@ -68,14 +69,13 @@ def command(
 ) -> None:
     """Repair, extend, make seamless or denoise IMAGE; without such an option, auto-encode it.
 
-    Repairs and denoising print the paths of the results. A repair does not change the pixels that
-    it keeps.
+    The paths of the results are printed. A repair does not change the pixels that it keeps.
 
-    Auto-encoding prints for each image how far the result is from it (rms_error in gray levels,
-    share_of_variance that is lost, psnr_db) and how far the result is from an energy minimum
-    (residual: 0 at one). With several --steps it also prints the energy, how much the steps lowered
-    it (energy_decrease), their number, 1 if no step lowers it further (stuck), and the share of
-    gates that a small step flips (kink_share).
+    Auto-encoding prints after each path how far the result is from IMAGE (rms_error in gray levels,
+    share_of_variance that is lost, psnr_db) and how far it is from an energy minimum (residual: 0
+    at one). With several --steps it also prints the energy, how much the steps lowered it
+    (energy_decrease), their number, 1 if no step lowers it further (stuck), and the share of gates
+    that a small step flips (kink_share).
 
     \b
     gcn reconstruct texture.jpg
@@ -91,7 +91,13 @@ def command(
     from gcn_cli.cli.output import check_files, maps_like_sources, origin_of
     from gcn_cli.images import expand_sources, read_image
     from gcn_cli.model import load
-    from gcn_cli.runs.folder import map_path, model_path, reconstruction_outputs, refuse_existing
+    from gcn_cli.runs.folder import (
+        OutputFile,
+        map_path,
+        model_path,
+        outputs_to_write,
+        reconstruction_outputs,
+    )
     from gcn_cli.runtime import set_threads
 
     result = JsonResult("reconstruct")
@@ -105,23 +111,25 @@ def command(
     images = [[read_image(file) for file in (source, *linked)] for source in sources]
     targets = reconstruction_outputs(output or str(folder), sources, options.count)
     loaded = load(path, device=device, precision=precision)
-    if output or not auto_encodes:  # the default reconstructions are replaced
-        for target in targets:
-            for texture_map in loaded.maps:
-                refuse_existing(map_path(str(target), texture_map.name), overwrite)
+    seed, count = options.seed or 0, options.count or 1
+    outputs = outputs_to_write(
+        [OutputFile(str(t), seed, k % count, output is None) for k, t in enumerate(targets)],
+        [texture_map.name for texture_map in loaded.maps],
+        "overwrite" if overwrite else "refuse",
+    )
     maps = [
         loaded.maps
         if auto_encodes
         else maps_like_sources(loaded.maps, parts, drop_alpha=options.mask == "alpha")
         for parts in images
-        for _ in range(options.count or 1)
+        for _ in range(count)
     ]
     left, top, right, bottom = options.extend or (0, 0, 0, 0)
     widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
     check_files(
         [
-            (str(map_path(str(t), m.name)), m)
-            for t, ms in zip(targets, maps, strict=True)
+            (str(map_path(file.path, m.name)), m)
+            for file, ms in zip(outputs, maps, strict=True)
             for m in ms
         ],
         (max(widths) + left + right, max(heights) + top + bottom),
@@ -130,21 +138,23 @@ def command(
     origins = [
         origin_of(typed_command(ctx), loaded, _settings(options), (source, *linked, options.mask))
         for source in sources
-        for _ in range(options.count or 1)
+        for _ in range(count)
     ]
     if auto_encodes:
-        new = output is not None and not overwrite
-        results = _auto_encode(loaded, images, targets, options, origins, quality, new=new)
-        files = [{"image": source, **facts} for source, facts in zip(sources, results, strict=True)]
+        results = _auto_encode(
+            loaded, images, outputs, options, origins, quality, overwrite=overwrite
+        )
+        named = zip(sources, results, strict=True)
+        files = [{"image": source, **facts} for source, group in named for facts in group]
         if not as_json:
             for facts in files:
                 metrics = [f"{k} {v:.4g}" for k, v in facts.items() if isinstance(v, float | int)]
-                click.echo("  ".join([str(facts["image"]), *metrics]))
+                click.echo("  ".join([str(facts["path"]), *metrics]))
     else:
         files = _repair(
             loaded,
             images,
-            targets,
+            outputs,
             maps,
             options,
             origins,
@@ -164,7 +174,7 @@ def _settings(options: ReconstructOptions) -> dict[str, Any]:
 def _repair(
     model: "Model",
     images: "list[list[Image]]",
-    targets: Sequence[Path],
+    outputs: "Sequence[OutputFile]",
     maps: "Sequence[Sequence[TextureMap]]",
     options: ReconstructOptions,
     origins: Sequence[Mapping[str, Any]],
@@ -176,11 +186,8 @@ def _repair(
     """Write every variant of every image; returns a record of each file."""
     from gcn_cli.cli.console import Progress, notice
     from gcn_cli.cli.output import write_all
-    from gcn_cli.runs.folder import OutputFile
     from gcn_cli.signals import exit_on_signals
 
-    seed, count = options.seed or 0, options.count or 1
-    outputs = [OutputFile(str(target), seed, k % count) for k, target in enumerate(targets)]
     with exit_on_signals("finished images are saved"), Progress("repair") as progress:
 
         def variants() -> "Iterator[Tensor]":
@@ -209,26 +216,29 @@ def _repair(
 def _auto_encode(
     model: "Model",
     images: "list[list[Image]]",
-    targets: Sequence[Path],
+    outputs: "Sequence[OutputFile]",
     options: ReconstructOptions,
     origins: Sequence[Mapping[str, Any]],
     quality: int | None,
     *,
-    new: bool,
-) -> "Iterator[dict[str, Any]]":
-    """Write the auto-encoding of every image; yields its path and metrics."""
+    overwrite: bool,
+) -> "Iterator[list[dict[str, Any]]]":
+    """Write the auto-encoding of every image; yields the path of each map, with the metrics."""
     from gcn_cli.cli.console import notice
-    from gcn_cli.cli.output import file_facts, write_map
+    from gcn_cli.cli.output import write_maps
     from gcn_cli.images import split_maps
-    from gcn_cli.runs.folder import map_path
 
-    for linked, target, origin in zip(images, targets, origins, strict=True):
-        with notice(f"reconstructing {target.stem} ..."):
+    for linked, output, origin in zip(images, outputs, origins, strict=True):
+        with notice(f"reconstructing {Path(output.path).stem} ..."):
             result, metrics = model.auto_encode(
                 linked, options.steps or 1, options.noise_level, kind="torch"
             )
-        for texture_map, part in zip(model.maps, split_maps(result, model.maps), strict=True):
-            path = str(map_path(str(target), texture_map.name))
-            record = {**origin, **file_facts(part, texture_map)}
-            write_map(part, path, texture_map, record, new=new, quality=quality)
-        yield {"path": str(target), **metrics}
+        parts = split_maps(result, model.maps)
+        written = write_maps(output, parts, model.maps, origin, quality, overwrite=overwrite)
+        names = [
+            {"map": texture_map.name} if texture_map.name else {} for texture_map, _ in written
+        ]
+        yield [
+            {"path": path, **name, **metrics}
+            for (_, path), name in zip(written, names, strict=True)
+        ]

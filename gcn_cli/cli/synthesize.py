@@ -23,7 +23,7 @@ from gcn_cli.cli.options import (
 )
 from gcn_cli.errors import InputError
 from gcn_cli.models.layers import PaddingMode
-from gcn_cli.options import FileOptions, Options, SampleOptions, option
+from gcn_cli.options import FileOptions, Options, SampleOptions, TrainOptions, option
 from gcn_cli.torchrun import torchrun_ranks
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class OutputOptions(Options):
 
 
 @click.command("synthesize", cls=GroupedCommand)
+@click.argument("source", required=False, metavar="[RUN|IMAGE]")
 @model_option
 @options_of(OutputOptions)
 @options_of(FileOptions)
@@ -131,6 +132,7 @@ class OutputOptions(Options):
 def command(
     ctx: click.Context,
     /,
+    source: str | None,
     model: str | None,
     assignments: Sequence[tuple[str, str]],
     overwrite: bool,
@@ -141,14 +143,16 @@ def command(
     threads: int | None,
     **given: Any,
 ) -> None:
-    """Make images from the newest run, or from --model. Their paths are printed to stdout.
+    """Make images of RUN, by default the newest one. Their paths are printed to stdout.
 
-    Every call makes new images; --seed makes the same ones again. Image k of a seed does not depend
-    on --count. The files hold how they were made: gcn inspect IMAGE.
+    In place of a run, an IMAGE: a model of it is trained first, unless it is there. Every call
+    makes new images; --seed makes the same ones again. Image k of a seed does not depend on
+    --count. The files hold how they were made: gcn inspect IMAGE.
 
     \b
     gcn synthesize --steps 100
-    gcn synthesize --model runs/texture --count 4 --size 512x256 --seed 7
+    gcn synthesize texture.jpg --size 512 -o tile.png
+    gcn synthesize runs/texture --count 4 --size 512x256 --seed 7
     gcn synthesize --seed 0,3-7 -o "tiles/{model}-{seed}.webp" --sheet sheet.png
     gcn synthesize --size 8192 -o wall.png
     gcn synthesize --guide face.jpg --size 512
@@ -171,7 +175,7 @@ def command(
 
     result = JsonResult("synthesize")
     set_threads(threads)
-    path = model_path(model)
+    path = model_path(_run(source, model, dry_run=dry_run, device=device, precision=precision))
     loaded = load(path, device=device, precision=precision)
     maps = [texture_map.name for texture_map in loaded.maps]
     size = loaded.size
@@ -194,10 +198,14 @@ def command(
     else:
         facts["files"] = _make(loaded, files, sampling, output, origin, quality, as_json=as_json)
         facts |= summarize_quality(facts["files"])
+        if output.sheet is not None:
+            facts["sheet"] = output.sheet
     if as_json:
         result.show(**facts, **hardware_facts(loaded.device, loaded.dtype))
     elif dry_run:
         click.echo(as_lines(facts))
+    elif output.sheet not in (None, "-"):
+        click.echo(output.sheet)
 
 
 def _expert_options(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -219,6 +227,37 @@ def _process() -> tuple[int, int]:
     """Rank of this process among those that share the images, and their number."""
     rank, count, _ = torchrun_ranks() or (0, 1, 0)
     return rank, count
+
+
+def _run(
+    source: str | None, model: str | None, *, dry_run: bool, device: str, precision: Any
+) -> str | None:
+    """The run of the argument or of --model; a model of an image is trained if it is not there.
+
+    Raises InputError for both, InterruptedRunError or KeyboardInterrupt after a signal in training.
+    """
+    if source is not None and model is not None:
+        raise InputError(f"{source}, --model {model}: give one of them")
+    if source is None or not Path(source).is_file() or source.endswith(".safetensors"):
+        return source or model
+
+    from gcn_cli.runs.folder import check_run, default_run
+    from gcn_cli.runs.record import is_trained_on
+
+    run = default_run([source])
+    check_run([source], str(run))
+    trained = is_trained_on(run, source)
+    if trained is False:
+        name = f"gcn train {source} -o {run}-2"
+        raise InputError(f"{source}: {run} has a model of another image; {name}, then name that")
+    if trained is None:
+        if dry_run or _process()[1] > 1:
+            raise InputError(f"{source}: has no finished model yet; gcn train {source}, then this")
+        from gcn_cli.cli.train import train_run
+
+        log.info("%s: no finished model of %s yet, training comes first", run, source)
+        train_run((source,), TrainOptions(output=str(run), device=device, precision=precision))
+    return str(run)
 
 
 def _seeds(output: OutputOptions, model: Path) -> tuple[tuple[int, ...], Path | None]:

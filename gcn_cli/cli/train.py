@@ -155,30 +155,46 @@ def _print_forecast(sources: tuple[str, ...], options: TrainOptions, *, as_json:
 def _train(
     sources: tuple[str, ...], options: TrainOptions, report: str | None, *, as_json: bool
 ) -> None:
-    """Train, then write the report, measure the quality and print the run."""
+    """Train, and print the run and the report."""
     from gcn_cli.cli.console import JsonResult, hardware_facts
+
+    result = JsonResult("train")
+    model, quality = train_run(sources, options, report)
+    if not is_main_process():
+        return
+    page = Path(report or "") / "index.html"
+    written = {"report": str(page)} if report is not None and page.exists() else {}
+    if as_json:
+        facts = hardware_facts(model.device, model.dtype) | written
+        result.show(run=options.output, **model.summary(), quality=quality, **facts)
+    else:
+        click.echo("\n".join([options.output, *written.values()]))
+
+
+def train_run(
+    sources: tuple[str, ...], options: TrainOptions, report: str | None = None
+) -> tuple["Model", dict[str, float | None] | None]:
+    """Train, write the report, and measure the quality, which is returned with the model.
+
+    Raises InterruptedRunError or KeyboardInterrupt if a signal ended the training early.
+    """
     from gcn_cli.report.page import TrainingPage, write_report
     from gcn_cli.runtime import choose_device
     from gcn_cli.signals import StopRequest, exit_on_signals
     from gcn_cli.training.distributed import join_group
 
-    result, stop, page = JsonResult("train"), StopRequest(), None
+    stop, page = StopRequest(), None
     if report is not None and is_main_process():
         page = TrainingPage(Path(options.output), Path(report))
     with join_group(lambda: choose_device(options.device)), stop.listening():
         model, done = _run_training(sources, options, stop, page)
     _leave_if_stopped(stop, done, complete=model.complete)
     if not is_main_process():
-        return
+        return model, None
     with exit_on_signals(COMPLETE):
         if report is not None and model.complete:
             write_report(model, Path(report))
-        quality = _measure_quality(model) if model.complete else None
-    if as_json:
-        facts = hardware_facts(model.device, model.dtype)
-        result.show(run=options.output, **model.summary(), quality=quality, **facts)
-    else:
-        click.echo(options.output)
+        return model, _measure_quality(model) if model.complete else None
 
 
 def train_one(image: str, options: TrainOptions, stop: "StopRequest") -> None:

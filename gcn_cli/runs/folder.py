@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -38,16 +39,33 @@ def run_name(source: str) -> str:
 
 
 def model_path(run: str | None) -> Path:
-    """The model file of a run (a folder or the file itself); None is the newest run, logged."""
+    """The model file of a run (a folder, the file itself, or a name under runs/).
+
+    None is the newest run, which is logged. A run without a model file has a path, too: reading it
+    raises InputError. Raises InputError for what is no file and no run.
+    """
     if run is not None:
-        _exists(Path(run), "--model ")
-        path = Path(run)
-        return path / MODEL_FILE if path.is_dir() else path
+        there, path = _exists(Path(run), "--model "), Path(run)
+        named = RUNS / run / MODEL_FILE
+        if not (path.is_file() or (path / MODEL_FILE).exists()) and named.exists():
+            return named
+        if there:
+            return path / MODEL_FILE if path.is_dir() else path
+        raise InputError(f"{run}: no such model file or run{_similar_run(run)}")
     files = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if not files:
         raise InputError(f"no runs under {RUNS}/; train one with 'gcn train IMAGE', or use --model")
     log.info("model: %s", files[-1].parent)
     return files[-1]
+
+
+def _similar_run(name: str) -> str:
+    """The remedy for the name of a run that is not there."""
+    runs = {path.parent.name: path.parent for path in RUNS.glob(f"*/{MODEL_FILE}")}
+    similar = get_close_matches(Path(name).name, runs, 1)
+    if similar:
+        return f"; did you mean {runs[similar[0]]}?"
+    return "; gcn inspect lists the runs" if runs else "; train one with 'gcn train IMAGE'"
 
 
 def check_run(sources: Sequence[str], run: str) -> None:
@@ -207,8 +225,8 @@ def next_seed(output: str | None, model: Path) -> tuple[int, Path | None]:
             last = max(last, int(named[1]))
         elif path.suffix.lower() in FORMATS:
             record = read_record(path) or {}
-            seed = record.get("seed")
-            if record.get("model") == name and isinstance(seed, int):
+            seed, is_sample = record.get("seed"), "synthesize" in str(record.get("command"))
+            if record.get("model") == name and is_sample and isinstance(seed, int):
                 last = max(last, seed)
     return last + 1, folder
 

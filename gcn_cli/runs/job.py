@@ -62,6 +62,7 @@ def run_training(
             "training %s on %s from %d image(s), %dx%d",
             run or "in memory", session.device, len(images.images), width, height,
         )  # fmt: skip
+        _say_if_not_shortened(session, options)
         writer = None if run is None else RunWriter(run, session, options)
         try:
             _train(session, options, writer, limit, on_step, should_stop)
@@ -238,6 +239,20 @@ class TimeBudget:
                 )
         trainer.set_length(length)
         self.next_plan = iteration + max(self.FIRST, length // self.REVISIONS)
+
+
+def _say_if_not_shortened(session: Session, options: TrainOptions) -> None:
+    """Say before a training begins that --max-time may stop it before it is whole."""
+    seconds, next_one = options.max_time, session.iteration + 1
+    if seconds is None:
+        return
+    fixed = session.trainer.length_for(next_one, 1.0, seconds) is None
+    if fixed or "iterations" in options.settings or options.extend is not None:
+        log.info(
+            "--max-time %.0fs: the training is not shortened; if its %d iterations take longer, it "
+            "stops there, saved but not whole, and the same command resumes it",
+            seconds, session.trainer.iterations - session.iteration,
+        )  # fmt: skip
 
 
 def _log_result(session: Session) -> None:

@@ -1,4 +1,7 @@
-"""What a training writes to its run's folder: model file, metrics.jsonl, previews, TensorBoard."""
+"""The files of runs: what a training writes to its folder, and a list of the runs in a folder.
+
+A training writes the model file, metrics.jsonl, previews, and TensorBoard.
+"""
 
 import itertools
 import logging
@@ -13,13 +16,62 @@ from gcn_cli import images, strict_json
 from gcn_cli.errors import InputError
 from gcn_cli.options import TrainOptions
 from gcn_cli.runs.folder import MODEL_FILE
-from gcn_cli.runs.grades import GRADES_FILE, keep_exemplar
+from gcn_cli.runs.grades import GRADES_FILE, keep_exemplar, saved_grades
 from gcn_cli.runs.session import Session
 
 log = logging.getLogger(__name__)
 
 PREVIEWS, METRICS = "previews", "metrics.jsonl"
 MADE = ("samples", "reconstructions", "repairs")  # folders of images that a model has made
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """The runs in a folder, the newest first, as plain values; a model file is not read whole.
+
+    Of each: run, sources, preset, written (local time), width, height, iteration, iterations, and
+    quality and verdict, None if they were not measured. Of a run that cannot be read: run, written
+    and message.
+    """
+    paths = folder.glob(f"*/{MODEL_FILE}")
+    dated = sorted(((path.stat().st_mtime, path) for path in paths), reverse=True)
+    return [
+        {
+            "run": str(path.parent),
+            "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(date)),
+            **_run_facts(path),
+        }
+        for date, path in dated
+    ]
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    try:
+        about = checkpoint_file.read_description(path)
+        iteration, (height, width) = about["iteration"], about["image_size"]
+        grades = saved_grades(path.parent, iteration) or {}
+        return {
+            "sources": [source["name"] for source in about.get("sources", ())],
+            "preset": about.get("asked", {}).get("preset"),
+            "width": width,
+            "height": height,
+            "iteration": iteration,
+            "iterations": about["total_iterations"],
+            "quality": grades.get("quality"),
+            "verdict": grades.get("verdict"),
+        }
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        return {"message": str(error).removeprefix(f"{path}: ")}
+
+
+def is_trained_on(run: Path, image: str) -> bool | None:
+    """Whether a run has a finished model of an image file; None if it has none that is finished."""
+    if not (run / MODEL_FILE).exists():
+        return None
+    about = checkpoint_file.read_description(run / MODEL_FILE)
+    sources = about.get("sources", [])[:1]  # linked maps follow
+    if sources and sources[0] != images.SourceFile.of(image)._asdict():
+        return False
+    return True if sources and about["iteration"] >= about["total_iterations"] else None
 
 
 class RunWriter:

@@ -15,7 +15,7 @@ from torch import Tensor
 from gcn_cli import checkpoint as checkpoint_file
 from gcn_cli import images as image_files
 from gcn_cli.checkpoint import Checkpoint
-from gcn_cli.config import SETTINGS, Config, option_name, option_text, parse_pattern, to_json
+from gcn_cli.config import Config, parse_pattern, to_json
 from gcn_cli.detection import find_pattern
 from gcn_cli.errors import InputError
 from gcn_cli.images import Normalization
@@ -25,8 +25,8 @@ from gcn_cli.kinds import ModelKind, make_trainer
 from gcn_cli.models.layers import filter_parameters, responses_per_pixel
 from gcn_cli.options import TrainOptions
 from gcn_cli.pattern import Pattern, PhaseField
-from gcn_cli.presets import PRESETS, build_config
 from gcn_cli.runs.folder import MODEL_FILE
+from gcn_cli.runs.request import asked_for, check_images
 from gcn_cli.runtime import choose_device, choose_precision, free_memory
 from gcn_cli.training.data import NormalMap, coarse_share, crop_limit
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
@@ -87,6 +87,7 @@ class Session:
             for red, y_up in images.normal_maps(config)
         ]
         self._build(config)
+        self.asked: dict[str, Any] = {}  # what the model file keeps of the options
         self.iteration = 0
         self.history: list[Metrics] = []
         self._seconds_before = 0.0
@@ -125,15 +126,21 @@ class Session:
             for note in notes:
                 log.info(note)
             _check_memory(config, images, device)
-            return cls(images, requested, config, device, dtype, current_group())
-        _check_same(run, saved, requested, images, options)
+            session = cls(images, requested, config, device, dtype, current_group())
+            session.asked = asked_for(options, requested)
+            return session
+        if to_json(requested) != to_json(saved.requested or saved.config):
+            raise InputError(f"{run}: trained anew by another job meanwhile; run the command again")
+        check_images(run, saved, images, options)
         session = cls(images, requested, saved.config, device, dtype, current_group())
+        session.asked = saved.asked or asked_for(options, requested)
         session.trainer.load_state(saved.trainer_state)
         session.iteration, session.history = saved.iteration, list(saved.history)
         session._seconds_before = saved.seconds
         if extending:
             session._extend(options)
-        log.info("%s: resumed after iteration %d", run, session.iteration)
+        if not session.complete:
+            log.info("%s: resumed after iteration %d", run, session.iteration)
         return session
 
     def _build(self, config: Config) -> None:
@@ -225,6 +232,7 @@ class Session:
             maps=self.images.maps,
             pattern=self.pattern,
             sources=self.images.sources,
+            asked=self.asked,
         )
 
 
@@ -235,55 +243,6 @@ def _describe(pattern: Pattern) -> None:
         pattern.in_words(),
         100 * float(pattern.share),
     )
-
-
-def _check_same(
-    run: Path | None,
-    saved: Checkpoint,
-    requested: Config,
-    images: TrainingImages,
-    options: TrainOptions,
-) -> None:
-    """Raise InputError if a run was trained with other settings or on other images."""
-    others = "use --overwrite to start over, or -o for another run"
-    before = saved.requested or saved.config
-    key = _difference(requested, before)
-    if key is not None:
-        old, new = (_setting_text(key, to_json(c).get(key)) for c in (before, requested))
-        preset = _preset_of(before, options)
-        remedy = f"{others}; to resume, repeat the options of its training (--preset ...)"
-        if preset is not None:
-            remedy = f"use --preset {preset} to resume it, --overwrite to start over, or another -o"
-        raise InputError(f"{run}: trained with {old}, not {new}; {remedy}")
-    if saved.data_digest != images.digest:
-        raise InputError(f"{run}: trained on other images; {others}")
-
-
-def _difference(requested: Config, saved: Config) -> str | None:
-    """The first setting that differs; channels left to the images agree with any number."""
-    before = to_json(saved)
-    for key, value in to_json(requested).items():
-        if value != before.get(key) and not (key == "channels" and value is None):
-            return key
-    return None
-
-
-def _preset_of(saved: Config, options: TrainOptions) -> str | None:
-    """The preset with which the settings now given make the saved config, if there is one."""
-    settings = {key: value for key, value in options.settings.items() if key != "preset"}
-    for name in PRESETS:
-        try:
-            if _difference(build_config(settings, preset=name), saved) is None:
-                return name
-        except InputError:  # a preset of another learner
-            continue
-    return None
-
-
-def _setting_text(name: str, value: Any) -> str:
-    if value is None and SETTINGS[name].metadata["none"] is None:
-        return f"the default of {option_name(name)}"
-    return option_text(name, value)
 
 
 def _check_memory(config: Config, images: TrainingImages, device: torch.device) -> None:

@@ -49,7 +49,7 @@ def test_the_same_command_again_says_complete(trained: Path) -> None:
 def test_other_values_for_an_existing_run_are_refused(trained: Path) -> None:
     other = gcn("train", "texture.png", *PUBLISHED, "--set", "sigma=2", cwd=trained)
     assert other.returncode == 2
-    assert b"--set sigma=1, not --set sigma=2; use --overwrite" in other.stderr
+    assert b"--set sigma=1, not --set sigma=2; --overwrite starts over" in other.stderr
 
 
 def test_synthesis_is_a_function_of_the_seed_whatever_the_count(trained: Path) -> None:
@@ -104,7 +104,7 @@ def test_reconstruction_prints_its_metrics(trained: Path) -> None:
 
 
 def test_inspect_describes_model_image_and_preset(trained: Path, tmp_path: Path) -> None:
-    done = gcn("inspect", "--json", cwd=trained)
+    done = gcn("inspect", "texture", "--json", cwd=trained)
     assert done.returncode == 0, done.stderr.decode()
     facts = json.loads(done.stdout)
     assert [layer["receptive_field"] for layer in facts["layers"]] == [5, 9]
@@ -113,7 +113,7 @@ def test_inspect_describes_model_image_and_preset(trained: Path, tmp_path: Path)
     assert gcn("inspect", "filters", str(tmp_path / "f.png"), cwd=trained).returncode == 0
     with Image.open(tmp_path / "f.png") as filters:
         assert filters.size[0] > 20
-    short = gcn("inspect", cwd=trained).stdout.decode()
+    short = gcn("inspect", "runs/texture", cwd=trained).stdout.decode()
     assert "receptive field 9 pixels" in short
     assert "receptive_field" not in short
     assert b"receptive_field" in gcn("inspect", "--details", cwd=trained).stdout
@@ -161,7 +161,10 @@ def test_inspect_describes_model_image_and_preset(trained: Path, tmp_path: Path)
         (["synthesize"], "no runs under runs/"),
         (["synthesize", "--model", "bad.png"], "bad.png: not a gcn model file"),
         (["synthesize", "--size", "0"], "'0' is not a size"),
-        (["reconstruct", "texture.png", "--model", "none"], "none: no such model file"),
+        (
+            ["reconstruct", "texture.png", "--model", "none"],
+            "none: no such model file or run; train one with",
+        ),
         (["inspect", "--preset", "paper-fish"], "'paper-fish' is not one of"),
         (["explode"], "No such command 'explode'"),
         (["trian"], "No such command 'trian'; did you mean train?"),

@@ -1,6 +1,8 @@
 """gcn inspect: images as a model sees them, noise levels, the comparison of models."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +86,39 @@ def test_options_before_a_subcommand_hold_for_it(folder: Path) -> None:
     assert json.loads(before.stdout)["image"] == json.loads(after.stdout)["image"]
 
 
+def test_a_run_is_an_argument_and_without_one_the_runs_are_listed(folder: Path) -> None:
+    by_option = gcn("inspect", "--model", "run", "--details", cwd=folder).stdout
+    for words in (["run", "--details"], ["--details", "run/model.safetensors"]):
+        assert gcn("inspect", *words, cwd=folder).stdout == by_option
+    unmade = gcn("inspect", "odd.png", cwd=folder)
+    assert unmade.returncode == 2
+    assert b"odd.png: does not hold how it was made; gcn inspect image odd.png" in unmade.stderr
+    none = gcn("inspect", cwd=folder)
+    assert none.returncode == 2
+    assert b"no runs under runs/; train one with 'gcn train IMAGE'" in none.stderr
+    (folder / "all" / "b").mkdir(parents=True)
+    (folder / "all" / "[red] a").symlink_to(folder / "run")
+    (folder / "all" / "b" / "model.safetensors").write_bytes(b"no model")
+    os.utime(folder / "all" / "b" / "model.safetensors", (0, 0))
+    grades = {"iteration": 20, "quality": 1.125, "verdict": "rough", "limits": []}
+    (folder / "run" / "quality.json").write_text(json.dumps(grades))
+    table = gcn("inspect", "all", cwd=folder).stdout.decode()
+    assert re.search(r"all/\[red\] a +│ texture\.png +│ \d{4}-\d\d-\d\d \d\d:\d\d +│ 96x96 ", table)
+    assert "1.12 rough" in table
+    assert "not a gcn model file" in table
+    runs = json.loads(gcn("inspect", "all", "--json", cwd=folder).stdout)["runs"]
+    (readable,) = (run for run in runs if "iteration" in run)
+    assert (readable["sources"], readable["quality"]) == (["texture.png"], 1.125)
+    assert (readable["iteration"], readable["iterations"], readable["preset"]) == (20, 20, None)
+
+
 def test_a_map_shows_where_an_image_is_unlike_the_exemplar(folder: Path) -> None:
     arguments = ["inspect", "image", "odd.png", "--model", "run", "--map", "map.png", "--json"]
     done = gcn(*arguments, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     facts = json.loads(done.stdout)["image"]
     assert facts["most_unusual"] > 8
+    assert facts["files"] == ["map.png"]
     assert 56 <= facts["most_unusual_at"][0] < 80
     assert 24 <= facts["most_unusual_at"][1] < 48
     assert 24 * 24 / 96**2 / 2 < facts["unusual_share"] < 0.25
@@ -111,6 +140,7 @@ def test_filters_at_a_pixel_are_the_gradients_of_the_units_there(folder: Path) -
     arguments = ["inspect", "image", "odd.png", "--model", "run", "--filters", "at.png"]
     done = gcn(*arguments, "--at", "10,20", cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.splitlines()[-1] == b"at.png"
     sheet = filters_at(model, str(folder / "odd.png"), (10, 20))
     with Image.open(folder / "at.png") as image:
         assert image.size == (sheet.shape[2], sheet.shape[1])
@@ -218,11 +248,7 @@ def test_models_that_cannot_be_compared_are_refused(two_models: Path) -> None:
         (["image", "odd.png", "--at", "3,96", "--filters", "x.png"], "--at 3,96: the image has 96"),
         (["image", "odd.png", "--noise-level", "nan"], "--noise-level nan: must be"),
         (["compare", "odd.png", "run", "run", "--details"], "No such option"),
-        (
-            ["odd.png"],
-            "odd.png: does not hold how it was made; gcn inspect image odd.png prints how",
-        ),
-        (["run"], "No such command 'run'; did you mean gcn inspect --model run?"),
+        (["run"], "--model run, run: give one of them"),
         (["fitlers"], "No such command 'fitlers'; did you mean gcn inspect filters?"),
     ],
 )

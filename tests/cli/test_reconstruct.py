@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from gcn_cli import images
-from gcn_cli.images import read_image
+from gcn_cli.images import read_image, read_record
 from tests.cli.running import gcn
 from tests.reading import read
 
@@ -54,9 +54,30 @@ def test_metrics_are_printed_at_a_noise_level(folder: Path) -> None:
     assert "energy" not in record
     done = gcn("reconstruct", "photo.png", "--steps", "3", cwd=folder)
     words = done.stdout.decode().split()
-    assert words[0] == "photo.png"
+    assert words[0] == "runs/photo/reconstructions/photo.png"
     assert words[1::2][:4] == ["rms_error", "share_of_variance", "psnr_db", "residual"]
     assert words[1::2][4:] == ["energy", "energy_decrease", "steps", "stuck", "kink_share"]
+
+
+def test_nothing_is_replaced_without_overwrite(folder: Path) -> None:
+    for arguments, place in (([], "reconstructions"), (["--mask", "mask.png"], "repairs")):
+        words = ["reconstruct", "photo.png", *arguments, "--steps", "1"]
+        target = folder / "runs" / "photo" / place / "photo.png"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(b"mine")
+        for number in (2, 3):
+            done = gcn(*words, cwd=folder)
+            assert done.stdout.split()[0].decode() == f"runs/photo/{place}/photo-{number}.png"
+        assert target.read_bytes() == b"mine"
+        refused = gcn(*words, "-o", str(target), cwd=folder)
+        assert refused.returncode == 2
+        assert b"photo.png: exists; add --overwrite" in refused.stderr
+        assert gcn(*words, "--overwrite", cwd=folder).stdout.split()[0].endswith(b"/photo.png")
+        assert read_image(str(target)).size == (48, 60)
+    record = read_record(target)
+    assert record is not None
+    assert record["command"] == ("gcn reconstruct photo.png --steps 1 --mask mask.png --overwrite")
+    assert [source["name"] for source in record["inputs"]] == ["photo.png", "mask.png"]
 
 
 def test_a_scratch_is_repaired_and_the_rest_is_kept(folder: Path) -> None:
@@ -207,6 +228,15 @@ def test_linked_maps_are_synthesized_together(linked: Path) -> None:
     assert b"3 linked maps" in piped.stderr
 
 
+def test_linked_maps_are_auto_encoded_to_files_that_are_printed(linked: Path) -> None:
+    maps = ["--with", "normal.png", "--with", "height.png"]
+    done = gcn("reconstruct", "albedo.png", *maps, "--model", "maps", "-o", "coded", cwd=linked)
+    assert done.returncode == 0, done.stderr.decode()
+    paths = [line.split()[0].decode() for line in done.stdout.splitlines()]
+    assert paths == [f"coded/albedo-{name}.png" for name in ("albedo", "normal", "height")]
+    assert all((linked / path).exists() for path in paths)
+
+
 def test_linked_maps_are_repaired_together(linked: Path) -> None:
     arguments = ["--model", "maps", "--mask", "mask.png", "-o", "fixed", *FEW]
     maps = ["--with", "normal.png", "--with", "height.png"]
@@ -259,7 +289,7 @@ def test_an_image_is_repaired_by_a_model_of_its_known_part(linked: Path, tmp_pat
     assert gcn("reconstruct", image, *arguments, cwd=tmp_path).returncode == 0
     other = gcn("train", image, *small, "-o", "run", cwd=tmp_path)
     assert other.returncode == 2
-    assert b"trained on other" in other.stderr
+    assert b"trained with --mask mask.png, not no --mask" in other.stderr
     whole = [*SMALL, "--set", "crop=0", "-o", "whole"]
     hidden = gcn("train", image, "--mask", mask, *whole, cwd=tmp_path)
     assert hidden.returncode == 2

@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gcn_cli import images
+from gcn_cli.cli import train
+from gcn_cli.errors import InterruptedRunError
 from gcn_cli.images import SourceFile, read_image, read_record
 from tests.cli.running import TEXTURE, gcn
 from tests.reading import read, values_of
@@ -302,6 +304,45 @@ def test_existing_files_are_skipped(folder: Path) -> None:
     done = gcn("synthesize", "--model", "runs/texture", *arguments, cwd=folder)
     assert done.stdout.split() == paths[1:2]
     assert b"2 of 3 images exist already" in done.stderr
+
+
+def test_one_command_from_an_image_to_a_sample(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.open(folder / "texture.png").save(tmp_path / "wall.png")
+    few = ["--steps", "2", "--size", "24", "-o", "tile.png"]
+    refused = gcn("synthesize", "wall.png", *few, "--dry-run", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert b"wall.png: has no finished model yet; gcn train wall.png" in refused.stderr
+    stopped = gcn("train", "wall.png", *SMALL, "--max-time", "0.001s", cwd=tmp_path)
+    assert b"--max-time 0s: the training is not shortened" in stopped.stderr
+    done = gcn("synthesize", "wall.png", *few, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, b"tile.png\n"), done.stderr.decode()
+    said = done.stderr.decode()
+    assert "no finished model of wall.png yet, training comes first" in said
+    assert "resumed after iteration 1" in said
+    model = SourceFile.of(tmp_path / "runs" / "wall" / "model.safetensors")
+    for source in ("wall.png", "wall", "runs/wall"):
+        again = gcn("synthesize", source, "--steps", "2", "--sheet", f"{source}.webp", cwd=tmp_path)
+        printed = again.stdout.decode().splitlines()
+        assert printed[0].startswith("runs/wall/samples/wall-")
+        assert printed[1] == f"{source}.webp"
+        assert "training" not in again.stderr.decode()
+    assert SourceFile.of(tmp_path / "runs" / "wall" / "model.safetensors") == model
+    Image.open(folder / "dark.png").save(tmp_path / "wall.png")
+    other = gcn("synthesize", "wall.png", *few, cwd=tmp_path)
+    assert other.returncode == 2
+    assert b"wall.png: runs/wall has a model of another image" in other.stderr
+    both = gcn("synthesize", "wall", "--model", "wall", cwd=tmp_path)
+    assert b"wall, --model wall: give one of them" in both.stderr
+    (tmp_path / "new.png").write_bytes((tmp_path / "wall.png").read_bytes())
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise InterruptedRunError("SIGTERM after iteration 3; saved; run the same command again")
+
+    monkeypatch.setattr(train, "train_run", interrupted)
+    cut = gcn("synthesize", "new.png", *few, "-o", "no.png", cwd=tmp_path)
+    assert (cut.returncode, cut.stdout) == (75, b"")
 
 
 def test_only_what_was_made_alike_is_skipped(folder: Path) -> None:

@@ -48,7 +48,15 @@ def test_the_newest_run_is_the_default_and_is_named(
     assert folder.model_path(None) == Path("runs/new") / folder.MODEL_FILE
     assert "model: runs/new" in caplog.text
     assert folder.model_path("runs/old") == Path("runs/old") / folder.MODEL_FILE
+    (tmp_path / "other.safetensors").touch()
     assert folder.model_path("other.safetensors") == Path("other.safetensors")
+    (tmp_path / "old").mkdir()  # of images, say
+    assert folder.model_path("old") == Path("runs/old") / folder.MODEL_FILE
+    for name in ("olt", "runs/olt"):
+        with pytest.raises(InputError, match=f"^{name}: .* did you mean runs/old\\?"):
+            folder.model_path(name)
+    with pytest.raises(InputError, match=r"^bark: no such model file or run; gcn inspect lists"):
+        folder.model_path("bark")
     assert folder.default_run(["-"]) == Path("runs/stdin")
     assert folder.default_run([f"{tmp_path}/brick.wall.png"]) == Path("runs/brick.wall")
 
@@ -60,7 +68,7 @@ def test_the_next_seed_follows_the_largest_of_the_same_model(tmp_path: Path) -> 
     for name in ("bark-2-0.png", "bark-7-1-albedo.webp", "bark-mine.png", "moss-9-0.png", "12.txt"):
         (samples / name).touch()
     assert next_seed(None, model) == (8, samples)
-    record = {"software": "gcn 1", "model": "bark", "seed": 30}
+    record = {"software": "gcn 1", "command": "gcn synthesize", "model": "bark", "seed": 30}
     images.write(torch.zeros(3, 4, 4), str(samples / "tile.jpg"), record=record)
     images.write(torch.zeros(3, 4, 4), str(samples / "m.png"), record={**record, "model": "moss"})
     for output in (str(samples), str(samples / "new.png"), str(samples / "x-{seed}.tga")):

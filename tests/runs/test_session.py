@@ -1,5 +1,6 @@
 """The beginning of a training: refused settings, resuming, extending."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import gcn_cli as gcn
 from gcn_cli.checkpoint import load
 from gcn_cli.errors import InputError
+from gcn_cli.images import to_pillow
 from gcn_cli.runs import session as sessions
 from tests.clock import Clock
 from tests.small import SMALL_PUBLISHED, SMALL_TEXTURE, small_image
@@ -67,11 +69,14 @@ def test_an_image_smaller_than_the_stride_has_no_reconstruction() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ({}, {"iterations": 7}, "the default of --iterations, not --iterations 7; use --overwrite"),
-        ({"iterations": 7}, {}, "--iterations 7, not the default of --iterations; use"),
-        ({"batch_size": 0}, {}, "--batch-size 0, not --batch-size 4; use"),
-        ({}, {"shrink": 0}, "--set shrink=512, not --set shrink=0; use"),
-        ({}, {"mean_color": "0,0,0"}, "--set mean_color=own, not --set mean_color=0,0,0; use"),
+        ({}, {"iterations": 7}, "the default of --iterations, not --iterations 7; --overwrite"),
+        ({"iterations": 7}, {"iterations": 8}, "--iterations 7, not --iterations 8; --overwrite"),
+        ({"batch_size": 0}, {"batch_size": 4}, "--batch-size 0, not --batch-size 4; --overwrite"),
+        ({}, {"shrink": 0}, "--set shrink=512, not --set shrink=0; --overwrite"),
+        ({}, {"mean_color": "0,0,0"}, "--set mean_color=own, not --set mean_color=0,0,0; --over"),
+        ({"preset": "quick"}, {"preset": "best"}, "--preset quick, not --preset best; --overwrite"),
+        ({}, {"preset": "quick"}, "--preset default, not --preset quick; --overwrite starts over"),
+        ({"preset": "quick"}, {"flips": True}, r"--preset quick \(--no-flips\), not --flips; --o"),
     ],
 )
 def test_a_run_with_other_settings_is_refused_with_both_values(
@@ -82,21 +87,55 @@ def test_a_run_with_other_settings_is_refused_with_both_values(
         trained(tmp_path, SMALL_TEXTURE | second)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "remedy"),
-    [
-        ({"preset": "object"}, {}, "; use --preset object to resume it, --overwrite to"),
-        ({}, {"preset": "object"}, "; use --preset default to resume it"),
-        ({"preset": "object", "noise_max": 50}, {}, r"repeat the options of its .*\(--preset"),
-    ],
-)
-def test_the_preset_of_the_run_is_named_if_it_resumes_it(
-    first: dict[str, Any], second: dict[str, Any], remedy: str, tmp_path: Path
-) -> None:
-    small = {"layers": "4@3", "crop": 0, "margin": 0, "batch_size": 1, "iterations": 9}
-    trained(tmp_path, small | first, should_stop=lambda: True)
-    with pytest.raises(InputError, match=remedy):
-        trained(tmp_path, small | second)
+def test_going_on_needs_no_setting_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image = tmp_path / "wall.png"
+    to_pillow(small_image()).save(image)
+    place: dict[str, Any] = {"device": "cpu", "output": tmp_path / "run"}
+    first = {**SMALL_TEXTURE, "preset": "quick", "flips": True, "iterations": 4}
+    gcn.train(image, **{**first, **place}, should_stop=lambda: True)
+    with caplog.at_level(logging.INFO, logger="gcn_cli"):
+        forecast = gcn.forecast(image, **place)
+        model = gcn.train(image, **place)
+    assert (forecast["iterations"], forecast["config"]["crop"]) == (4, 16)
+    assert model.complete
+    assert model.config.crop == 16
+    assert (
+        "as before, --preset quick --set layers=4@5,4@3/2 --set crop=16 --set margin=2 --flips"
+        in (caplog.text)
+    )
+    longer = gcn.train(image, **place, extend=2)
+    assert longer.checkpoint.iteration == 6
+    assert gcn.train(image, **place, preset="quick", flips=True).checkpoint.iteration == 6
+    with pytest.raises(InputError, match="trained with --preset quick, not --preset default"):
+        gcn.train(image, **place, preset="default")
+    with pytest.raises(InputError, match="learning_rate=many: must be a number"):
+        gcn.train(image, **place, learning_rate="many")
+    with pytest.raises(InputError, match="step_size: has no meaning with"):
+        gcn.train(image, **place, step_size=1)
+
+
+def test_other_images_are_named(tmp_path: Path) -> None:
+    for name, pixels in (("a", small_image()), ("b", 255 - small_image()), ("m", small_image())):
+        to_pillow(pixels).save(tmp_path / f"{name}.png")
+    mask = torch.zeros(1, 32, 40)
+    mask[:, :4] = 255
+    to_pillow(mask).save(tmp_path / "mask.png")
+    a, b, m, hidden = (str(tmp_path / f"{name}.png") for name in ("a", "b", "m", "mask"))
+    options: dict[str, Any] = {**SMALL_TEXTURE, "crop": 12, "iterations": 1}
+    cases: list[tuple[dict[str, Any], str, dict[str, Any], str]] = [
+        ({}, b, {}, "trained on other images: a.png, not b.png; --overwrite"),
+        ({"linked": (m,)}, a, {}, "trained with --with m.png, not no --with; "),
+        ({"mask": hidden}, a, {}, "trained with --mask mask.png, not no --mask; "),
+        ({}, a, {"mask": hidden}, "trained with no --mask, not --mask mask.png; "),
+    ]
+    for number, (first, image, second, message) in enumerate(cases):
+        run = tmp_path / f"run{number}"
+        gcn.train(a, output=run, **options, **first)
+        with pytest.raises(InputError, match=message):
+            gcn.train(image, output=run, **options, **second)
+    to_pillow(255 - small_image()).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"trained on other images: another a\.png; --overwrite"):
+        gcn.train(a, output=tmp_path / "run0")
 
 
 def trained(run: Path, settings: dict[str, Any], **options: Any) -> gcn.Model:

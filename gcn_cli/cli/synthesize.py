@@ -112,9 +112,29 @@ class OutputOptions(Options):
                 "leave --sheet out"
             )
 
+    def check_several(self, runs: Sequence[str]) -> None:
+        """Raise InputError for what is of one run, where there are several."""
+        from gcn_cli.images import is_image_file
+
+        names = [Path(run).name for run in runs]
+        shared = [name for name in names if names.count(name) > 1]
+        is_file = self.output is not None and "{" not in self.output and is_image_file(self.output)
+        if self.output == "-" or is_file:
+            raise InputError(
+                f"--output {self.output}: one file for {len(runs)} runs; name a folder, or use "
+                "{model} in the name"
+            )
+        if self.output is not None and shared:
+            raise InputError(
+                f"--output {self.output}: two runs named {shared[0]} would share names; make their "
+                "images one run after the other"
+            )
+        if self.sheet is not None:
+            raise InputError(f"--sheet {self.sheet}: shows the images of one run; name one RUN")
+
 
 @click.command("synthesize", cls=GroupedCommand)
-@click.argument("source", required=False, metavar="[RUN|IMAGE]")
+@click.argument("sources", nargs=-1, metavar="[RUN|IMAGE]...")
 @model_option
 @options_of(OutputOptions)
 @options_of(FileOptions)
@@ -132,7 +152,7 @@ class OutputOptions(Options):
 def command(
     ctx: click.Context,
     /,
-    source: str | None,
+    sources: tuple[str, ...],
     model: str | None,
     assignments: Sequence[tuple[str, str]],
     overwrite: bool,
@@ -143,7 +163,7 @@ def command(
     threads: int | None,
     **given: Any,
 ) -> None:
-    """Make images of RUN, by default the newest one. Their paths are printed to stdout.
+    """Make images of each RUN, by default of the newest. Their paths are printed to stdout.
 
     In place of a run, an IMAGE: a model of it is trained first, unless it is there. Every call
     makes new images; --seed makes the same ones again. Image k of a seed does not depend on
@@ -154,6 +174,7 @@ def command(
     gcn synthesize texture.jpg --size 512 -o tile.png
     gcn synthesize runs/texture --count 4 --size 512x256 --seed 7
     gcn synthesize --seed 0,3-7 -o "tiles/{model}-{seed}.webp" --sheet sheet.png
+    gcn synthesize runs/* --size 512 -o tiles
     gcn synthesize --size 8192 -o wall.png
     gcn synthesize --guide face.jpg --size 512
     gcn synthesize --model runs/moss --blend runs/stone --mask path.png
@@ -167,16 +188,45 @@ def command(
     quality = collect(FileOptions, given).quality
     output.check(sampling, as_json=as_json)
 
+    if len(sources) > 1:
+        output.check_several(sources)
+
     from gcn_cli.cli.console import JsonResult, as_lines, hardware_facts
-    from gcn_cli.cli.output import require_measurable, summarize_quality
     from gcn_cli.model import load
-    from gcn_cli.runs.folder import model_path, sample_outputs
+    from gcn_cli.runs.folder import model_path
     from gcn_cli.runtime import set_threads
 
-    result = JsonResult("synthesize")
+    result, runs = JsonResult("synthesize"), []
     set_threads(threads)
-    path = model_path(_run(source, model, dry_run=dry_run, device=device, precision=precision))
-    loaded = load(path, device=device, precision=precision)
+    for source in sources or (None,):
+        path = model_path(_run(source, model, dry_run=dry_run, device=device, precision=precision))
+        loaded = load(path, device=device, precision=precision)
+        work = (ctx, path, loaded, sampling, output, quality)
+        runs.append(_synthesize(*work, dry_run=dry_run, as_json=as_json))
+    if as_json:
+        facts = runs[0] if len(runs) == 1 else {"runs": runs}
+        result.show(**facts, **hardware_facts(loaded.device, loaded.dtype))
+    elif dry_run:
+        click.echo("\n".join(map(as_lines, runs)))
+    elif output.sheet not in (None, "-"):
+        click.echo(output.sheet)
+
+
+def _synthesize(
+    ctx: click.Context,
+    path: Path,
+    loaded: "Model",
+    sampling: SampleOptions,
+    output: OutputOptions,
+    quality: int | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Make the images of one model, or with `dry_run` tell what they take; the facts for --json."""
+    from gcn_cli.cli.output import require_measurable, summarize_quality
+    from gcn_cli.runs.folder import sample_outputs
+
     maps = [texture_map.name for texture_map in loaded.maps]
     size = loaded.size
     if sampling.size is not None or sampling.fit:
@@ -194,18 +244,12 @@ def command(
     facts: dict[str, Any] = {"model": str(path), "steps": loaded.evaluations(sampling)}
     if dry_run:
         facts |= loaded.forecast(sampling, count=len(files))
-        facts |= {"dry_run": True, "paths": [file.path for file in files]}
-    else:
-        facts["files"] = _make(loaded, files, sampling, output, origin, quality, as_json=as_json)
-        facts |= summarize_quality(facts["files"])
-        if output.sheet is not None:
-            facts["sheet"] = output.sheet
-    if as_json:
-        result.show(**facts, **hardware_facts(loaded.device, loaded.dtype))
-    elif dry_run:
-        click.echo(as_lines(facts))
-    elif output.sheet not in (None, "-"):
-        click.echo(output.sheet)
+        return facts | {"dry_run": True, "paths": [file.path for file in files]}
+    facts["files"] = _make(loaded, files, sampling, output, origin, quality, as_json=as_json)
+    facts |= summarize_quality(facts["files"])
+    if output.sheet is not None:
+        facts["sheet"] = output.sheet
+    return facts
 
 
 def _expert_options(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -429,3 +429,31 @@ def test_a_dry_run_writes_nothing(folder: Path) -> None:
     assert facts["paths"] == ["dry/texture-0-0.png", "dry/texture-0-1.png"]
     assert (facts["width"], facts["height"], facts["evaluations"]) == (48, 40, 4)
     assert not (folder / "dry").exists()
+
+
+def test_images_of_several_runs_by_one_command(folder: Path, tmp_path: Path) -> None:
+    """The same images as by a command for each."""
+    runs = [str(folder / "runs" / name) for name in ("dark", "light")]
+    common = (*FEW, "--seed", "3", "--size", "32", "--json")
+    together = gcn("synthesize", *runs, *common, "-o", str(tmp_path / "all"), cwd=folder)
+    both = json.loads(together.stdout)
+    paths = [file["path"] for run in both["runs"] for file in run["files"]]
+    assert paths == [str(tmp_path / "all" / f"{name}-3-0.png") for name in ("dark", "light")]
+    gcn("synthesize", runs[1], *common, "-o", str(tmp_path / "one.png"), cwd=folder)
+    assert torch.equal(read(Path(paths[1])), read(tmp_path / "one.png"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-o", "x.png"), b"--output x.png: one file for 2 runs"),
+        (("-o", "-"), b"--output -: one file for 2 runs"),
+        (("--sheet", "s.png"), b"--sheet s.png: shows the images of one run"),
+    ],
+)
+def test_what_is_of_one_run_is_refused_for_several(
+    words: tuple[str, ...], message: bytes, tmp_path: Path
+) -> None:
+    done = gcn("synthesize", "a", "b", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr

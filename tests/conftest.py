@@ -19,6 +19,7 @@ def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
     if hasattr(signal, "SIGHUP"):  # which is ignored under nohup, as commands would ignore it
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 
 
 @pytest.fixture(autouse=True)

@@ -73,8 +73,8 @@ def make_row(path: Path, folder: Path, options: list[str]) -> dict[str, Any]:
             tiled.paste(image, (x * image.width, y * image.height))
     tiled.save(folder / "tiled.png")
     gcn("reconstruct", str(path), *model, *hidden, "-o", str(folder / "repaired.png"))
-    extend = ["--extend", f"0,0,{width},0", "-o", str(folder / "extended.png")]
-    gcn("reconstruct", str(path), *model, *extend)
+    wider = ["--outpaint", f"0,0,{width},0", "-o", str(folder / "extended.png")]
+    gcn("reconstruct", str(path), *model, *wider)
     quality = (result["quality"] or {}).get("quality")
     words = "not measured" if quality is None else f"{quality:.2f}"
     return {

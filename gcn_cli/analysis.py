@@ -213,9 +213,9 @@ def anomaly_map(
     noise_level: of the model, by default 1. Raises InputError if the run keeps no exemplar.
     """
     if exemplar_file is None:
-        raise InputError("--map: the run keeps no exemplar to compare with; train it again")
+        raise InputError("--unusual: the run keeps no exemplar to compare with; train it again")
     if len(checkpoint.maps) > 1:
-        raise InputError("--map: not for linked maps; the run keeps the first map only")
+        raise InputError("--unusual: not for linked maps; the run keeps the first map only")
     exemplar = checkpoint.to_model(fit_to_model(checkpoint, exemplar_file, noise_level))
     pixels, scale = fit_to_model_with_scale(checkpoint, image, noise_level)
     usual = _local_energy(checkpoint, exemplar, noise_level)

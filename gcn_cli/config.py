@@ -36,7 +36,8 @@ whole_or_none = partial(setting, none="0", low=1)
 
 def option_name(name: str) -> str:
     """How a setting is given on the command line: "--batch-size" or "--set crop"."""
-    return "--" + name.replace("_", "-") if name in OWN_OPTIONS else f"--set {name}"
+    own = "--resize" if name == "size" else "--" + name.replace("_", "-")  # --size is of samples
+    return own if name in OWN_OPTIONS else f"--set {name}"
 
 
 def option_text(name: str, value: Any) -> str:
@@ -299,7 +300,7 @@ class NoiseConditionalConfig(BaseConfig):
         if stages > 1:
             config = dataclasses.replace(config, layers=self.layers[: self.stage_layers])
             notes.append(
-                f"resolution cascade of {stages} stages, the coarsest at 1/{2 ** (stages - 1)} "
+                f"large structures are learned at 1/{2 ** (stages - 1)} of the resolution "
                 f"({option_text('stages', stages)})"
             )
         elif self.crop and largest_crop < CASCADE_SIDE and images > DEFAULT_BATCH_SIZE:

@@ -49,7 +49,7 @@ def repair(
 ) -> Iterator[Tensor]:
     """`options.count` variants of an image, (C, H, W) in 0..255, repaired as the options say.
 
-    The first of linked maps has the mask. Raises InputError if mask, extend and make_seamless are
+    The first of linked maps has the mask. Raises InputError if mask, outpaint and make_seamless are
     all left out, or if nothing is missing or nothing is known.
     """
     images = [open_image(part) for part in linked_list(image)]
@@ -57,8 +57,8 @@ def repair(
     source = SourceImages.of(images, checkpoint.maps, drop_alpha=from_transparency)
     pixels, seamless = source.pixels, options.seamless
     known = torch.ones_like(pixels[0], dtype=torch.bool)
-    if options.extend is not None:
-        pixels, missing = extend_image(pixels, options.extend)
+    if options.outpaint is not None:
+        pixels, missing = extend_image(pixels, options.outpaint)
     elif options.make_seamless is not None:
         missing = edge_band((pixels.shape[1], pixels.shape[2]), options.make_seamless)
         seamless = "both"
@@ -66,11 +66,11 @@ def repair(
         missing = read_repair_mask(images[0], options.mask)
         known = ~missing
     else:
-        raise InputError("repair: needs mask, extend or make_seamless")
+        raise InputError("repair: needs mask, outpaint or make_seamless")
     if seamless is None:
         seamless = "off"
         # An extended image has another size than the one whose border was looked at.
-        if checkpoint.config.is_texture and options.extend is None:
+        if checkpoint.config.is_texture and options.outpaint is None:
             seamless = _seamless_near(missing, find_seamless(source.pixels, known))
     sampling = SampleOptions(
         seed=options.seed or 0,
@@ -80,7 +80,7 @@ def repair(
     )
     count = options.count or 1
     for result in inpaint(checkpoint, pixels, missing, sampling, count, dtype, on_step):
-        yield source.restore(result, options.extend or (0, 0, 0, 0))
+        yield source.restore(result, options.outpaint or (0, 0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def extend_image(pixels: Tensor, sides: Sides) -> tuple[Tensor, Tensor]:
     left, top, right, bottom = sides
     if min(sides) < 0 or max(sides) < 1:
         raise InputError(
-            f"--extend {','.join(map(str, sides))}: pixels to add at the left, top, right and "
+            f"--outpaint {','.join(map(str, sides))}: pixels to add at the left, top, right and "
             "bottom, 0 or more, at least one of them 1 or more"
         )
     padding = (left, right, top, bottom)

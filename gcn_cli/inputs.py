@@ -117,7 +117,7 @@ def to_pixels(
     parts = linked_list(image)
     if len(parts) != len(maps):
         names = ", ".join(texture_map.name or "an image" for texture_map in maps)
-        raise InputError(f"{len(parts)} image(s) for a model of {names}; give each (--with)")
+        raise InputError(f"{len(parts)} image(s) for a model of {names}; give each (--map)")
     matched = [to_map(open_image(part), map_) for part, map_ in zip(parts, maps, strict=True)]
     opened = [_fit(part, size, shrink) for part in matched]
     _check_same_size(opened, [texture_map.name for texture_map in maps])
@@ -354,7 +354,7 @@ def load_training_images(
             f"{option_text('channels', config.channels)}: must be 1, 3, or 0 as the images have"
         )
     expanded = _expand(sources)
-    for is_given, flag in ((bool(linked), "--with"), (options.mask is not None, "--mask")):
+    for is_given, flag in ((bool(linked), "--map"), (options.mask is not None, "--mask")):
         if is_given and len(expanded) > 1:
             raise InputError(f"{flag}: goes with one image, not with {len(expanded)}")
     expanded += linked
@@ -454,7 +454,7 @@ def _resize_to_common_size(opened: list[Image], multiple: int) -> list[Image]:
     if set(sizes) == {size}:
         return opened
     log.info(
-        "%d of %d images are of other sizes: their center is resized to %dx%d (--size)",
+        "%d of %d images are of other sizes: their center is resized to %dx%d (--resize)",
         len(opened) - sizes[size], len(opened), size[1], size[0],
     )  # fmt: skip
     return [image.center_crop(size).resized(size) for image in opened]
@@ -498,7 +498,7 @@ def _describe_linked(
         maps.append(_describe([image], name, alpha, channels))
     names = [texture_map.name for texture_map in maps]
     if len(set(names)) < len(names):
-        raise InputError(f"--with: two maps of one name among {', '.join(names)}; rename one")
+        raise InputError(f"--map: two maps of one name among {', '.join(names)}; rename one")
     _check_same_size(opened, names)
     for one in maps:
         suffix = ", normals" if one.normals else ""

@@ -323,18 +323,18 @@ class Model:
             kind: type of the images: "pillow", "numpy" or "torch".
             progress: whether a bar is shown.
             on_step: called with the evaluations done, and those of all variants.
-            options: fields of `ReconstructOptions`: extend or make_seamless in place of a mask;
+            options: fields of `ReconstructOptions`: outpaint or make_seamless in place of a mask;
                 seamless, count, seed, steps, resampling_steps.
 
         Example:
-            >>> (wider,) = model.repair("photo.png", extend=(0, 0, 256, 0))
+            >>> (wider,) = model.repair("photo.png", outpaint=(0, 0, 256, 0))
         """
         chosen = ReconstructOptions().with_changes(mask=mask, **options)
         colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
         drop_alpha = isinstance(mask, str) and mask == "alpha"
         with interactive.progress_bar("repair", on_step, shown=progress) as note:
             for variant in inpaint.repair(self.checkpoint, colors.images, chosen, self.dtype, note):
-                pixels = colors.restore(variant, sides=chosen.extend, drop_alpha=drop_alpha)
+                pixels = colors.restore(variant, sides=chosen.outpaint, drop_alpha=drop_alpha)
                 yield convert_output(pixels, kind, colors.icc_profile)
 
     def denoise(

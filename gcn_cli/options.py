@@ -122,7 +122,7 @@ class TrainOptions(Options):
         group="Input",
         metavar="FILE",
         kind="input",
-        flags=("--with",),
+        flags=("--map",),
     )
     mask: Any = option(
         None,
@@ -233,6 +233,7 @@ class SampleOptions(Options):
         group="Sampling",
         metavar="WIDTHxHEIGHT|auto",
         kind="sample size",
+        flags=("-s", "--size"),
     )
     steps: int | None = option(
         None,
@@ -375,7 +376,7 @@ class SampleOptions(Options):
 class ReconstructOptions(Options):
     """Options of `gcn reconstruct`: how an image is auto-encoded, repaired or denoised.
 
-    Without `mask`, `extend`, `make_seamless` and `denoise` the image is auto-encoded.
+    Without `mask`, `outpaint`, `make_seamless` and `denoise` the image is auto-encoded.
     """
 
     steps: int | None = option(
@@ -399,7 +400,7 @@ class ReconstructOptions(Options):
         metavar="IMAGE|alpha",
         kind="input",
     )
-    extend: tuple[int, int, int, int] | None = option(
+    outpaint: tuple[int, int, int, int] | None = option(
         None, "Pixels to add at the left, top, right and bottom.", group="Repair", kind="sides"
     )
     make_seamless: int | None = option(
@@ -415,7 +416,9 @@ class ReconstructOptions(Options):
         "[default: as found in IMAGE]",
         group="Repair",
     )
-    count: int | None = option(None, "Variants of a repair.  [default: 1]", group="Repair", low=1)
+    count: int | None = option(
+        None, "Variants of a repair.  [default: 1]", group="Repair", low=1, flags=("-n", "--count")
+    )
     seed: int | None = option(None, "Seed of a repair.  [default: 0]", group="Repair", low=0)
     denoise: float | Literal["auto"] | None = option(
         None,
@@ -431,20 +434,22 @@ class ReconstructOptions(Options):
     @property
     def is_repair(self) -> bool:
         """Whether a part of the image is replaced."""
-        return any(part is not None for part in (self.mask, self.extend, self.make_seamless))
+        return any(part is not None for part in (self.mask, self.outpaint, self.make_seamless))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        tasks = (self.mask, self.extend, self.make_seamless, self.denoise)
+        tasks = (self.mask, self.outpaint, self.make_seamless, self.denoise)
         if sum(task is not None for task in tasks) > 1:
-            raise InputError("--mask, --extend, --make-seamless, --denoise: give only one of them")
+            raise InputError(
+                "--mask, --outpaint, --make-seamless, --denoise: give only one of them"
+            )
         if not self.is_repair and (self.count is not None or self.seed is not None):
             raise InputError(
-                "--count, --seed: need --mask, --extend or --make-seamless; nothing else is random"
+                "--count, --seed: need --mask, --outpaint or --make-seamless; no other is random"
             )
-        if self.seamless is not None and self.mask is None and self.extend is None:
+        if self.seamless is not None and self.mask is None and self.outpaint is None:
             raise InputError(
-                f"--seamless {self.seamless}: needs --mask or --extend; --make-seamless makes an "
+                f"--seamless {self.seamless}: needs --mask or --outpaint; --make-seamless makes an "
                 "image tile that does not"
             )
         if self.noise_level is not None and (self.is_repair or self.denoise is not None):

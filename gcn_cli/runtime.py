@@ -41,11 +41,19 @@ def choose_device(name: str) -> torch.device:
             )
         return _prepare(torch.device("cuda", index))
     try:
-        device = torch.device(name)
+        device = torch.device(name.lower().replace("gpu", _gpu_name(), 1))
+    except RuntimeError as error:
+        raise InputError(f"--device {name}: unknown; use auto, cpu, gpu, cuda:1 or mps") from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: not on this machine; use auto or cpu") from error
     return _prepare(device)
+
+
+def _gpu_name() -> str:
+    """What PyTorch calls a GPU on this system."""
+    return "mps" if sys.platform == "darwin" else "cuda"
 
 
 def _cuda_works() -> bool:

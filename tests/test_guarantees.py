@@ -65,7 +65,11 @@ MODEL = ("--model", "run")
             COMPUTING,
         ),
         ("inspect", ["inspect", *MODEL], COMMON),
-        ("inspect image", ["inspect", "image", "texture.jpg", *MODEL, "--map", "m.png"], COMMON),
+        (
+            "inspect image",
+            ["inspect", "image", "texture.jpg", *MODEL, "--unusual", "m.png"],
+            COMMON,
+        ),
         ("inspect levels", ["inspect", "levels", *MODEL], COMMON),
         ("inspect compare", ["inspect", "compare", "texture.jpg", "run", "run"], COMMON),
         ("inspect IMAGE", ["inspect", "run/samples/run-0-0.png"], COMMON),
@@ -131,7 +135,7 @@ def test_each_continues_after_a_bad_image(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert b"complete, 4 iterations" in again.stderr
     for more, message in (
-        (["--with", "textures/a [red] one.png"], b"--each, --with: is for one image"),
+        (["--map", "textures/a [red] one.png"], b"--each, --map: is for one image"),
         (["--dry-run"], b"--each, --dry-run"),
     ):
         refused = gcn(*words, *more, cwd=tmp_path)

@@ -38,7 +38,7 @@ def test_an_extended_image_keeps_its_pixels_inside_its_mean_color() -> None:
 
 @pytest.mark.parametrize("sides", [(0, 0, 0, 0), (-1, 5, 0, 0)])
 def test_an_extension_by_nothing_is_refused(sides: tuple[int, int, int, int]) -> None:
-    with pytest.raises(InputError, match=r"--extend .*at least one of them 1 or more"):
+    with pytest.raises(InputError, match=r"--outpaint .*at least one of them 1 or more"):
         extend_image(torch.zeros(3, 4, 4), sides)
 
 
@@ -113,5 +113,5 @@ def test_a_repair_far_from_the_border_does_not_depend_on_tiling(model: Model) ->
 
 @pytest.mark.parametrize("task", [{}, {"make_seamless": 4}, {"denoise": "auto"}])
 def test_tiling_is_refused_where_nothing_is_continued(task: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="--seamless x: needs --mask or --extend"):
+    with pytest.raises(InputError, match="--seamless x: needs --mask or --outpaint"):
         ReconstructOptions(seamless="x", **task)  # type: ignore[arg-type]

@@ -386,7 +386,7 @@ def test_the_example_of_the_documents_runs(tmp_path: Path, monkeypatch: pytest.M
     [
         ("--noise-level 0: more than 0", "noise_level 0: more than 0"),
         ("--set crop=9: see --set margin", "crop=9: see margin"),
-        ("--with: rename one; or use -o (--output)", "linked: rename one; or use output (output)"),
+        ("--map: rename one; or use -o (--output)", "linked: rename one; or use output (output)"),
         ("--no-flips: x", "flips=False: x"),
         ("pip install 'gcn-cli[deep]'; a/b-o, x--y", "pip install 'gcn-cli[deep]'; a/b-o, x--y"),
         ("--model runs/x: none", "run runs/x: none"),

@@ -139,7 +139,7 @@ def test_a_training_does_not_log_unknown_memory(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.INFO, logger="gcn_cli"):
         gcn_api.train(small_image(), iterations=2, **SMALL_TEXTURE)
     (message,) = (line for line in caplog.messages if line.startswith("trained for "))
-    assert message.endswith(" s")
+    assert message.endswith(" s, 2 iterations")
 
 
 @pytest.mark.usefixtures("without_resource")

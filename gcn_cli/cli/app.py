@@ -23,9 +23,38 @@ COMMANDS = {
     "inspect": "Describe a model, a preset, or an image as a model sees it.",
 }
 OUT_OF_MEMORY = (
-    "out of memory; use a smaller --size, --batch-size or --set crop, or fewer filters in --set "
-    "layers"
+    "out of memory; use a smaller --size, --resize, --batch-size or --set crop, or fewer filters "
+    "in --set layers"
 )
+
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+REPAIR, LIST = "gcn reconstruct IMAGE --mask MASK", "gcn inspect"
+GUESSES = {
+    "denoise": "gcn reconstruct IMAGE --denoise auto",
+    "extend": "gcn reconstruct IMAGE --outpaint LEFT,TOP,RIGHT,BOTTOM",
+    "generate": "gcn synthesize",
+    "help": "gcn --help",
+    "info": LIST,
+    "inpaint": REPAIR,
+    "learn": "gcn train IMAGE",
+    "list": LIST,
+    "ls": LIST,
+    "outpaint": "gcn reconstruct IMAGE --outpaint LEFT,TOP,RIGHT,BOTTOM",
+    "repair": REPAIR,
+    "report": "gcn inspect report FOLDER",
+    "sample": "gcn synthesize",
+    "show": LIST,
+}
+"""Commands that a person may expect, and what is meant."""
+
+
+def _meant(name: str) -> str | None:
+    """What a person may have meant by a command that does not exist."""
+    similar = get_close_matches(name, COMMANDS, 1)
+    if similar or name in GUESSES:
+        return GUESSES.get(name) or similar[0]
+    return f"gcn synthesize {name}" if name.lower().endswith(IMAGES) else None
 
 
 class LazyGroup(click.Group):
@@ -44,9 +73,10 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        similar = get_close_matches(args[0], COMMANDS, 1)
-        if args[0] not in COMMANDS and similar and not ctx.resilient_parsing:
-            ctx.fail(f"No such command '{args[0]}'; did you mean {similar[0]}?")
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            meant = _meant(args[0])
+            if meant is not None:
+                ctx.fail(f"No such command '{args[0]}'; did you mean {meant}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -115,7 +145,7 @@ def main() -> None:
         code = 0
     except (Exception, KeyboardInterrupt, SignalExit) as error:
         message, code = describe(error)
-        _print_error(message)
+        _print_error(message, "" if code == 130 else "error")
     except SystemExit:  # of click, for which a reader of stdout that left is an error
         code = 0
     code = code if isinstance(code, int) else 0
@@ -144,8 +174,8 @@ def describe(error: BaseException) -> tuple[str, int]:
         return error.message, error.exit_code
     if isinstance(error, SignalExit):
         return error.message, InterruptedRunError.exit_code
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        return "interrupted", 130
+    if isinstance(error, KeyboardInterrupt | click.Abort):  # Click makes the second of the first
+        return str(error) or str(error.__cause__ or "") or "interrupted", 130
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -159,11 +189,11 @@ def describe(error: BaseException) -> tuple[str, int]:
     return f"{text} (gcn --debug {' '.join(sys.argv[1:2])} ... shows where)", 1
 
 
-def _print_error(message: str) -> None:
+def _print_error(message: str, kind: str = "error") -> None:
     if "--debug" in sys.argv[1:]:
         traceback.print_exc()
     # File names may hold control characters; the message stays one line.
     line = re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], message)
     ranks = torchrun_ranks()
     process = f" (process {ranks[0]})" if ranks is not None and ranks[0] else ""
-    click.echo(f"gcn: error{process}: {line}", err=True)
+    click.echo(f"gcn: {kind}{process}{': ' if kind else ''}{line}", err=True)

@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("gcn_cli")
 LOG_SECONDS = 15.0  # between two lines of progress where stderr is not a terminal
+SPEED_SECONDS = 30.0  # the speed of work is that of the last seconds
 NOTICE_SECONDS = 3.0  # of silence before a line says what is being done
 
 
@@ -54,7 +56,23 @@ def _log_warning(message: Warning | str, category: type[Warning], *_: object, **
 
 def say(message: str) -> None:
     """Print a line on stderr, after the prefix of this thread; stdout is for results."""
-    click.echo(LINE_PREFIX.get() + message, err=True)
+    with _no_bar():
+        click.echo(LINE_PREFIX.get() + message, err=True)
+
+
+def print_result(line: str) -> None:
+    """Print a line on stdout, also while there is a progress bar on the terminal."""
+    with _no_bar():
+        click.echo(line)
+
+
+def _no_bar() -> AbstractContextManager[None]:
+    """Take the progress bar away, and draw it again below what is printed meanwhile."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:
+        return nullcontext()
+    bar: AbstractContextManager[None] = tqdm.tqdm.external_write_mode(sys.stderr)
+    return bar
 
 
 @contextmanager
@@ -74,6 +92,15 @@ def notice(text: str, wanted: Callable[[], bool] = lambda: True) -> Iterator[Non
         timer.cancel()
 
 
+@contextmanager
+def interrupted_as(state: str) -> Iterator[None]:
+    """Let Ctrl-C say what is on disk then."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"stopped; {state}") from error
+
+
 def is_loading(module: str) -> bool:
     """Whether a module is being imported at present."""
     spec = getattr(sys.modules.get(module), "__spec__", None)
@@ -81,11 +108,17 @@ def is_loading(module: str) -> bool:
 
 
 class Progress:
-    """A progress bar on a terminal, lines at intervals elsewhere; nothing with --quiet."""
+    """A progress bar on a terminal, lines at intervals elsewhere; nothing with --quiet.
 
-    def __init__(self, name: str) -> None:
-        self.name, self.done, self.first = name, 0, 0
+    A line, and the text beside the bar, say what is done of how much, the loss and the speed of a
+    training, and the time left at the speed of the last half minute.
+    """
+
+    def __init__(self, name: str, *, unit: str | None = None, stays: bool = True) -> None:
+        """`unit`: of the speed, which is not shown without. `stays`: whether the bar is left."""
+        self.name, self.unit, self.stays, self.done = name, unit, stays, 0
         self.started = self.last_line = time.monotonic()
+        self.timed: deque[tuple[float, int]] = deque()  # the latest times, and what was done
         self.bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> Self:
@@ -102,21 +135,36 @@ class Progress:
 
     def update(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Show that `done` steps of `total` are done, with the latest metrics."""
-        self.done = done
+        now, self.done = time.monotonic(), done
         if LOGGER.level > logging.INFO or not is_main_process():
             return
+        self.timed.append((now, done))
+        while now - self.timed[0][0] > SPEED_SECONDS and len(self.timed) > 2:
+            self.timed.popleft()
         bar = self.bar or self._start(done, total)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in (metrics or {}).items())
         if not bar.disable:
-            bar.set_postfix_str(text, refresh=False)
+            bar.total = total  # a time limit changes the length of a training
+            bar.set_postfix_str(self._text(total, metrics or {}), refresh=False)
             bar.update(done - bar.n)
-            return
-        now = time.monotonic()
-        if now - self.last_line >= LOG_SECONDS or done == total:
-            rate = (done - self.first) / max(now - self.started, 1e-9)
-            left = (total - done) / max(rate, 1e-9)
-            say(f"{self.name} {done}/{total}  {text}  {rate:.1f} it/s  {left:.0f} s left")
+        elif now - self.last_line >= LOG_SECONDS or done == total:
+            say(f"{self.name} {done}/{total}, {self._text(total, metrics or {})}")
             self.last_line = now
+
+    def _text(self, total: int, metrics: Mapping[str, float]) -> str:
+        """The loss, the speed and the time left; at the end the time taken."""
+        names = ("loss", "reconstruction_error")
+        parts = [f"{n.replace('_', ' ')} {metrics[n]:.3g}" for n in names if n in metrics]
+        (start, first), (now, last) = self.timed[0], self.timed[-1]
+        if last > first:
+            each = max(now - start, 1e-9) / (last - first)
+            if self.unit is not None:
+                speed = f"{1 / each:.{int(each > 0.1)}f} {self.unit}s a second"
+                parts.append(speed if each <= 1 else f"{each:.2g} s for each {self.unit}")
+            if last < total:
+                parts.append(f"{in_time(each * (total - last))} left")
+        if last == total:
+            parts.append(in_time(now - self.started))
+        return ", ".join(parts)
 
     def _start(self, done: int, total: int) -> "tqdm[NoReturn]":
         from tqdm import tqdm
@@ -126,15 +174,22 @@ class Progress:
             total=total,
             initial=done,
             desc=self.name,
-            unit="it",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+            leave=self.stays,
             # Given, because tqdm draws no bar on a terminal without a size, as in containers.
             ncols=size.columns,
             nrows=size.lines,
             disable=not sys.stderr.isatty() or bool(LINE_PREFIX.get()),
         )
-        self.first = done
-        self.started = self.last_line = time.monotonic()
         return self.bar
+
+
+def in_time(seconds: float) -> str:
+    """A time for a person, as "7 s", "3 min" or "2 h 5 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class JsonResult:

@@ -278,7 +278,7 @@ def _slots(arguments: Sequence[str], jobs: int) -> list[list[str]]:
 
 def _raise_failure(outcomes: Sequence[Outcome], stopped_by: signal.Signals | None) -> None:
     if stopped_by is signal.SIGINT:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("stopped; saved; run the same command again to resume")
     left = sum(outcome.unfinished for outcome in outcomes)
     if stopped_by is not None and left:
         raise InterruptedRunError(

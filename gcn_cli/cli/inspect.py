@@ -15,6 +15,7 @@ import click
 from gcn_cli.cli.console import JsonResult, Progress, notice
 from gcn_cli.cli.options import (
     KINDS,
+    Choice,
     GroupedCommand,
     grouped,
     model_option,
@@ -52,7 +53,7 @@ def hardware_options(command: F) -> F:
         "--device",
         default="cpu",
         metavar="NAME",
-        help="auto, cpu, cuda, cuda:1 or mps.  [default: cpu]",
+        help="auto, cpu, gpu, cuda:1 or mps.  [default: cpu]",
     )(command)
 
 
@@ -80,7 +81,7 @@ class InspectGroup(GroupedCommand, click.Group):
 @grouped(
     "Input",
     "--preset",
-    type=click.Choice(list(PRESETS)),
+    type=Choice(PRESETS),
     metavar="NAME",
     help="Print the settings of a preset as a TOML file for train --config.",
 )
@@ -106,7 +107,7 @@ def command(
     gcn inspect runs/texture
     gcn inspect texture --details
     gcn inspect --preset paper-object > my.toml
-    gcn inspect image other.jpg --map unusual.png
+    gcn inspect image other.jpg --unusual unusual.png
     gcn inspect compare crop.png runs/moss runs/bark
     gcn inspect report page
     gcn inspect sample.png
@@ -242,7 +243,7 @@ def _record_lines(record: Mapping[str, Any]) -> Iterator[str]:
 )
 @grouped(
     "Output",
-    "--map",
+    "--unusual",
     "map_file",
     metavar="FILE",
     help="Write a map of unusual parts: bright is 8 deviations of the energy of the exemplar.",
@@ -267,7 +268,7 @@ def image_command(
     Prints the share of open gates in every layer too.
 
     \b
-    gcn inspect image other.jpg --map unusual.png
+    gcn inspect image other.jpg --unusual unusual.png
     gcn inspect image other.jpg --at 120,80 --filters there.png
     """
     if (at is None) != (filters is None):
@@ -343,7 +344,7 @@ def report_command(
 
     result, loaded = JsonResult("inspect"), _load(model, device, threads)
     typed = shlex.join(["gcn", *sys.argv[1:]])
-    with Progress("report") as progress:
+    with Progress("writing the report", stays=False) as progress:
         page = write_report(
             loaded, Path(folder), image, new=not overwrite, command=typed, on_step=progress.update
         )
@@ -364,7 +365,7 @@ def levels_command(model: str | None, as_json: bool, device: str, threads: int |
     from gcn_cli.analysis import unsound_level
 
     result, loaded = JsonResult("inspect"), _load(model, device, threads)
-    with Progress("levels") as progress:
+    with Progress("checking levels", stays=False) as progress:
         reports = loaded.level_reports(progress.update)
     unsound = unsound_level(reports)
     if unsound is not None:

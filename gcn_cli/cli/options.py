@@ -7,6 +7,7 @@ import re
 import shlex
 import types
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
@@ -40,6 +41,24 @@ class Kind(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
             self.fail(f"{value!r} is not {self.words}", param, ctx)
 
 
+class Choice(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2
+    """One of several words, in any case; a mistyped one is refused with the word meant."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        super().__init__(list(words), case_sensitive=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            similar = get_close_matches(str(value).lower(), map(str, self.choices), 1)
+            if not similar:
+                raise
+            words = ", ".join(map(str, self.choices))
+            message = f"{value!r} is not one of {words}; did you mean {similar[0]}?"
+            raise click.BadParameter(message, ctx, param) from error
+
+
 class InputFile(Kind):
     """A file that must exist, "-" (stdin), or one of the words in the option's metavar."""
 
@@ -64,7 +83,7 @@ def _match(pattern: str, text: str) -> list[str | None]:
 
 def parse_size(text: str) -> tuple[int, int]:
     """(width, height) in pixels, from "512" or "WIDTHxHEIGHT"."""
-    width, height = _match(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    width, height = _match(r"([1-9]\d*)(?:[xX\u00d7*]([1-9]\d*))?", text)
     return int(width or 0), int(height or width or 0)
 
 
@@ -74,9 +93,12 @@ def parse_sample_size(text: str) -> tuple[int, int] | str:
 
 
 def parse_time(text: str) -> float:
-    """Seconds, from "90", "90s", "5m" or "1.5h"."""
-    number, unit = _match(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    seconds = float(number or 0) * {"": 1, "s": 1, "m": 60, "h": 3600}[unit or ""]
+    """Seconds, from "90", "90s", "5m30s" or "1.5h"."""
+    number = r"(\d+(?:\.\d+)?)"
+    plain, hours, minutes, rest = _match(
+        f"{number}|(?:{number}h)?(?:{number}m(?:in)?)?(?:{number}s)?", text
+    )
+    seconds = float(plain or rest or 0) + 60 * float(minutes or 0) + 3600 * float(hours or 0)
     if seconds == 0:
         raise ValueError
     return seconds
@@ -86,16 +108,16 @@ def parse_extension(text: str) -> tuple[int | None, float | None]:
     """(iterations, None) from "500", or (None, seconds) from "90s", "5m", "1.5h"."""
     if text.isdecimal() and int(text) > 0:
         return int(text), None
-    if text[-1:] not in ("s", "m", "h"):
+    if text[-1:].isdecimal():
         raise ValueError
     return None, parse_time(text)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds from "5" or "0,3-7"; each once, in order."""
+    """Seeds from "5", "0,3-7" or "1..3"; each once, in order."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
-        first, last = _match(r"(\d+)(?:-(\d+))?", part.strip())
+        first, last = _match(r"(\d+)(?:(?:-|\.\.)(\d+))?", part.strip())
         values = range(int(first or 0), int(last or first or 0) + 1)
         if len(values) not in range(1, MAX_SEEDS + 1):
             raise ValueError
@@ -163,7 +185,7 @@ KINDS: dict[str, click.ParamType] = {  # type: ignore[type-arg]
     "count": Kind("N", parse_count, "a number from 1 to 9999"),
     "point": Kind("X,Y", parse_point, "X,Y in pixels from the upper left, as 120,80"),
     "assignment": Kind("KEY=VALUE", parse_assignment, "KEY=VALUE, as crop=96"),
-    "preset": click.Choice(list(PRESET_NOTES)),
+    "preset": Choice(PRESET_NOTES),
 }
 
 
@@ -210,7 +232,7 @@ def _click_option(spec: dataclasses.Field[Any]) -> Callable[[F], F]:
     elif inner is bool:
         more |= {"is_flag": True}
     elif get_origin(inner) is Literal:
-        more |= {"type": click.Choice(get_args(inner))}
+        more |= {"type": Choice(get_args(inner))}
     elif inner in (int, float):
         more |= {"type": inner, "metavar": "N" if inner is int else "X"}
     if about["metavar"] is not None:
@@ -301,10 +323,10 @@ def _combined(*options: Callable[[F], F]) -> Callable[[F], F]:
 hardware_options: Callable[[F], F] = _combined(
     grouped(
         "Hardware", "--device", default="auto", metavar="NAME",
-        help="auto, cpu, cuda, cuda:1 or mps.  [default: auto]",
+        help="auto, cpu, gpu, cuda:1 or mps.  [default: auto]",
     ),
     grouped(
-        "Hardware", "--precision", type=click.Choice(["auto", "float32", "bf16"]), default="auto",
+        "Hardware", "--precision", type=Choice(["auto", "float32", "bf16"]), default="auto",
         help="Number format of feature maps; auto takes bf16 where it is fast.  [default: auto]",
     ),
     grouped(
@@ -338,6 +360,7 @@ output_options: Callable[[F], F] = _combined(
 
 model_option: Callable[[F], F] = grouped(
     "Input",
+    "-m",
     "--model",
     metavar="RUN",
     help="Run folder, model file, or name of a run in runs/.  [default: the newest]",
@@ -354,7 +377,9 @@ dry_run_option: Callable[[F], F] = grouped(
 
 PADDING_MODES = "|".join(SETTINGS["padding_mode"].metadata["choices"])
 REMOVED = {
+    "train": {"--size": "--resize N", "--with": "--map FILE"},
     "synthesize": {
+        "--with": "--map FILE",
         "--seeds": "--seed 0,3-7",
         "--preview-tiled": "--sheet FILE",
         "--level": "--noise-level X",
@@ -365,13 +390,17 @@ REMOVED = {
         "--lattice": f"--set padding_mode={PADDING_MODES}",
         "--padding-mode": f"--set padding_mode={PADDING_MODES}",
     },
-    "reconstruct": {"--level": "--noise-level X"},
+    "reconstruct": {
+        "--with": "--map FILE",
+        "--extend": "--outpaint LEFT,TOP,RIGHT,BOTTOM",
+        "--level": "--noise-level X",
+    },
     "inspect": {
         "--picture": "gcn inspect image IMAGE",
         "--report": "gcn inspect report FOLDER",
         "--levels": "gcn inspect levels",
         "--compare": "gcn inspect compare IMAGE RUN RUN...",
-        "--map": "gcn inspect image IMAGE --map FILE",
+        "--map": "gcn inspect image IMAGE --unusual FILE",
         "--at": "gcn inspect image IMAGE --at X,Y --filters FILE",
         "--filters": "gcn inspect filters FILE",
         "--level": "gcn inspect image IMAGE --noise-level X",
@@ -379,12 +408,18 @@ REMOVED = {
 }
 """Options of earlier versions, and what replaces them."""
 GUESSES = {
-    "--width": "--size",
-    "--height": "--size",
-    "--sigma": "--denoise",
-    "--epochs": "--iterations",
+    "--width": ("--size", "--resize"),
+    "--height": ("--size", "--resize"),
+    "--resolution": ("--size", "--resize"),
+    "--sigma": ("--denoise",),
+    "--epochs": ("--iterations",),
+    "--out": ("--output",),
+    "--number": ("--count",),
+    "--samples": ("--count",),
+    "--gpu": ("--device",),
+    "--force": ("--overwrite",),
 }
-"""Options that a person may expect, and the option meant, in the commands that have it."""
+"""Options that a person may expect, and the options meant: the first that a command has."""
 
 
 def replacement(command: str, flag: str) -> str | None:
@@ -426,10 +461,11 @@ class GroupedCommand(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             flag, command = error.option_name, ctx.command_path.split()[1]
-            guess = GUESSES.get(flag)
-            if any(guess in param.opts for param in self.params):
+            known = {name for param in self.params for name in param.opts}
+            guesses = [guess for guess in GUESSES.get(flag, ()) if guess in known]
+            if guesses:
                 raise click.UsageError(
-                    f"No such option: {flag}; did you mean {guess}?", ctx
+                    f"No such option: {flag}; did you mean {guesses[0]}?", ctx
                 ) from error
             new = replacement(command, flag)
             if new is None:

@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from torch import Tensor
 
 from gcn_cli import __version__ as VERSION
 from gcn_cli import images, metrics
+from gcn_cli.cli.console import print_result
 from gcn_cli.errors import InputError, TakenError
 from gcn_cli.images import Image, SourceFile, TextureMap
 from gcn_cli.images.image import side_by_side
@@ -97,7 +97,7 @@ def write_all(
                 record["quality"] = qualities[place]
             records.append(record)
             if not as_json:
-                click.echo(path)
+                print_result(path)
     return records
 
 

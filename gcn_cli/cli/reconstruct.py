@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @model_option
 @grouped(
     "Input",
-    "--with",
+    "--map",
     "linked",
     multiple=True,
     type=KINDS["input"],
@@ -80,7 +80,7 @@ def command(
     \b
     gcn reconstruct texture.jpg
     gcn reconstruct photo.png --mask holes.png --count 3 -o repaired
-    gcn reconstruct photo.png --extend 0,0,256,0 -o wider
+    gcn reconstruct photo.png --outpaint 0,0,256,0 -o wider
     gcn reconstruct tile.png --mask holes.png --seamless both -o repaired
     gcn reconstruct photo.png --make-seamless 32 -o tile
     gcn reconstruct noisy.png --denoise auto
@@ -105,7 +105,7 @@ def command(
     path = model_path(model)
     sources = tuple(expand_sources(sources))
     if linked and len(sources) > 1:
-        raise InputError(f"--with: needs a single IMAGE, not {len(sources)}")
+        raise InputError(f"--map: needs a single IMAGE, not {len(sources)}")
     auto_encodes = not options.is_repair and options.denoise is None
     folder = path.parent / ("reconstructions" if auto_encodes else "repairs")
     images = [[read_image(file) for file in (source, *linked)] for source in sources]
@@ -124,7 +124,7 @@ def command(
         for parts in images
         for _ in range(count)
     ]
-    left, top, right, bottom = options.extend or (0, 0, 0, 0)
+    left, top, right, bottom = options.outpaint or (0, 0, 0, 0)
     widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
     check_files(
         [
@@ -184,11 +184,12 @@ def _repair(
     overwrite: bool,
 ) -> list[dict[str, Any]]:
     """Write every variant of every image; returns a record of each file."""
-    from gcn_cli.cli.console import Progress, notice
+    from gcn_cli.cli.console import Progress, interrupted_as, notice
     from gcn_cli.cli.output import write_all
     from gcn_cli.signals import exit_on_signals
 
-    with exit_on_signals("finished images are saved"), Progress("repair") as progress:
+    state = "finished images are saved"
+    with interrupted_as(state), exit_on_signals(state), Progress("repairing") as progress:
 
         def variants() -> "Iterator[Tensor]":
             for linked in images:

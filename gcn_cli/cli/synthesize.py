@@ -55,14 +55,14 @@ class OutputOptions(Options):
         kind="seeds",
         flags=("--seed",),
     )
-    count: int = option(1, "Images of each seed.", group="Sampling", low=1)
+    count: int = option(1, "Images of each seed.", group="Sampling", low=1, flags=("-n", "--count"))
     linked: tuple[str, ...] = option(
         (),
         "Linked map of the --start image. Repeatable, in the order of training.",
         group="Sampling",
         metavar="FILE",
         kind="input",
-        flags=("--with",),
+        flags=("--map",),
     )
     output: str | None = option(
         None,
@@ -99,7 +99,7 @@ class OutputOptions(Options):
     def check(self, sampling: SampleOptions, *, as_json: bool) -> None:
         """Raise InputError for options that contradict each other."""
         if self.linked and sampling.start_kind != "image":
-            raise InputError("--with: needs --start IMAGE")
+            raise InputError("--map: needs --start IMAGE")
         if self.exemplar is not None and self.best_of is None and not as_json:
             raise InputError("--set exemplar: is for --best-of and --json; give one of them")
         if as_json and self.output == "-":
@@ -400,7 +400,7 @@ def _make(
     as_json: bool,
 ) -> list[dict[str, Any]]:
     """Make and write the samples; returns a record of each file."""
-    from gcn_cli.cli.console import Progress
+    from gcn_cli.cli.console import Progress, interrupted_as
     from gcn_cli.cli.output import Quality, best_samples, texture_metrics, write_all, write_sheet
     from gcn_cli.signals import exit_on_signals
 
@@ -412,7 +412,7 @@ def _make(
     for_sheet: list[Tensor] = []
     seed = f"--seed {files[0].seed} " if output.seeds is None and files else ""
     state = f"finished images are saved; add {seed}--skip-existing to make the rest"
-    with exit_on_signals(state), Progress("synthesize") as progress:
+    with interrupted_as(state), exit_on_signals(state), Progress("sampling") as progress:
         samples = _samples(model, files, sampling, output, progress.update)
         if measures is not None:
             samples = best_samples(output.best_of or 1, samples, model, measures, qualities)

@@ -1,13 +1,14 @@
 """gcn train: images in, a run folder out."""
 
 import logging
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gcn_cli.cli.console import say
+from gcn_cli.cli.console import print_result
 from gcn_cli.cli.options import (
     KINDS,
     GroupedCommand,
@@ -66,6 +67,7 @@ COMPLETE = "the model is complete and saved; run the same command again to measu
 )
 @grouped(
     "Output",
+    "-j",
     "--jobs",
     type=KINDS["count"],
     help="With --each: trainings that run at the same time.  [default: 1]",
@@ -95,10 +97,10 @@ def command(
     \b
     gcn train texture.jpg
     gcn train texture.jpg --preset quick -o runs/draft
-    gcn train albedo.png --with normal.png --with roughness.png -o runs/bark
+    gcn train albedo.png --map normal.png --map roughness.png -o runs/bark
     gcn train photo.png --mask scratches.png
     gcn train facade.jpg --pattern 51,83.5
-    gcn train faces/ --preset object --size 64
+    gcn train faces/ --preset object --resize 64
     gcn train texture.jpg --set crop=96 --set likelihood_weight=4
     gcn train texture.jpg --extend 2m
     gcn train --each textures/ -o runs --jobs 2
@@ -115,7 +117,7 @@ def command(
         for flag, value in (
             ("--report", report),
             ("--dry-run", dry_run),
-            ("--with", options.linked),
+            ("--map", options.linked),
             ("--mask", options.mask),
         ):
             if value:
@@ -168,7 +170,16 @@ def _train(
         facts = hardware_facts(model.device, model.dtype) | written
         result.show(run=options.output, **model.summary(), quality=quality, **facts)
     else:
-        click.echo("\n".join([options.output, *written.values()]))
+        print_result("\n".join([options.output, *written.values()]))
+        log.info(_next_command(model))
+
+
+def _next_command(model: "Model") -> str:
+    """The command that goes on, for a person."""
+    if not model.complete:
+        return "next: the same command resumes the training"
+    size = " --size 1024" if model.config.is_texture else ""
+    return f"next: gcn synthesize {shlex.quote(str(model.run))}{size}"
 
 
 def train_run(
@@ -187,8 +198,8 @@ def train_run(
     if report is not None and is_main_process():
         page = TrainingPage(Path(options.output), Path(report))
     with join_group(lambda: choose_device(options.device)), stop.listening():
-        model, done = _run_training(sources, options, stop, page)
-    _leave_if_stopped(stop, done, complete=model.complete)
+        model = _run_training(sources, options, stop, page)
+    _leave_if_stopped(stop, model)
     if not is_main_process():
         return model, None
     with exit_on_signals(COMPLETE):
@@ -202,8 +213,8 @@ def train_one(image: str, options: TrainOptions, stop: "StopRequest") -> None:
     from gcn_cli.runs.folder import check_run
 
     check_run((image,), str(options.output))
-    model, done = _run_training((image,), options, stop)
-    _leave_if_stopped(stop, done, complete=model.complete)
+    model = _run_training((image,), options, stop)
+    _leave_if_stopped(stop, model)
     _measure_quality(model)
 
 
@@ -212,32 +223,35 @@ def _run_training(
     options: TrainOptions,
     stop: "StopRequest",
     page: "TrainingPage | None" = None,
-) -> tuple["Model", int]:
-    """Train with a progress bar, and a page, if given; also returns the last iteration."""
+) -> "Model":
+    """Train with a progress bar, and a page, if given."""
     from gcn_cli.api import train
     from gcn_cli.cli.console import Progress
 
-    with Progress("train") as progress:
+    with Progress("training", unit="iteration") as progress:
 
         def on_step(iteration: int, last: int, metrics: dict[str, float]) -> None:
             progress.update(iteration, last, metrics)
             if page is not None:
                 page(iteration, last)
 
-        model = train(list(sources), **vars(options), on_step=on_step, should_stop=stop)
-    return model, progress.done
+        return train(list(sources), **vars(options), on_step=on_step, should_stop=stop)
 
 
-def _leave_if_stopped(stop: "StopRequest", done: int, *, complete: bool) -> None:
+def _leave_if_stopped(stop: "StopRequest", model: "Model") -> None:
     """Raise InterruptedRunError, or KeyboardInterrupt, if a signal came during the training."""
     if stop.signal is None:
         return
-    state = f" after iteration {done}; saved; run the same command again to resume"
-    message = stop.signal.name + (f": {COMPLETE}" if complete else state)
-    if stop.signal.name == "SIGINT":
-        say(message)
-        raise KeyboardInterrupt
-    raise InterruptedRunError(message)
+    by_hand, checkpoint = stop.signal.name == "SIGINT", model.checkpoint
+    message = "stopped" if by_hand else stop.signal.name
+    if model.complete:
+        message += f": {COMPLETE}"
+    else:
+        done, total = checkpoint.iteration, checkpoint.total_iterations
+        message += (
+            f" after iteration {done} of {total}; saved; run the same command again to resume"
+        )
+    raise KeyboardInterrupt(message) if by_hand else InterruptedRunError(message)
 
 
 def _measure_quality(model: "Model") -> dict[str, Any] | None:
@@ -247,7 +261,7 @@ def _measure_quality(model: "Model") -> dict[str, Any] | None:
 
     if model.run is None or not model.has_texture_metrics:
         return None
-    with Progress("quality") as progress:
+    with Progress("measuring quality", stays=False) as progress:
         grades = grade_run(model.checkpoint, model.run, model.dtype, progress.update)
     for line in in_words(grades, model.run).splitlines():
         log.info(line)

@@ -57,11 +57,9 @@ def run_training(
             done = session.iteration
             log.info("%s: complete, %d iterations; see --extend and --overwrite", run, done)
             return session
-        height, width = session.trainer.data.image_size
         log.info(
-            "training %s on %s from %d image(s), %dx%d",
-            run or "in memory", session.device, len(images.images), width, height,
-        )  # fmt: skip
+            "%slearning %s, on %s", f"{run}: " if run else "", _lesson(session), session.device
+        )
         _say_if_not_shortened(session, options)
         writer = None if run is None else RunWriter(run, session, options)
         try:
@@ -241,6 +239,15 @@ class TimeBudget:
         self.next_plan = iteration + max(self.FIRST, length // self.REVISIONS)
 
 
+def _lesson(session: Session) -> str:
+    """What a training sees, as "from crops of 96 pixels of a 256x256 image"."""
+    images, crop = session.images.images, session.kind.config.crop
+    sizes = {image.shape[1:] for image in images}
+    size = "".join(f"{width}x{height} " for height, width in (sizes if len(sizes) == 1 else ()))
+    shown = f"a {size}image" if len(images) == 1 else f"{len(images)} {size}images"
+    return f"from {shown}" if crop is None else f"from crops of {crop} pixels of {shown}"
+
+
 def _say_if_not_shortened(session: Session, options: TrainOptions) -> None:
     """Say before a training begins that --max-time may stop it before it is whole."""
     seconds, next_one = options.max_time, session.iteration + 1
@@ -261,7 +268,8 @@ def _log_result(session: Session) -> None:
         log.info(sentence)
     peak = peak_memory_mib(session.device)
     memory = "" if peak is None else f", peak memory {peak:.0f} MiB"
-    log.info("trained for %.0f s%s", session.seconds, memory)
+    done, seconds = session.iteration, session.seconds
+    log.info("trained for %.0f s, %d iterations%s", seconds, done, memory)
     if not session.complete:
         log.info(
             "time limit after iteration %d of %d, saved; run the same command again to resume",

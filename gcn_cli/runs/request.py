@@ -113,7 +113,7 @@ def check_images(
     if saved.data_digest == images.digest:
         return
     now = {"maps": _names(options.linked), "mask": _names([options.mask] if options.mask else [])}
-    for key, flag in (("maps", "--with"), ("mask", "--mask")):
+    for key, flag in (("maps", "--map"), ("mask", "--mask")):
         before = saved.asked.get(key, now[key])
         if before != now[key]:
             texts = (" ".join(f"{flag} {n}" for n in names) for names in (before, now[key]))

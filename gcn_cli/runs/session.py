@@ -158,7 +158,7 @@ class Session:
                 normals=self._normals,
             )
         except ValueError as error:
-            raise InputError(f"{error}; see --size, --set crop and --set layers") from error
+            raise InputError(f"{error}; see --resize, --set crop and --set layers") from error
 
     @property
     def kind(self) -> ModelKind:

@@ -18,7 +18,7 @@ from gcn_cli.cli.app import main
 from tests.reading import check_json_files, strict_json
 
 PUBLISHED = [
-    "--set", "learner=mle", "--size", "24", "--set", "layers=6@5/2+2,4@3+1", "--iterations", "4",
+    "--set", "learner=mle", "--resize", "24", "--set", "layers=6@5/2+2,4@3+1", "--iterations", "4",
     "--set", "langevin_steps=2", "--threads", "1", "--device", "cpu",
 ]  # fmt: skip
 """Options of a small published training."""
@@ -41,7 +41,7 @@ def gcn(*arguments: str, cwd: Path, stdin: bytes | None = None) -> Done:
     )
     with (
         contextlib.chdir(cwd),
-        _restored_logging(),
+        restored_logging(),
         mock.patch.multiple(sys, argv=["gcn", *arguments], stdin=input_, stdout=out, stderr=err),
     ):
         try:
@@ -63,7 +63,7 @@ def gcn_process(*arguments: str, cwd: Path) -> Done:
 
 
 @contextlib.contextmanager
-def _restored_logging() -> Iterator[None]:
+def restored_logging() -> Iterator[None]:
     """Undo `show_messages` after a command: other tests capture the messages."""
     logger = logging.getLogger("gcn_cli")
     before = list(logger.handlers), logger.propagate, logger.level

@@ -73,11 +73,11 @@ def test_tiles_make_the_same_image(trained: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["reconstruct", "texture.png", "--extend", "0,0,20,0"],
+        ["reconstruct", "texture.png", "--outpaint", "0,0,20,0"],
         ["reconstruct", "texture.png", "--make-seamless", "8"],
         ["reconstruct", "texture.png", "--denoise", "20"],
         ["reconstruct", "texture.png", "--noise-level", "6"],
-        ["inspect", "image", "texture.png", "--noise-level", "6", "--map", "map.png"],
+        ["inspect", "image", "texture.png", "--noise-level", "6", "--unusual", "map.png"],
         [
             "inspect",
             "image",

@@ -150,7 +150,7 @@ def test_inspect_describes_model_image_and_preset(trained: Path, tmp_path: Path)
                 "texture.png",
                 "--set",
                 "learner=mle",
-                "--size",
+                "--resize",
                 "8",
                 "--set",
                 "padding_mode=valid",

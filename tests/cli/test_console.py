@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from gcn_cli.cli.each import Outcome
 def test_a_log_gets_lines_at_intervals_and_the_last_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Progress("train") as progress:
+    with Progress("train", unit="iteration") as progress:
         progress.update(5, 10, {"loss": 1.0})
         assert capsys.readouterr().err == ""
         monkeypatch.setattr(console, "LOG_SECONDS", 0.0)
@@ -27,11 +28,69 @@ def test_a_log_gets_lines_at_intervals_and_the_last_one(
         progress.update(10, 10, {"loss": 0.1})
     assert progress.done == 10
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split("  ")[:2] for line in lines] == [
-        ["train 6/10", "loss 0.5"],
-        ["train 10/10", "loss 0.1"],
+    assert [re.sub(r"[\d.]+ iterations.*", "", line) for line in lines] == [
+        "train 6/10, loss 0.5, ",
+        "train 10/10, loss 0.1, ",
     ]
-    assert all("it/s" in line and "s left" in line for line in lines)
+    assert re.fullmatch(r".* \d+ iterations a second, 0 s left", lines[0])
+    assert re.fullmatch(r".* \d+ iterations a second, 0 s", lines[1])
+
+
+def test_speed_and_time_left_are_those_of_the_last_half_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with Progress("training", unit="iteration") as progress:
+        for done, seconds in ((1, 0.0), (101, 10.0), (111, 40.0), (112, 43.0), (212, 300.0)):
+            now = 1000 + seconds
+            progress.update(done, 212, {"reconstruction_error": 0.25, "stage": 1.0})
+    assert capsys.readouterr().err.splitlines() == [
+        "training 111/212, reconstruction error 0.25, 3 s for each iteration, 5 min left",
+        "training 212/212, reconstruction error 0.25, 2.6 s for each iteration, 5 min",
+    ]
+    assert [console.in_time(s) for s in (7.4, 99, 200, 7500)] == [
+        "7 s",
+        "99 s",
+        "3 min",
+        "2 h 5 min",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_take_no_bar_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed while there is a bar stands alone; the bar is left once, with its text."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with Progress("sampling") as progress:
+        progress.update(1, 4)
+        console.print_result("a.png")
+        console.say("seed 3")
+        progress.update(4, 4)
+    with Progress("measuring quality", stays=False) as progress:
+        progress.update(1, 2)
+    screen = [line.rpartition("\r")[2].rstrip() for line in terminal.getvalue().split("\n")]
+    assert screen[:2] == ["a.png", "seed 3"]
+    assert re.fullmatch(r"sampling 100%\|[█#]+\| 4/4, 0 s", screen[2])
+    assert screen[3:] == [""]
+
+
+@pytest.mark.parametrize("message", ["", "stopped after iteration 3; saved"])
+def test_ctrl_c_says_what_is_saved(message: str) -> None:
+    abort = click.Abort()
+    abort.__cause__ = KeyboardInterrupt(message) if message else KeyboardInterrupt()
+    for error in (abort, abort.__cause__):
+        assert app.describe(error) == (message or "interrupted", 130)
+    with (
+        pytest.raises(KeyboardInterrupt, match="stopped; finished"),
+        console.interrupted_as("finished"),
+    ):
+        raise KeyboardInterrupt
 
 
 def test_work_of_more_than_three_seconds_is_said(

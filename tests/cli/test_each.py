@@ -14,6 +14,7 @@ from gcn_cli.errors import InterruptedRunError
 from gcn_cli.model import load
 from gcn_cli.options import TrainOptions
 from gcn_cli.signals import StopRequest
+from tests.cli.running import restored_logging
 from tests.small import SMALL_TEXTURE, small_image
 
 CPU = torch.device("cpu")
@@ -40,9 +41,10 @@ def outcomes_of(sources: list[str], root: Path) -> list[Outcome]:
 def test_models_of_threads_are_those_of_trainings_alone(
     sources: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show_messages()
     outcomes = outcomes_of(sources, tmp_path / "runs")
-    ThreadPool(train_one, options(), 2, CPU).run(outcomes)
+    with restored_logging():
+        show_messages()
+        ThreadPool(train_one, options(), 2, CPU).run(outcomes)
     assert [outcome.exit_code for outcome in outcomes] == [0, 2, 0]
     assert "broken.png" in outcomes[1].message
     lines = [line for line in capsys.readouterr().err.splitlines() if line]

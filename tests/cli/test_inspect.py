@@ -113,7 +113,7 @@ def test_a_run_is_an_argument_and_without_one_the_runs_are_listed(folder: Path) 
 
 
 def test_a_map_shows_where_an_image_is_unlike_the_exemplar(folder: Path) -> None:
-    arguments = ["inspect", "image", "odd.png", "--model", "run", "--map", "map.png", "--json"]
+    arguments = ["inspect", "image", "odd.png", "--model", "run", "--unusual", "map.png", "--json"]
     done = gcn(*arguments, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     facts = json.loads(done.stdout)["image"]
@@ -173,22 +173,24 @@ def test_every_command_that_computes_takes_a_device_and_threads(
     model = [] if "compare" in words else ["--model", "run"]
     done = gcn("inspect", *words, *model, "--threads", "1", "--device", "nothing", cwd=folder)
     assert done.returncode == 2
-    assert b"--device nothing: not on this machine" in done.stderr
+    assert b"--device nothing: unknown; use auto, cpu, gpu, cuda:1 or mps" in done.stderr
 
 
 def test_a_map_needs_the_exemplar(folder: Path) -> None:
     (folder / "elsewhere").mkdir()
     model = folder / "elsewhere" / "alone.safetensors"
     model.write_bytes((folder / "run" / "model.safetensors").read_bytes())
-    done = gcn("inspect", "image", "odd.png", "--model", str(model), "--map", "x.png", cwd=folder)
+    done = gcn(
+        "inspect", "image", "odd.png", "--model", str(model), "--unusual", "x.png", cwd=folder
+    )
     assert done.returncode == 2
-    assert b"--map: the run keeps no exemplar to compare with" in done.stderr
+    assert b"--unusual: the run keeps no exemplar to compare with" in done.stderr
     assert not (folder / "x.png").exists()
 
 
 def test_levels_are_a_table_or_data(folder: Path) -> None:
     table = gcn("inspect", "levels", "--model", "run", "--threads", "1", cwd=folder)
-    assert b"levels 50/50" in table.stderr  # not silent in a log
+    assert b"checking levels 50/50, " in table.stderr  # not silent in a log
     assert table.returncode == 0, table.stderr.decode()
     assert b"chain_variance" in table.stdout
     assert b"settings" not in table.stdout

@@ -18,6 +18,15 @@ COMMANDS = (
 )  # fmt: skip
 
 
+MODEL, COUNT, OUTPUT = {"-m": "--model"}, {"-n": "--count"}, {"-o": "--output"}
+COMMANDS_OF_SHORT = {
+    "train": {**OUTPUT, "-j": "--jobs"},
+    "synthesize": {**MODEL, **COUNT, **OUTPUT, "-s": "--size"},
+    "reconstruct": {**MODEL, **COUNT, **OUTPUT},
+    "inspect": MODEL,
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
@@ -25,6 +34,12 @@ COMMANDS = (
         ("size", "640x480", (640, 480)),
         ("time", "90", 90.0),
         ("time", "1.5h", 5400.0),
+        ("time", "5m30s", 330.0),
+        ("time", "1h2min", 3720.0),
+        ("size", "512X256", (512, 256)),
+        ("size", "512\u00d7256", (512, 256)),
+        ("seeds", "1..3,7", (1, 2, 3, 7)),
+        ("preset", "Quick", "quick"),
         ("extension", "500", (500, None)),
         ("extension", "2m", (None, 120.0)),
         ("seeds", "5", (5,)),
@@ -47,8 +62,9 @@ def test_values_are_read_from_text(kind: str, text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("size", "0"), ("size", "3x"), ("time", "0s"), ("time", "soon"), ("extension", "0"),
-        ("extension", "2"+"x"), ("extension", "0m"), ("seeds", "3-1"), ("seeds", "0-1000000"),
+        ("size", "0"), ("size", "3x"), ("time", "0s"), ("time", "soon"), ("time", "m"),
+        ("extension", "0"), ("extension", "2"+"x"), ("extension", "0m"), ("seeds", "3-1"),
+        ("seeds", "0-1000000"),
         ("seeds", "1,,2"), ("tile", "0"), ("sides", "1,2"), ("sigma", "0"), ("sigma", "nan"),
         ("sigma", "256"), ("point", "3"), ("assignment", "crop"),
     ],
@@ -86,6 +102,12 @@ def test_help_has_groups_of_at_most_32_options(command: list[str], tmp_path: Pat
         ("synthesize", "--no-noise", "--set noise=false"),
         ("synthesize", "--level", "--noise-level X"),
         ("reconstruct", "--level", "--noise-level X"),
+        ("reconstruct", "--extend", "--outpaint LEFT,TOP,RIGHT,BOTTOM"),
+        ("train", "--size", "--resize N"),
+        ("train", "--with", "--map FILE"),
+        ("synthesize", "--with", "--map FILE"),
+        ("reconstruct", "--with", "--map FILE"),
+        ("inspect", "--map", "gcn inspect image IMAGE --unusual FILE"),
         ("inspect", "--picture", "gcn inspect image IMAGE"),
         ("inspect", "--report", "gcn inspect report FOLDER"),
     ],
@@ -100,7 +122,13 @@ def test_a_removed_option_names_its_successor(
 
 @pytest.mark.parametrize(
     ("command", "option", "meant"),
-    [("synthesize", "--width", "--size"), ("reconstruct", "--sigma", "--denoise")],
+    [
+        ("synthesize", "--width", "--size"),
+        ("train", "--width", "--resize"),
+        ("reconstruct", "--sigma", "--denoise"),
+        ("synthesize", "--samples", "--count"),
+        ("train", "--gpu", "--device"),
+    ],
 )
 def test_a_common_guess_names_the_option_meant(
     command: str, option: str, meant: str, tmp_path: Path
@@ -108,6 +136,32 @@ def test_a_common_guess_names_the_option_meant(
     done = gcn(command, option, "1", cwd=tmp_path)
     assert done.returncode == 2
     assert f"No such option: {option}; did you mean {meant}?" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["synth"], "No such command 'synth'; did you mean synthesize?"),
+        (["synthesise"], "No such command 'synthesise'; did you mean synthesize?"),
+        (["repair"], "did you mean gcn reconstruct IMAGE --mask MASK?"),
+        (["list"], "did you mean gcn inspect?"),
+        (["wall.JPG"], "did you mean gcn synthesize wall.JPG?"),
+        (["train", "a.png", "--preset", "qick"], "paper-reconstruct; did you mean quick?"),
+        (["synthesize", "--seamless", "bothh"], "'bothh' is not one of both, x, y, off; did you"),
+        (["inspect", "--preset", "pape-object"], "did you mean paper-object?"),
+    ],
+)
+def test_what_was_meant_is_suggested(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = gcn(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.decode().split())
+
+
+def test_short_options_are_those_of_other_programs(tmp_path: Path) -> None:
+    pages = {name: gcn(name, "--help", cwd=tmp_path).stdout.decode() for name in COMMANDS_OF_SHORT}
+    for name, shorts in COMMANDS_OF_SHORT.items():
+        found = dict(re.findall(r"^  (-\w), (--[\w-]+)", pages[name], re.MULTILINE))
+        assert found == {**shorts, "-q": "--quiet", "-h": "--help"}
 
 
 def test_an_option_that_never_was_is_refused_as_such(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_variants_differ_and_keep_the_rest(folder: Path) -> None:
     ("arguments", "size", "kept"),
     [
         (["--mask", "alpha"], (60, 48), (slice(0, 48), slice(9, 60), 9, 0)),
-        (["--extend", "3,0,20,5"], (83, 53), (slice(0, 48), slice(3, 63), 0, 0)),
+        (["--outpaint", "3,0,20,5"], (83, 53), (slice(0, 48), slice(3, 63), 0, 0)),
         (["--make-seamless", "6"], (60, 48), (slice(6, 42), slice(6, 54), 6, 6)),
     ],
 )
@@ -170,10 +170,10 @@ def test_noise_is_removed_and_its_level_is_logged(folder: Path) -> None:
         (["--mask", "mask.png", "--noise-level", "1"], "--noise-level: only for auto-encoding"),
         (["--noise-level", "nan"], "--noise-level nan: must be more than 0"),
         (["--count", "2"], "--count, --seed: need --mask"),
-        (["--extend", "0,0,0,0"], "--extend 0,0,0,0: pixels to add"),
-        (["--extend", "1,2"], "is not LEFT,TOP,RIGHT,BOTTOM in pixels with commas, no"),
+        (["--outpaint", "0,0,0,0"], "--outpaint 0,0,0,0: pixels to add"),
+        (["--outpaint", "1,2"], "is not LEFT,TOP,RIGHT,BOTTOM in pixels with commas, no"),
         (["--make-seamless", "24"], "--make-seamless 24: must be less than half"),
-        (["large.png", "--with", "mask.png"], "--with: needs a single IMAGE, not 2"),
+        (["large.png", "--map", "mask.png"], "--map: needs a single IMAGE, not 2"),
     ],
 )
 def test_impossible_options_are_refused(arguments: list[str], message: str, folder: Path) -> None:
@@ -198,7 +198,7 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ImageDraw.Draw(mask).rectangle((20, 16, 27, 23), fill=255)
     mask.save(place / "mask.png")
     done = gcn(
-        "train", "albedo.png", "--with", "normal.png", "--with", "height.png", *SMALL,
+        "train", "albedo.png", "--map", "normal.png", "--map", "height.png", *SMALL,
         "-o", "maps", cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
@@ -229,7 +229,7 @@ def test_linked_maps_are_synthesized_together(linked: Path) -> None:
 
 
 def test_linked_maps_are_auto_encoded_to_files_that_are_printed(linked: Path) -> None:
-    maps = ["--with", "normal.png", "--with", "height.png"]
+    maps = ["--map", "normal.png", "--map", "height.png"]
     done = gcn("reconstruct", "albedo.png", *maps, "--model", "maps", "-o", "coded", cwd=linked)
     assert done.returncode == 0, done.stderr.decode()
     paths = [line.split()[0].decode() for line in done.stdout.splitlines()]
@@ -239,7 +239,7 @@ def test_linked_maps_are_auto_encoded_to_files_that_are_printed(linked: Path) ->
 
 def test_linked_maps_are_repaired_together(linked: Path) -> None:
     arguments = ["--model", "maps", "--mask", "mask.png", "-o", "fixed", *FEW]
-    maps = ["--with", "normal.png", "--with", "height.png"]
+    maps = ["--map", "normal.png", "--map", "height.png"]
     done = gcn("reconstruct", "albedo.png", *maps, *arguments, cwd=linked)
     assert done.returncode == 0, done.stderr.decode()
     kept = pixels(linked / "mask.png")[0] < 128
@@ -250,7 +250,7 @@ def test_linked_maps_are_repaired_together(linked: Path) -> None:
         assert not torch.equal(repaired, original)
     alone = gcn("reconstruct", "albedo.png", *arguments, "--overwrite", cwd=linked)
     assert alone.returncode == 2
-    assert b"1 image(s) for a model of albedo, normal, height; give each (--with)" in alone.stderr
+    assert b"1 image(s) for a model of albedo, normal, height; give each (--map)" in alone.stderr
 
 
 @pytest.mark.parametrize("kind", ["gray", "16 bit", "16 bit gray", "transparent"])

@@ -40,7 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dark", "light", "gray", "texture"):
         done = gcn("train", f"{name}.png", *SMALL, cwd=place)
         assert done.returncode == 0, done.stderr.decode()
-    published = ["--set", "learner=cd", "--set", "layers=2@3", "--size", "16", "--iterations", "1"]
+    published = [
+        "--set",
+        "learner=cd",
+        "--set",
+        "layers=2@3",
+        "--resize",
+        "16",
+        "--iterations",
+        "1",
+    ]
     assert gcn("train", "dark.png", *published, "-o", "paper", cwd=place).returncode == 0
     return place
 
@@ -169,7 +178,7 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["--noise-level", "1"], "--noise-level: needs --start IMAGE"),
         (["--start", "texture.png", "--noise-level", "nan"], "--noise-level nan: must be more"),
         (["--start", "texture.png", "--noise-level", "inf"], "--noise-level inf: must be finite"),
-        (["--with", "texture.png"], "--with: needs --start IMAGE"),
+        (["--map", "texture.png"], "--map: needs --start IMAGE"),
         (["--steps", "0"], "--steps 0: must be 1 or more"),
         (["--temperature", "0"], "--temperature 0.0: must be more than 0"),
         (["--temperature", "nan"], "--temperature nan"),
@@ -228,7 +237,7 @@ def rock(tmp_path_factory: pytest.TempPathFactory) -> Path:
         whole.crop((0, 0, 48, 48)).save(place / "start.png")
     done = gcn("train", "texture.png", *TEXTURE, "-o", "run", "--json", cwd=place)
     assert done.returncode == 0, done.stderr.decode()
-    assert b"quality " in done.stderr
+    assert b"quality: " in done.stderr
     quality = json.loads(done.stdout)["quality"]
     assert json.loads((place / "run" / "quality.json").read_text()) == {"iteration": 20, **quality}
     return place

@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = gcn("inspect", "report", "page", "--model", RUN, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b"page/index.html\n"
-    assert b"report 30/30" in done.stderr  # not silent in a log
+    assert b"writing the report 30/30, " in done.stderr  # not silent in a log
     return folder
 
 
@@ -148,7 +148,7 @@ def test_a_foreign_page_is_not_replaced(folder: Path) -> None:
 )
 def test_models_without_texture_metrics_have_a_page(settings: list[str], tmp_path: Path) -> None:
     Image.effect_noise((48, 40), 60).convert("RGB").save(tmp_path / "texture.png")
-    words = ["train", "texture.png", *settings, "--size", "32", "--iterations", "2", "-o", "run"]
+    words = ["train", "texture.png", *settings, "--resize", "32", "--iterations", "2", "-o", "run"]
     done = gcn(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     done = gcn("inspect", "report", "page", "--model", "run", cwd=tmp_path)

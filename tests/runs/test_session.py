@@ -124,7 +124,7 @@ def test_other_images_are_named(tmp_path: Path) -> None:
     options: dict[str, Any] = {**SMALL_TEXTURE, "crop": 12, "iterations": 1}
     cases: list[tuple[dict[str, Any], str, dict[str, Any], str]] = [
         ({}, b, {}, "trained on other images: a.png, not b.png; --overwrite"),
-        ({"linked": (m,)}, a, {}, "trained with --with m.png, not no --with; "),
+        ({"linked": (m,)}, a, {}, "trained with --map m.png, not no --map; "),
         ({"mask": hidden}, a, {}, "trained with --mask mask.png, not no --mask; "),
         ({}, a, {"mask": hidden}, "trained with no --mask, not --mask mask.png; "),
     ]

@@ -24,11 +24,11 @@ TEXTURE = [
 ]  # fmt: skip
 CASCADE = [*TEXTURE, "--set", "stages=2", "--batch-size", "2"]  # one image for two processes
 CONTRASTIVE = [
-    "--set", "learner=cd", "--size", "16", "--set", "layers=4@5/2+2", "--iterations", "4",
+    "--set", "learner=cd", "--resize", "16", "--set", "layers=4@5/2+2", "--iterations", "4",
     "--batch-size", "3",
 ]  # fmt: skip
 PERSISTENT = [
-    "--set", "learner=mle", "--size", "16", "--set", "layers=4@5/2+2,4@3+1", "--iterations", "3",
+    "--set", "learner=mle", "--resize", "16", "--set", "layers=4@5/2+2,4@3+1", "--iterations", "3",
     "--set", "chains=3",
 ]  # fmt: skip
 MACHINE = ["--preview-every", "0", "--threads", "1", "--device", "cpu", "--precision", "float32"]

@@ -127,20 +127,20 @@ class LevelReport(NamedTuple):
 @torch.no_grad()
 def level_reports(
     checkpoint: Checkpoint,
-    exemplar_file: str | None,
+    kept: images.Image | None,
     dtype: torch.dtype,
     on_step: OnEvaluation | None = None,
 ) -> list[LevelReport]:
-    """A report for each noise level of sampling, from the exemplar and one sample of its size.
+    """A report for each noise level of sampling, from the kept exemplar and one sample of its size.
 
     The sample has the lattice of the exemplar. on_step(done, total) counts evaluations. Raises
     InputError for models of anything but textures, and if the run keeps no exemplar.
     """
     if not checkpoint.config.is_texture:
         raise InputError("levels: only for noise-conditional models of textures")
-    if exemplar_file is None or len(checkpoint.maps) > 1:
+    if kept is None or len(checkpoint.maps) > 1:
         raise InputError("levels: needs the exemplar of a single map in the run; train it again")
-    exemplar = checkpoint.to_model(fit_to_model(checkpoint, exemplar_file))
+    exemplar = checkpoint.to_model(fit_to_model(checkpoint, kept))
     plan, options = TilingPlan((exemplar.shape[2], exemplar.shape[3])), SampleOptions(seed=0)
     kind, phases = checkpoint.kind, checkpoint.phases(exemplar)
     chain_variances: dict[float, float] = {}
@@ -204,7 +204,7 @@ class AnomalyMap(NamedTuple):
 @torch.no_grad()
 def anomaly_map(
     checkpoint: Checkpoint,
-    exemplar_file: str | None,
+    kept: images.Image | None,
     image: LinkedImages,
     noise_level: float | None = None,
 ) -> AnomalyMap:
@@ -212,11 +212,11 @@ def anomaly_map(
 
     noise_level: of the model, by default 1. Raises InputError if the run keeps no exemplar.
     """
-    if exemplar_file is None:
+    if kept is None:
         raise InputError("--unusual: the run keeps no exemplar to compare with; train it again")
     if len(checkpoint.maps) > 1:
         raise InputError("--unusual: not for linked maps; the run keeps the first map only")
-    exemplar = checkpoint.to_model(fit_to_model(checkpoint, exemplar_file, noise_level))
+    exemplar = checkpoint.to_model(fit_to_model(checkpoint, kept, noise_level))
     pixels, scale = fit_to_model_with_scale(checkpoint, image, noise_level)
     usual = _local_energy(checkpoint, exemplar, noise_level)
     energies = _local_energy(checkpoint, checkpoint.to_model(pixels), noise_level)

@@ -284,13 +284,14 @@ class NoiseConditionalConfig(BaseConfig):
         *,
         on_gpu: bool,
         shortest_side: int | None = None,
+        smallest: str = "the image",
     ) -> tuple[Self, list[str]]:
         """The config with all choices made by the training images, and messages about them.
 
         largest_crop: side of the largest crop that fits every image. channels: of the images.
         coarse_share: share of their variance in means of 4x4 pixels. shortest_side: of the images,
-        of which a crop has at most MAX_CROP_SHARE; by default largest_crop. Raises InputError where
-        the images are too small.
+        of which a crop has at most MAX_CROP_SHARE; by default largest_crop. smallest: the title of
+        the image that has it. Raises InputError where the images are too small.
         """
         del on_gpu
         stages, notes = self._choose_stages(largest_crop, coarse_share), []
@@ -316,9 +317,9 @@ class NoiseConditionalConfig(BaseConfig):
         if fitted is None:
             needed = math.ceil(SMALLEST_CROP / MAX_CROP_SHARE)
             raise InputError(
-                f"the shorter side, {shortest} pixels, leaves crops of {limit}, too small to train "
-                f"on; enlarge the image to {needed} pixels or more, mask less of it, or set fewer "
-                "and smaller layers with a smaller crop (--set layers, --set crop)"
+                f"{smallest}: the shorter side, {shortest} pixels, leaves crops of {limit}, too "
+                f"small to train on; enlarge it to {needed} pixels or more, mask less of it, or "
+                "set fewer and smaller layers with a smaller crop (--set layers, --set crop)"
             )
         taken = [f"{option_text('crop', self.crop)}: reduced to {fitted.crop}"]
         if fitted.margin < config.margin:
@@ -477,9 +478,10 @@ class PublishedConfig(BaseConfig):
         *,
         on_gpu: bool,
         shortest_side: int | None = None,
+        smallest: str = "the image",
     ) -> tuple[Self, list[str]]:
         """The config with all choices made: the mean color of gray images, the chains."""
-        del largest_crop, coarse_share, shortest_side
+        del largest_crop, coarse_share, shortest_side, smallest
         config = dataclasses.replace(self, channels=channels)
         if self.mean_color == IMAGENET_MEAN and channels == 1:
             config = dataclasses.replace(config, mean_color=(sum(IMAGENET_MEAN) / 3,))

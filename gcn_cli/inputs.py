@@ -258,13 +258,15 @@ def read_repair_mask(image: Image, mask: ImageLike) -> Tensor:
 class TrainingImages:
     """Images (C, H, W) in 0..255, masks (H, W) of known pixels, and the maps of the channels.
 
-    `sources` are the files that the images are from.
+    sources: the files that the images are from. titles: how messages name the images, or the
+    linked maps.
     """
 
     images: list[Tensor]
     known: list[Tensor]
     maps: tuple[TextureMap, ...]
     sources: tuple[SourceFile, ...] = ()
+    titles: tuple[str, ...] = ("an image",)
 
     @cached_property
     def digest(self) -> str:
@@ -395,7 +397,8 @@ def load_training_images(
         known[0] = known[0] & ~covered
     _refuse_unknown(known, titles, alpha, masked=hidden is not None)
     files = [s for s in expanded if isinstance(s, str | Path) and str(s) != "-"]
-    return TrainingImages(pixels, known, tuple(maps), tuple(map(SourceFile.of, files)))
+    origins = tuple(map(SourceFile.of, files))
+    return TrainingImages(pixels, known, tuple(maps), origins, tuple(titles))
 
 
 def _expand(sources: LinkedImages) -> list[ImageLike]:

@@ -440,7 +440,7 @@ class Model:
         False for published models: their default number of steps is too small to start from noise.
         """
         large = min(self.checkpoint.image_size) >= SMALLEST_SIDE
-        return self.config.is_texture and large and grades.kept_exemplar(self.run) is not None
+        return self.config.is_texture and large and grades.has_exemplar(self.run)
 
     def texture_metrics(self, exemplar: LinkedImages | None = None) -> TextureMetrics:
         """Measures samples against an exemplar, by default the one that the run keeps."""

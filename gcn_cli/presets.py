@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import tomllib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -142,7 +143,9 @@ def check_names(source: str, names: Iterable[str]) -> None:
 def read_toml(path: str) -> dict[str, Any]:
     """The settings of a TOML file, not yet parsed. Raises InputError with the line of an error."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        data = Path(path).read_bytes()
+        encoding = "utf-16" if data[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig"
+        return tomllib.loads(data.decode(encoding))
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise InputError(f"--config {path}: {reason}") from error

@@ -203,12 +203,15 @@ def _check_lattice(checkpoint: Checkpoint, options: SampleOptions, size: tuple[i
     distortion = strain_on_torus(pattern, size, periodic)
     if distortion <= LARGEST_STRAIN:
         return
-    sides = (fitting_sides(pattern, size, axis) or [size[axis]] for axis in (1, 0))
-    width, height = (" or ".join(map(str, fitting)) for fitting in sides)
-    amount = f"{distortion:.0%}" if distortion < 1 else "out of shape"
+    fitting = [
+        f"a {side} of {' or '.join(map(str, sides))}"
+        for side, axis in (("width", 1), ("height", 0))
+        if (sides := [s for s in fitting_sides(pattern, size, axis) if s != size[axis]])
+    ]
+    remedy = f"{', '.join(fitting)} fit" if fitting else "--seamless off keeps its shape"
+    amount = f"by {distortion:.0%}" if distortion < 1 else "out of shape"
     log.info(
-        "--size %dx%d: the pattern is distorted by %s to tile; a width of %s, a height of %s fit",
-        *(size[1], size[0], amount, width, height),
+        "--size %dx%d: the pattern is distorted %s to tile; %s", size[1], size[0], amount, remedy
     )
 
 

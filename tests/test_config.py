@@ -57,6 +57,8 @@ def test_unknown_keys_and_broken_files_are_errors(tmp_path: Path) -> None:
 def test_a_config_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text("iterations = 3\r\n", encoding="utf-8-sig")
     assert read_toml(str(tmp_path / "my.toml")) == {"iterations": 3}
+    (tmp_path / "my.toml").write_text("iterations = 3\r\n", encoding="utf-16")  # of PowerShell
+    assert read_toml(str(tmp_path / "my.toml")) == {"iterations": 3}
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -171,7 +173,7 @@ def test_crops_between_holes_are_not_reduced_twice() -> None:
 
 @pytest.mark.parametrize("preset", ["default", "quick"])
 def test_an_image_too_small_for_crops_is_refused(preset: str) -> None:
-    rule = "the shorter side, 42 pixels, leaves crops of 31, too small .* enlarge .* to 43 pixels"
+    rule = "the shorter side, 42 pixels, leaves crops of 31, too small .* enlarge it to 43 pixels"
     with pytest.raises(InputError, match=rule):
         PRESETS[preset].resolve(42, 3, 0.0, on_gpu=False, shortest_side=42)
     PRESETS[preset].resolve(43, 3, 0.0, on_gpu=False, shortest_side=43)

@@ -266,13 +266,25 @@ def test_a_size_that_distorts_the_lattice_is_told_and_the_named_sizes_fit(
     model = untrained_regular(waves)
     message = distortion_message(model, caplog, size=(34, 30))
     assert message.startswith("--size 34x30: the pattern is distorted by ")
-    named = re.search(r"a width of ([\d or]*\d), a height of ([\d or]*\d) fit$", message)
-    assert named is not None, message
-    for width, height in itertools.product(*(text.split(" or ") for text in named.groups())):
-        size = (int(width), int(height))
+    assert message.endswith(" fit")
+    named = [re.search(rf"a {side} of ([\d or]*\d)", message) for side in ("width", "height")]
+    assert named[0] is not None or named[1] is not None, message
+    sides = (
+        [given] if found is None else map(int, found[1].split(" or "))
+        for found, given in zip(named, (34, 30), strict=True)
+    )
+    for size in itertools.product(*sides):
         assert distortion_message(model, caplog, size=size) == "", size
     free = {"size": (34, 30), "seamless": "off"}
     assert distortion_message(model, caplog, **free) == ""  # nothing has to close
+
+
+def test_where_no_size_near_fits_the_advice_is_no_seam(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gcn_cli.synthesis.fitting_sides", lambda *_: [])
+    message = distortion_message(untrained_regular([(1 / 20, 0.0)]), caplog, size=(34, 30))
+    assert message.endswith("to tile; --seamless off keeps its shape")
 
 
 @pytest.mark.parametrize("stages", [1, 2])

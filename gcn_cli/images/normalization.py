@@ -26,15 +26,15 @@ class Normalization:
         mean: tuple[float, ...] | None,
         *,
         unit_deviation: bool,
-        groups: Sequence[int],
+        groups: Sequence[tuple[str, int]],
         known: Sequence[Tensor],
     ) -> "Normalization":
         """The normalization of images (C, H, W).
 
         mean: of each channel; None takes the mean color of the images. unit_deviation: whether
-        the scale is the standard deviation about the mean, else 1. groups: sizes of the channel
-        groups that share one scale. known: masks (H, W) of the pixels to use. Raises InputError if
-        a group has one color only, or if `mean` has the wrong length.
+        the scale is the standard deviation about the mean, else 1. groups: titles and sizes of
+        the channel groups that share one scale. known: masks (H, W) of the pixels to use. Raises
+        InputError if a group has one color only, or if `mean` has the wrong length.
         """
         channels = len(images[0])
         if mean is not None and len(mean) != channels:
@@ -46,10 +46,11 @@ class Normalization:
         centered = cls(center, (1.0,) * channels)
         squares = [centered.to_model(image).double().square() for image in images]
         totals, scale = _sum_over_images(squares, known), list[float]()
-        for total in torch.split(totals, list(groups)):
+        parts = torch.split(totals, [size for _, size in groups])
+        for (title, _), total in zip(groups, parts, strict=True):
             deviation = math.sqrt(float(total.sum() / (count * len(total))))
             if not deviation >= MIN_DEVIATION:
-                raise InputError("the images have one color only; there is nothing to learn")
+                raise InputError(f"{title}: has one color only, nothing to learn; leave it out")
             scale += [deviation if unit_deviation else 1.0] * len(total)
         return cls(center, tuple(scale))
 

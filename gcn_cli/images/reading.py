@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL import Image as PillowImage
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gcn_cli.errors import InputError
@@ -95,9 +95,21 @@ def read_image(source: str) -> Image:
     except InputError:
         raise
     except Exception as error:  # decoders raise exceptions of any type for damaged data
-        raise InputError(f"{source}: not a readable image (damaged or unknown format)") from error
+        raise InputError(
+            f"{source}: not a readable image ({_why_unreadable(data, error)})"
+        ) from error
     finally:
         PillowImage.MAX_IMAGE_PIXELS = limit
+
+
+def _why_unreadable(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError) and data[:2] in (b"II", b"MM"):
+        return "a TIFF of numbers or channels that are not read; save it with 8 or 16 bits"
+    if data[:4] == b"%PDF" or b"<svg" in data[:1000]:
+        return "a drawing, not pixels; save it as PNG"
+    return "damaged or unknown format"
 
 
 @dataclass(frozen=True)
@@ -157,7 +169,21 @@ def _decode(opened: PillowImage.Image, source: str, data: bytes) -> Image:
             return Image(deep, "RGB", 16, color_managed=True)
     if ";16" in coding.raw_mode and opened.mode in ("RGB", "RGBA", "LA"):
         return _read_16_bit_colors(opened, source, data, coding)
+    depth = bits_a_channel(opened.format, data)
+    if depth > 8 and opened.mode in ("RGB", "RGBA", "LA"):
+        log.warning("%s: its %d bits a channel are read as 8; PNG and TIFF keep 16", source, depth)
     return image_from_pillow(ImageOps.exif_transpose(opened), source, coding)
+
+
+def bits_a_channel(image_format: str | None, data: bytes) -> int:
+    """The bits of a format whose colors Pillow decodes to 8 bits; 8 for others."""
+    if image_format == "SGI":
+        return 8 * data[3]
+    if image_format == "JPEG2000" and (start := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        return (data[start + 42] & 127) + 1  # of the first component, by the SIZ segment
+    if image_format == "AVIF" and (start := data.find(b"av1C")) >= 0:
+        return (8, 8, 10, 12)[data[start + 6] >> 5 & 3]  # high_bitdepth, twelve_bit
+    return 8
 
 
 def image_from_pillow(
@@ -195,7 +221,8 @@ def _gray_16(image: PillowImage.Image, source: str, coding: Coding) -> Image:
     """16-bit grays, with alpha if a gray is marked transparent."""
     integers = torch.from_numpy(np.asarray(image, dtype=np.float32).copy())[None]
     if float(integers.min()) < 0 or float(integers.max()) > 65535:
-        raise InputError(f"{source}: 32-bit grays; save it with 8 or 16 bits")
+        lowest, highest = (f"{float(value):.0f}" for value in (integers.min(), integers.max()))
+        raise InputError(f"{source}: grays from {lowest} to {highest}; save it with 8 or 16 bits")
     pixels = integers / (4095 / 255 if coding.raw_mode == "I;12" else UINT16_PER_GRAY_LEVEL)
     if coding.white_is_zero:  # Pillow inverts 8 bits only
         pixels = 255 - pixels

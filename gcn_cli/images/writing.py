@@ -33,13 +33,14 @@ class FileFormat:
     exact: bool = True  # False: lossy
     takes_quality: bool = False
     max_side: int | None = None  # pixels
+    max_bytes: int | None = None  # of the pixels
     options: Mapping[str, Any] = field(default_factory=dict)  # of Pillow
 
 
 # A zlib level of 3 writes 8192x8192 pixels in less time than level 6, with 12 % more bytes. A WebP
 # "quality" of 20 is the effort of lossless files: a third of the time of 80, with 14 % more bytes.
 _PNG = FileFormat("PNG", deep_modes=ALL_MODES, profile=True, options={"compress_level": 3})
-_TIFF = FileFormat("TIFF", deep_modes=ALL_MODES, profile=True)
+_TIFF = FileFormat("TIFF", deep_modes=ALL_MODES, profile=True, max_bytes=4_290_000_000)
 _WEBP = FileFormat(
     "WEBP",
     gray=False,
@@ -74,7 +75,7 @@ FORMATS = {
     ".jp2": FileFormat("JPEG2000", deep_modes=("L",)),
     ".tga": FileFormat("TGA", max_side=65535),
     ".dds": FileFormat("DDS"),
-    ".bmp": FileFormat("BMP", alpha=False),
+    ".bmp": FileFormat("BMP", alpha=False, max_bytes=4_290_000_000),
     ".ppm": _PPM,
     ".pgm": FileFormat("PPM", color=False, alpha=False, deep_modes=("L",)),
     ".qoi": FileFormat("QOI", gray=False),
@@ -122,6 +123,13 @@ def check_format(
         )
     if texture_map is None:
         return
+    deep = texture_map.bit_depth == 16 and texture_map.mode in file_format.deep_modes
+    count, most = size[0] * size[1] * texture_map.channels * (1 + deep), file_format.max_bytes
+    if most is not None and count > most:
+        raise InputError(
+            f"{target}: {size[1]}x{size[0]} pixels take {count / 2**30:.1f} GiB, the format holds "
+            "4 GiB; use .png"
+        )
     if texture_map.mode.endswith("A") and not file_format.alpha:
         raise InputError(
             f"{target}: the image has transparency, which this format does not hold; use .png, "

@@ -36,7 +36,14 @@ from gcn_cli.presets import PRESETS
 from gcn_cli.reconstruction import fit_to_model
 from gcn_cli.report import figures
 from gcn_cli.report.curve import curve
-from gcn_cli.runs.grades import Graded, graded, kept_exemplar, saved_grades
+from gcn_cli.runs.grades import (
+    EXEMPLAR_FILE,
+    Graded,
+    graded,
+    has_exemplar,
+    kept_exemplar,
+    saved_grades,
+)
 from gcn_cli.samplers.annealed import noise_levels
 from gcn_cli.synthesis import OnEvaluation
 
@@ -123,7 +130,7 @@ def write_report(
 
     states = _chain_states(model, on_evaluation)
     sample = states[-1][0][:, :LARGEST_SAMPLE, :LARGEST_SAMPLE]
-    exemplar = _exemplar(model.run)
+    exemplar = kept_exemplar(model.run)
     pixels = _image_to_analyze(model, exemplar if image is None else image, sample)
     measures, grades = part(lambda: _measured(model, sample)) or (None, None)
     internals = [
@@ -165,11 +172,6 @@ def _optional(make: Callable[[], Any]) -> Any:
     except (GcnError, ValueError) as error:
         log.debug("left out of the report: %s", error)
         return None
-
-
-def _exemplar(run: Path | None) -> images.Image | None:
-    kept = kept_exemplar(run)
-    return None if kept is None else images.read_image(kept)
 
 
 def _image_to_analyze(model: Model, image: LinkedImages | None, sample: Tensor) -> Tensor:
@@ -221,9 +223,8 @@ def _facts(model: Model, command: str) -> list[tuple[str, str]]:
         written = time.localtime(model.path.stat().st_mtime)
         model_file = f"{model.path}, written {time.strftime('%Y-%m-%d %H:%M', written)}"
         rows.insert(0, ("model", model_file))
-    exemplar = kept_exemplar(model.run)
-    if exemplar is not None:
-        rows.insert(1, ("exemplar", exemplar))
+    if model.run is not None and has_exemplar(model.run):
+        rows.insert(1, ("exemplar", str(model.run / EXEMPLAR_FILE)))
     return rows
 
 
@@ -410,7 +411,7 @@ class TrainingPage:
             self.next_time = time.monotonic() + PAGE_SECONDS
 
     def write(self, iteration: int, last: int) -> None:
-        exemplar = _exemplar(self.run)
+        exemplar = kept_exemplar(self.run)
         shown = [] if exemplar is None else [_figure(exemplar.pixels, "Exemplar")]
         previews = sorted((self.run / "previews").glob("*.png"))
         if previews:

@@ -16,6 +16,7 @@ from gcn_cli import images, strict_json
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import DEFAULT_BATCH_SIZE, to_json
 from gcn_cli.errors import InputError
+from gcn_cli.images import Image
 from gcn_cli.inputs import LinkedImages, TrainingImages, to_pixels
 from gcn_cli.metrics import TextureMetrics
 from gcn_cli.metrics.verdict import ROUGH, Limit, judge
@@ -56,11 +57,19 @@ def keep_exemplar(run: Path, training: TrainingImages) -> None:
     images.write(filled, str(run / EXEMPLAR_FILE), depth, texture_map.icc_profile)
 
 
-def kept_exemplar(run: Path | None) -> str | None:
-    """The file that `keep_exemplar` wrote; None if there is none."""
-    if run is None or not (run / EXEMPLAR_FILE).exists():
+def has_exemplar(run: Path | None) -> bool:
+    """Whether `keep_exemplar` wrote a file."""
+    return run is not None and (run / EXEMPLAR_FILE).exists()
+
+
+def kept_exemplar(run: Path | None) -> Image | None:
+    """The image that `keep_exemplar` wrote; None if there is none.
+
+    Its values are in the color space of the model, although older files do not say so.
+    """
+    if run is None or not has_exemplar(run):
         return None
-    return str(run / EXEMPLAR_FILE)
+    return replace(images.read_image(str(run / EXEMPLAR_FILE)), color_managed=False)
 
 
 def texture_metrics(

@@ -68,7 +68,7 @@ class Session:
             images.images,
             config.mean_color,
             unit_deviation=config.unit_deviation,
-            groups=[size for texture_map in images.maps for size in texture_map.groups],
+            groups=_groups(images),
             known=images.known,
         )
         self._model_images = [self.normalization.to_model(image) for image in images.images]
@@ -115,12 +115,14 @@ class Session:
         side = min(crop_limit(mask, requested.crop or min(mask.shape)) for mask in images.known)
         coarse = min(map(coarse_share, images.images, images.known))
         channels = len(images.images[0])
+        shortest, smallest = min((min(mask.shape), k) for k, mask in enumerate(images.known))
         config, notes = requested.resolve(
             side,
             channels,
             coarse,
             on_gpu=device.type != "cpu",
-            shortest_side=min(min(mask.shape) for mask in images.known),
+            shortest_side=shortest,
+            smallest=images.titles[smallest],
         )
         if saved is None:
             for note in notes:
@@ -234,6 +236,17 @@ class Session:
             sources=self.images.sources,
             asked=self.asked,
         )
+
+
+def _groups(images: TrainingImages) -> list[tuple[str, int]]:
+    """The channel groups that share one scale: whose they are, and their sizes."""
+    linked = len(images.maps) > 1
+    titles = images.titles if linked or len(images.images) == 1 else ("every image",)
+    return [
+        (title, size)
+        for title, texture_map in zip(titles, images.maps, strict=False)
+        for size in texture_map.groups
+    ]
 
 
 def _describe(pattern: Pattern) -> None:

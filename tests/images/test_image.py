@@ -109,12 +109,16 @@ def test_normalization_inverts() -> None:
 def test_normalization_has_a_scale_for_each_group_and_ignores_unknown_pixels() -> None:
     image = torch.cat([torch.randn(1, 64, 64) * 3 + 100, torch.randn(2, 64, 64) * 30 + 50])
     everywhere = [torch.ones(64, 64, dtype=torch.bool)]
-    known = Normalization.fit([image], None, unit_deviation=True, groups=[1, 2], known=everywhere)
+    groups = [("height", 1), ("albedo", 2)]
+    known = Normalization.fit([image], None, unit_deviation=True, groups=groups, known=everywhere)
     assert known.scale[0] == pytest.approx(3, rel=0.05)
     assert known.scale[1] == known.scale[2] == pytest.approx(30, rel=0.05)
     masked, mask = torch.cat([image, image + 50], dim=2), torch.arange(128).expand(64, 128) < 64
-    of_masked = Normalization.fit([masked], None, unit_deviation=True, groups=[1, 2], known=[mask])
+    of_masked = Normalization.fit([masked], None, unit_deviation=True, groups=groups, known=[mask])
     assert of_masked.mean == pytest.approx(known.mean)
     assert of_masked.scale == pytest.approx(known.scale)
+    image[1:] = 7
+    with pytest.raises(InputError, match="albedo: has one color only, nothing to learn; leave it"):
+        Normalization.fit([image], None, unit_deviation=True, groups=groups, known=everywhere)
     with pytest.raises(InputError, match="2 values for 3 channels"):
-        Normalization.fit([image], (1.0, 2.0), unit_deviation=True, groups=[1, 2], known=everywhere)
+        Normalization.fit([image], (1.0, 2.0), unit_deviation=True, groups=groups, known=everywhere)

@@ -17,6 +17,7 @@ from gcn_cli import images
 from gcn_cli.errors import InputError
 from gcn_cli.images.color import to_profile
 from gcn_cli.images.image import Image
+from gcn_cli.images.reading import bits_a_channel
 from tests.images.test_writing import write_16_bit
 from tests.reading import read
 
@@ -178,6 +179,48 @@ def test_ppm_keeps_more_than_8_bits(depth: int, plain: bool, tmp_path: Path) -> 
     (tmp_path / "deep.ppm").write_bytes((header + body)[:-8])
     with pytest.raises(InputError, match="not a readable image"):
         images.read_image(str(tmp_path / "deep.ppm"))
+
+
+def test_colors_that_pillow_cuts_to_8_bits_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (3, 5, 4)).astype(">u2")
+    header = struct.pack(">hBBHHHHii", 474, 0, 2, 3, 4, 5, 3, 0, 65535).ljust(512, b"\0")
+    (tmp_path / "deep.sgi").write_bytes(header + values[:, ::-1].tobytes())
+    image = images.read_image(str(tmp_path / "deep.sgi"))
+    np.testing.assert_array_equal(image.pixels.numpy(), values >> 8)
+    file = io.BytesIO()
+    PillowImage.effect_noise((64, 64), 50).convert("RGB").save(file, "JPEG2000")
+    data = bytearray(file.getvalue())
+    start = data.index(b"\xff\x4f\xff\x51") + 42
+    data[start : start + 9 : 3] = bytes([15] * 3)  # 16 bits in each component
+    (tmp_path / "deep.jp2").write_bytes(data)
+    images.read_image(str(tmp_path / "deep.jp2"))
+    assert bits_a_channel("AVIF", b"....av1C\x81\x20\x40") == 10
+    ending = "its 16 bits a channel are read as 8; PNG and TIFF keep 16"
+    assert [message.partition(": ")[2] for message in caplog.messages] == [ending] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.png", b"", "the file is empty"),
+        ("a.pdf", b"%PDF-1.7 ...", "a drawing, not pixels; save it as PNG"),
+        ("a.png", b"<?xml?><svg></svg>", "a drawing, not pixels; save it as PNG"),
+        ("a.tif", b"II*\0rest", "a TIFF of numbers or channels that are not read; save it with"),
+        ("a.png", b"text", "damaged or unknown format"),
+    ],
+)
+def test_a_file_that_is_not_read_says_why(
+    name: str, content: bytes, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: not a readable image \({reason}"):
+        images.read_image(str(tmp_path / name))
+    signed = (np.arange(20, dtype=np.int32) - 5).reshape(4, 5)
+    PillowImage.fromarray(signed).save(tmp_path / "signed.tif")
+    with pytest.raises(InputError, match="grays from -5 to 14; save it with 8 or 16 bits"):
+        images.read_image(str(tmp_path / "signed.tif"))
 
 
 def test_16_bit_colors_are_divided_by_alpha(tmp_path: Path) -> None:

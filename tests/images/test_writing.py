@@ -15,6 +15,7 @@ from PIL import ImageCms
 
 from gcn_cli import images
 from gcn_cli.errors import InputError, TakenError
+from gcn_cli.images import TextureMap
 from gcn_cli.images.writing import write_bytes
 from tests.reading import read
 
@@ -164,3 +165,13 @@ def test_without_links_no_empty_file_is_left(
     with pytest.raises(OSError, match="No space left"):
         write_bytes(tmp_path / "file", b"new", new=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_more_than_4_gib_are_refused_where_the_format_ends_there() -> None:
+    size, deep = (30000, 50000), TextureMap(mode="RGB", bit_depth=16)
+    for name, texture_map in (("a.tif", TextureMap()), ("a.bmp", TextureMap()), ("a.tif", deep)):
+        with pytest.raises(InputError, match=rf"{name}: 50000x30000 pixels take [48]\.. GiB"):
+            images.check_format(name, size, texture_map)
+    images.check_format("a.png", size, deep)
+    images.check_format("a.tif", size, TextureMap(mode="L"))
+    images.check_format("a.bmp", (20000, 50000), deep)  # written with 8 bits

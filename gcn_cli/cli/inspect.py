@@ -469,7 +469,7 @@ def summary(model: "Model", facts: dict[str, Any]) -> str:
         "quality": "not measured (complete trainings of a texture measure it)"
         if quality is None
         else in_words(quality, model.run).removeprefix("quality: "),
-        "next": _advice(model, quality),
+        "next": advice(model, quality),
     }
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -479,7 +479,7 @@ def summary(model: "Model", facts: dict[str, Any]) -> str:
     return _render(Text(str(model.run), style="bold"), Padding(grid, (0, 0, 0, 2)), width=WIDTH)
 
 
-def _advice(model: "Model", grades: dict[str, Any] | None) -> str:
+def advice(model: "Model", grades: dict[str, Any] | None) -> str:
     """The next step for a person."""
     from gcn_cli.metrics.verdict import COPIED, FAR, ROUGH
 
@@ -489,8 +489,8 @@ def _advice(model: "Model", grades: dict[str, Any] | None) -> str:
         return "it copies the exemplar: fewer --iterations, or more images of the texture"
     if grades is not None and grades["verdict"] in (FAR, ROUGH):
         return "more --iterations if there were few, more or larger images, or --preset best"
-    run = model.run
-    return f"gcn synthesize --model {run} --size 1024; gcn inspect report page --model {run}"
+    run, size = shlex.quote(str(model.run)), "" if model.config.head else " --size 1024"
+    return f"gcn synthesize {run}{size}; gcn inspect report page --model {run}"
 
 
 def as_table(title: str, rows: list[dict[str, Any]]) -> str:

@@ -1,7 +1,6 @@
 """gcn train: images in, a run folder out."""
 
 import logging
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +158,7 @@ def _train(
 ) -> None:
     """Train, and print the run and the report."""
     from gcn_cli.cli.console import JsonResult, hardware_facts
+    from gcn_cli.cli.inspect import advice
 
     result = JsonResult("train")
     model, quality = train_run(sources, options, report)
@@ -171,15 +171,7 @@ def _train(
         result.show(run=options.output, **model.summary(), quality=quality, **facts)
     else:
         print_result("\n".join([options.output, *written.values()]))
-        log.info(_next_command(model))
-
-
-def _next_command(model: "Model") -> str:
-    """The command that goes on, for a person."""
-    if not model.complete:
-        return "next: the same command resumes the training"
-    size = " --size 1024" if model.config.is_texture else ""
-    return f"next: gcn synthesize {shlex.quote(str(model.run))}{size}"
+        log.info("next: %s", advice(model, quality))
 
 
 def train_run(

@@ -66,16 +66,14 @@ def test_the_next_command_names_the_model(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "copy" / "model.safetensors").write_bytes(model)
     words = gcn("inspect", "--model", "copy", cwd=tmp_path).stdout.decode().split()
     advice = " ".join(words[words.index("next") + 1 :])
-    assert advice == (
-        "gcn synthesize --model copy --size 1024; gcn inspect report page --model copy"
-    )
+    assert advice == "gcn synthesize copy --size 1024; gcn inspect report page --model copy"
 
 
 def test_the_next_commands_name_the_model(folder: Path) -> None:
     (folder / "run" / "quality.json").unlink()  # another hint is given for a rough model
     output = " ".join(gcn("inspect", "--model", "run", cwd=folder).stdout.decode().split())
     _, hint = output.split(" next ")
-    assert hint == "gcn synthesize --model run --size 1024; gcn inspect report page --model run"
+    assert hint == "gcn synthesize run --size 1024; gcn inspect report page --model run"
     assert gcn("inspect", "report", "page", "--model", "run", cwd=folder).returncode == 0
 
 

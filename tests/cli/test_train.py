@@ -105,7 +105,8 @@ def test_a_folder_of_objects_gets_a_head_and_keeps_its_size(tmp_path: Path) -> N
     ]
     done = gcn("train", "faces", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
-    assert gcn("synthesize", "--count", "2", cwd=tmp_path).returncode == 0
+    (hint,) = re.findall(r"next: gcn (.*);", done.stderr.decode())
+    assert gcn(*hint.split(), "--count", "2", cwd=tmp_path).returncode == 0
     refused = gcn("synthesize", "--size", "32", cwd=tmp_path)
     assert refused.returncode == 2
     assert b"head for 16x16" in refused.stderr
@@ -206,6 +207,7 @@ def test_a_time_limit_ends_cleanly_and_can_be_continued(folder: Path) -> None:
     first = gcn(*words, cwd=folder)
     assert first.returncode == 0, first.stderr.decode()
     assert b"time limit after iteration" in first.stderr
+    assert b"next: run the training command again to resume\n" in first.stderr
     assert b"resumed after" in gcn(*words, cwd=folder).stderr
 
 

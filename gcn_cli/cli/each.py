@@ -79,6 +79,7 @@ def train_each(
     """
     from gcn_cli.images import expand_sources
     from gcn_cli.runs.folder import run_name
+    from gcn_cli.runtime import set_threads
 
     result = JsonResult("train")
     images = expand_sources(sources)
@@ -97,6 +98,7 @@ def train_each(
     if device is None:
         pool = JobPool(typed_arguments(ctx, without=OWN_PARAMETERS), jobs)
     else:
+        set_threads(ctx.params["threads"])
         pool = ThreadPool(train_one, options, jobs, device)
     pool.run(outcomes)
     for outcome in outcomes:

@@ -5,10 +5,10 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,10 +17,13 @@ from gcn_cli.cli.options import (
     KINDS,
     Choice,
     GroupedCommand,
+    combined,
+    device_option,
     grouped,
     model_option,
     output_options,
     overwrite_option,
+    threads_option,
 )
 from gcn_cli.config import setting_text, to_json
 from gcn_cli.errors import InputError
@@ -37,24 +40,8 @@ ANOMALY_RANGE = (0.0, 8.0)  # deviations that are dark and bright in an anomaly 
 SUBCOMMANDS = ("image", "filters", "report", "levels", "compare")
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def hardware_options(command: F) -> F:
-    """--device and --threads; without them on the CPU, where results are those of other runs."""
-    command = grouped(
-        "Hardware",
-        "--threads",
-        type=KINDS["count"],
-        help="CPU threads.  [default: one for each core]",
-    )(command)
-    return grouped(
-        "Hardware",
-        "--device",
-        default="cpu",
-        metavar="NAME",
-        help="auto, cpu, gpu, cuda:1 or mps.  [default: cpu]",
-    )(command)
+# Without --device on the CPU, where results are those of other runs.
+hardware_options = combined(device_option("cpu"), threads_option)
 
 
 class InspectGroup(GroupedCommand, click.Group):

@@ -311,7 +311,9 @@ def set_option(text: str, group: str = "Training") -> Callable[[F], F]:
     )
 
 
-def _combined(*options: Callable[[F], F]) -> Callable[[F], F]:
+def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator."""
+
     def decorate(command: F) -> F:
         for option in reversed(options):
             command = option(command)
@@ -320,19 +322,23 @@ def _combined(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-hardware_options: Callable[[F], F] = _combined(
-    grouped(
-        "Hardware", "--device", default="auto", metavar="NAME",
-        help="auto, cpu, gpu, cuda:1 or mps.  [default: auto]",
-    ),
+def device_option(default: str) -> Callable[[F], F]:
+    """--device."""
+    about = f"auto, cpu, gpu, cuda:1 or mps.  [default: {default}]"
+    return grouped("Hardware", "--device", default=default, metavar="NAME", help=about)
+
+
+threads_option: Callable[[F], F] = grouped(
+    "Hardware", "--threads", type=KINDS["count"],
+    help="CPU threads.  [default: the cores that are free]",
+)  # fmt: skip
+hardware_options: Callable[[F], F] = combined(
+    device_option("auto"),
     grouped(
         "Hardware", "--precision", type=Choice(["auto", "float32", "bf16"]), default="auto",
         help="Number format of feature maps; auto takes bf16 where it is fast.  [default: auto]",
     ),
-    grouped(
-        "Hardware", "--threads", type=KINDS["count"],
-        help="CPU threads.  [default: the cores that are free]",
-    ),
+    threads_option,
 )  # fmt: skip
 """--device, --precision and --threads."""
 
@@ -345,7 +351,7 @@ def _set_level(ctx: click.Context, _: click.Parameter, quiet: bool | None) -> No
         logging.getLogger("gcn_cli").setLevel(logging.ERROR if quiet else logging.DEBUG)
 
 
-output_options: Callable[[F], F] = _combined(
+output_options: Callable[[F], F] = combined(
     grouped(
         "Output format", "--json", "as_json", is_flag=True,
         help="Print one JSON object to stdout at the end.",

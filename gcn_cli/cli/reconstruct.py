@@ -88,16 +88,10 @@ def command(
     options, quality = collect(ReconstructOptions, given), collect(FileOptions, given).quality
 
     from gcn_cli.cli.console import JsonResult, hardware_facts
-    from gcn_cli.cli.output import check_files, maps_like_sources, origin_of
+    from gcn_cli.cli.output import maps_like_sources, origin_of
     from gcn_cli.images import expand_sources, read_image
     from gcn_cli.model import load
-    from gcn_cli.runs.folder import (
-        OutputFile,
-        map_path,
-        model_path,
-        outputs_to_write,
-        reconstruction_outputs,
-    )
+    from gcn_cli.runs.folder import OutputFile, model_path, outputs_to_write, reconstruction_outputs
     from gcn_cli.runtime import set_threads
 
     result = JsonResult("reconstruct")
@@ -124,17 +118,7 @@ def command(
         for parts in images
         for _ in range(count)
     ]
-    left, top, right, bottom = options.outpaint or (0, 0, 0, 0)
-    widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
-    check_files(
-        [
-            (str(map_path(file.path, m.name)), m)
-            for file, ms in zip(outputs, maps, strict=True)
-            for m in ms
-        ],
-        (max(widths) + left + right, max(heights) + top + bottom),
-        quality,
-    )
+    _check_formats(outputs, maps, images, options, quality)
     origins = [
         origin_of(typed_command(ctx), loaded, _settings(options), (source, *linked, options.mask))
         for source in sources
@@ -164,6 +148,30 @@ def command(
         )
     if as_json:
         result.show(model=str(path), files=files, **hardware_facts(loaded.device, loaded.dtype))
+
+
+def _check_formats(
+    outputs: "Sequence[OutputFile]",
+    maps: "Sequence[Sequence[TextureMap]]",
+    images: "Sequence[Sequence[Image]]",
+    options: ReconstructOptions,
+    quality: int | None,
+) -> None:
+    """Raise InputError if a file cannot hold its result."""
+    from gcn_cli.cli.output import check_files
+    from gcn_cli.runs.folder import map_path
+
+    left, top, right, bottom = options.outpaint or (0, 0, 0, 0)
+    widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
+    check_files(
+        [
+            (str(map_path(file.path, m.name)), m)
+            for file, ms in zip(outputs, maps, strict=True)
+            for m in ms
+        ],
+        (max(widths) + left + right, max(heights) + top + bottom),
+        quality,
+    )
 
 
 def _settings(options: ReconstructOptions) -> dict[str, Any]:

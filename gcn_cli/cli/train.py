@@ -197,7 +197,7 @@ def train_run(
     with exit_on_signals(COMPLETE):
         if report is not None and model.complete:
             write_report(model, Path(report))
-        return model, _measure_quality(model) if model.complete else None
+        return model, _measure_quality(model)
 
 
 def train_one(image: str, options: TrainOptions, stop: "StopRequest") -> None:
@@ -247,11 +247,11 @@ def _leave_if_stopped(stop: "StopRequest", model: "Model") -> None:
 
 
 def _measure_quality(model: "Model") -> dict[str, Any] | None:
-    """The grades of the run, logged; None for models without texture metrics."""
+    """The grades of the run, logged; None if unfinished, and for models without texture metrics."""
     from gcn_cli.cli.console import Progress
     from gcn_cli.runs.grades import grade_run, in_words
 
-    if model.run is None or not model.has_texture_metrics:
+    if model.run is None or not model.complete or not model.has_texture_metrics:
         return None
     with Progress("measuring quality", stays=False) as progress:
         grades = grade_run(model.checkpoint, model.run, model.dtype, progress.update)

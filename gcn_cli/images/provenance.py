@@ -80,10 +80,10 @@ def contradiction(path: str | Path, expected: Mapping[str, Any]) -> str | None:
     for name in ("seed", "index"):
         if record.get(name) != expected[name]:
             return f"was made with {name} {record.get(name)}, not {expected[name]}"
-    size, wanted = (f"{one.get('width')}x{one.get('height')}" for one in (record, expected))
+    size, wanted = (f"{r.get('width')}x{r.get('height')}" for r in (record, expected))
     if expected["width"] is not None and size != wanted:
         return f"is {size}, not {wanted}"
-    before, now = (dict(one.get("options") or {}) for one in (record, expected))
+    before, now = (dict(r.get("options") or {}) for r in (record, expected))
     names = sorted(name for name in {**before, **now} if before.get(name) != now.get(name))
     if not names and record.get("inputs") != expected.get("inputs"):
         names = ["input images"]

@@ -82,7 +82,7 @@ GPU_THREADS = GpuThreads()
 
 
 def capture_graph(
-    function: Callable[[], Output], stream: torch.cuda.Stream | None = None
+    function: Callable[[], Output], stream: torch.cuda.Stream
 ) -> tuple[Callable[[], object], Output]:
     """Capture a function on the current GPU. Returns (replay, output).
 
@@ -90,8 +90,6 @@ def capture_graph(
     since cuBLAS has a work space for each. Each replay overwrites output. Raises
     torch.OutOfMemoryError where memory does not suffice.
     """
-    if stream is None:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP):

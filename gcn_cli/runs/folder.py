@@ -153,7 +153,7 @@ class OutputFile:
         stem = path.stem if self.copy == 1 else path.stem.removesuffix(f"-{self.copy}")
         for copy in itertools.count(self.copy + 1):
             name = path.with_name(fitting(stem, f"-{copy}{path.suffix}"))
-            if not any(_exists(map_path(str(name), one)) for one in maps):
+            if not any(_exists(map_path(str(name), title)) for title in maps):
                 return replace(self, path=str(name), copy=copy)
         raise AssertionError("numbers do not end")
 

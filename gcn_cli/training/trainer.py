@@ -224,20 +224,19 @@ class Stage:
         # A short memory at first, so that the start does not dominate the average.
         memory = min(longest, iteration / (iteration + 9))
         scalars = [memory, *self.optimizer.scalars(self.schedule.rate(iteration))]
-        if likelihood is None:
-            level = self._draw_levels(len(clean))
-            noise = torch.randn(clean.shape, generator=self.noise, device=device)
-            lattice = [] if phases is None else [phases]
-            return [clean, noise, level, mask, *scalars, *lattice]
-        chains, step = likelihood.chains, self.data.phase_step
-        values = from_host(likelihood.step_values(), device)
+        values = None if likelihood is None else from_host(likelihood.step_values(), device)
+        level = self._draw_levels(len(clean)) if values is None else values[0]
         noise = torch.randn(clean.shape, generator=self.noise, device=device)
+        inputs: list[Tensor | float] = [clean, noise, level, mask, *scalars]
+        if likelihood is None or values is None:
+            return inputs if phases is None else [*inputs, phases]
+        chains, step = likelihood.chains, self.data.phase_step
         crops, corners = chains.crops(likelihood.size)
         whole = (chains.images.shape[2], chains.images.shape[3])
         seen = (phases, chains.phases(likelihood.size, step, corners), chains.phases(whole, step))
         lattice = [part for part in seen if part is not None]
         chain_noise = chains.begin_step()
-        return [clean, noise, values[0], mask, *scalars, *lattice, values, crops, chain_noise]
+        return [*inputs, *lattice, values, crops, chain_noise]
 
     @torch.no_grad()
     def run(self, inputs: Sequence[Tensor | float]) -> tuple[Tensor, Tensor | None]:

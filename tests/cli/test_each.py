@@ -1,12 +1,16 @@
 """Trainings in threads of one process, as --each runs them on a GPU; here on a CPU."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from gcn_cli import images
+from gcn_cli import images, runtime
+from gcn_cli.cli import each
+from gcn_cli.cli.app import cli
 from gcn_cli.cli.console import show_messages
 from gcn_cli.cli.each import Outcome, ThreadPool
 from gcn_cli.cli.train import train_one
@@ -72,3 +76,34 @@ def test_after_a_signal_trainings_save_and_no_more_start(
     assert [outcome.exit_code for outcome in outcomes] == [InterruptedRunError.exit_code, None]
     assert all(outcome.unfinished for outcome in outcomes)
     assert 0 < load(outcomes[0].run, device="cpu").checkpoint.iteration < 1000
+
+
+def test_a_training_that_time_ended_is_not_measured(sources: list[str], tmp_path: Path) -> None:
+    images.write(small_image().repeat(1, 3, 3), sources[0])  # large enough to be measured
+    short = replace(options(100_000), max_time=0.5, output=str(tmp_path / "run"))
+    train_one(sources[0], short, StopRequest())
+    assert not load(short.output, device="cpu").complete
+    assert not (tmp_path / "run" / "quality.json").exists()
+
+
+def test_threads_of_one_process_are_those_of_the_option(
+    sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(each, "one_gpu", lambda _: CPU)  # as on a machine with one GPU
+    given: list[int | None] = []
+    monkeypatch.setattr(runtime, "set_threads", given.append)
+    words = [
+        "train",
+        "--each",
+        sources[0],
+        "--threads",
+        "3",
+        "--iterations",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    words += ["--set", "layers=4@5", "--set", "crop=16", "--set", "margin=2"]
+    done = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "runs")])
+    assert done.exit_code == 0, done.output
+    assert given == [3]

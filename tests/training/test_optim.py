@@ -104,6 +104,12 @@ def make_net() -> NoiseConditionalNet:
     return net
 
 
+def random_gradients(
+    net: NoiseConditionalNet, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    return {n: torch.randn(p.shape, generator=generator) for n, p in net.named_parameters()}
+
+
 def test_outlier_gradients_are_clipped_to_a_multiple_of_the_usual_norm() -> None:
     optimizer = StageOptimizer(make_net(), 0.03, 6e-3)
     gradients = {name: torch.ones_like(p) for name, p in optimizer.net.named_parameters()}
@@ -118,10 +124,7 @@ def test_optimizer_state_resumes_exactly() -> None:
     first, resumed = (StageOptimizer(make_net(), 0.03, 6e-3) for _ in range(2))
     generator = torch.Generator().manual_seed(1)
     for step in range(6):
-        gradients = {
-            name: torch.randn(p.shape, generator=generator)
-            for name, p in first.net.named_parameters()
-        }
+        gradients = random_gradients(first.net, generator)
         first.step(gradients, *first.scalars(0.5))
         if step == 2:
             resumed.net.load_state_dict(first.net.state_dict())
@@ -138,10 +141,7 @@ def test_numbers_may_be_tensors() -> None:
     averages = [copy.deepcopy(optimizer.net).requires_grad_(False) for optimizer in (first, second)]
     generator = torch.Generator().manual_seed(1)
     for _ in range(3):
-        gradients = {
-            name: torch.randn(p.shape, generator=generator)
-            for name, p in first.net.named_parameters()
-        }
+        gradients = random_gradients(first.net, generator)
         first.step(gradients, *first.scalars(0.5))
         second.step(gradients, *map(torch.tensor, second.scalars(0.5)))
         update_average(averages[0], first.net, 0.9)

@@ -70,6 +70,7 @@ class NoiseConditionalKind:
 
     config: NoiseConditionalConfig
     net: Cascade
+    keeps_known_pixels = True  # whether `sample` takes `known`
 
     def with_config(self, config: Config) -> "NoiseConditionalKind":
         """The same network under another config of this kind."""
@@ -310,6 +311,7 @@ class PublishedKind:
 
     config: PublishedConfig
     net: GenerativeConvNet
+    keeps_known_pixels = False
 
     @property
     def device(self) -> torch.device:

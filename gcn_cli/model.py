@@ -6,6 +6,7 @@ are those of `gcn_cli.errors`; their text names arguments.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,7 @@ from gcn_cli.runs import grades
 from gcn_cli.runs.folder import model_path
 from gcn_cli.runtime import choose_device, choose_precision
 from gcn_cli.synthesis import OnEvaluation
+from gcn_cli.tile_set import TileSet, sample_tiles
 from gcn_cli.training.loop import Metrics
 
 __all__ = ["Model", "load"]
@@ -234,7 +236,9 @@ class Model:
             options = replace(options, blend=other.checkpoint)
         profile = self.maps[0].icc_profile
         with interactive.progress_bar("synthesize", on_step, shown=progress) as note:
-            for pixels in synthesis.samples(
+            tiles = TileSet.of(options)
+            sample = synthesis.samples if tiles is None else partial(sample_tiles, tiles=tiles)
+            for pixels in sample(
                 self.checkpoint, options, indices, self.dtype, on_step=note, on_state=on_state
             ):
                 yield convert_output(pixels, kind, profile)

@@ -311,6 +311,30 @@ class SampleOptions(Options):
         metavar="IMAGE",
         kind="input",
     )
+    variants: int | None = option(
+        None,
+        "Make N tiles that fit each other in any order: their edges are the same, their insides "
+        "differ.",
+        group="Tiles",
+        metavar="N",
+        low=1,
+        high=10_000,
+    )
+    border: int | None = option(
+        None,
+        "Width in pixels of the band along the edges that such tiles share.  [default: 32]",
+        group="Tiles",
+        metavar="PIXELS",
+        low=1,
+    )
+    edges: int | None = option(
+        None,
+        "Make a Wang set: edges of N kinds in each direction, 2 or 3, and a tile for every "
+        "combination (16 or 81); tiles fit where edges of one kind meet.",
+        group="Tiles",
+        low=2,
+        high=3,
+    )
     tile: Tile = option(
         "auto",
         "Compute large images in blocks of this side, which takes less memory and gives the same "
@@ -353,6 +377,25 @@ class SampleOptions(Options):
             raise InputError("--guide-strength: needs --guide")
         if (self.blend is None) != (self.mask is None):
             raise InputError("--blend, --mask: give both, a model and where to use it")
+        self._check_tiles()
+
+    def _check_tiles(self) -> None:
+        """Raise InputError for what does not go with tiles that fit each other."""
+        if self.variants is None and self.edges is None:
+            if self.border is not None:
+                raise InputError(f"--border {self.border}: needs --variants or --edges")
+            return
+        for is_given, flag in (
+            (self.start_kind != "noise", "--start"),
+            (self.guide is not None, "--guide"),
+            (self.blend is not None, "--blend"),
+            (self.seamless not in (None, "both"), f"--seamless {self.seamless}"),
+        ):
+            if is_given:
+                raise InputError(
+                    f"{flag}: does not go with --variants and --edges, whose tiles are seamless "
+                    "samples from noise; leave it out"
+                )
 
     def _read_size(self) -> None:
         """Turn the forms of `size` that callers give, "auto" and one side, into a pair."""

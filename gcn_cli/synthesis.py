@@ -129,7 +129,7 @@ def _plan(
             opened = [open_image(image) for image in linked_list(opened)]
         options = replace(options, guide=opened)
     size = requested_size(checkpoint, options, start)
-    _check_lattice(checkpoint, options, size)
+    check_lattice(checkpoint, options, size)
     larger_size = sampling_size(checkpoint, options, size)
     steered = options.guide is not None or options.blend is not None
     copies = 5 * steered + (options.start_kind != "noise")
@@ -194,7 +194,7 @@ def requested_size(
     return pixels.shape[1], pixels.shape[2]
 
 
-def _check_lattice(checkpoint: Checkpoint, options: SampleOptions, size: tuple[int, int]) -> None:
+def check_lattice(checkpoint: Checkpoint, options: SampleOptions, size: tuple[int, int]) -> None:
     """Say by how much a regular pattern is distorted to tile at a size, and which sizes fit."""
     pattern = checkpoint.pattern
     if pattern is None or options.start_kind != "noise":
@@ -300,7 +300,7 @@ def _blend(
     means = [torch.tensor(part.mean)[:, None, None] for part in (pixels, other_pixels)]
     device = checkpoint.kind.device
     return ModelBlend(
-        other.kind.denoiser(options, tiling, dtype, _lattice(other, options, tiling.size, 0)),
+        other.kind.denoiser(options, tiling, dtype, lattice(other, options, tiling.size, 0)),
         _blend_weights(options.mask, size, place).to(device),
         pixels.scale[0] / other_pixels.scale[0],
         ((means[0] - means[1]) / other_pixels.scale[0]).to(device),
@@ -321,10 +321,10 @@ def _sample_phases(
     """Phases of the lattice in a sample: those of its start or guide, or a lattice of its own."""
     if plan.phases is not None:
         return plan.phases
-    return _lattice(checkpoint, options, plan.tiling.size, index)
+    return lattice(checkpoint, options, plan.tiling.size, index)
 
 
-def _lattice(
+def lattice(
     checkpoint: Checkpoint, options: SampleOptions, size: tuple[int, int], index: int
 ) -> PhaseField | None:
     """Phases of a new lattice at random, for the sample of an index; None without a pattern."""

@@ -24,7 +24,7 @@ LAYERS = """
     checkpoint
     inputs
     synthesis
-    inpaint, reconstruction
+    inpaint, reconstruction, tile_set
     runs
     analysis
     model

@@ -21,9 +21,12 @@ from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
 from gcn_cli.model import Model
 from gcn_cli.runs.folder import OutputFile, map_path, model_name, model_path
 from gcn_cli.runs.grades import median, rounded
+from gcn_cli.tile_set import TileSet
 
 log = logging.getLogger(__name__)
 
+LAID = (4, 6)  # rows and columns of tiles in the picture of a tile set
+LONGEST_SHEET = 4096  # pixels, of that picture
 LISTED_SOURCES = 8  # files of the training images that metadata name
 
 Quality = dict[str, float] | None
@@ -92,6 +95,7 @@ def write_all(
             height, width = sample.shape[1:]
             record: dict[str, Any] = {"path": path, "seed": output.seed, "index": output.index}
             record |= {"map": texture_map.name} if texture_map.name else {}
+            record |= {"edges": origin["edges"]} if "edges" in origin else {}
             record |= {"width": width, "height": height, "seam_x": seam_x, "seam_y": seam_y}
             if qualities is not None:
                 record["quality"] = qualities[place]
@@ -224,6 +228,34 @@ def write_sheet(
     whole = images.sheet_map(model.maps)
     record = {**origin, **file_facts(sheet, whole)}
     write_map(sheet, path, replace(whole, dpi=None), record, new=not overwrite, quality=quality)
+
+
+def write_laid_tiles(
+    samples: Sequence[Tensor],
+    model: Model,
+    path: str,
+    origin: Mapping[str, Any],
+    *,
+    tiles: TileSet,
+    overwrite: bool,
+    quality: int | None,
+) -> None:
+    """Write a picture of the tiles of the first seed, laid at random in LAID rows and columns.
+
+    It is at most LONGEST_SHEET pixels wide or high. Of linked maps the first is shown.
+    """
+    shown = model.maps[0]
+    rows = [
+        torch.cat([samples[index][: shown.channels] for index in row], dim=2)
+        for row in tiles.arrange(*LAID)
+    ]
+    laid = Image(torch.cat(rows, dim=1), shown.mode, 32)
+    shrink = min(1.0, LONGEST_SHEET / max(laid.size))
+    height, width = (round(shrink * side) for side in laid.size)
+    sheet = laid.resized((height, width)).pixels
+    record = {**origin, **file_facts(sheet, shown)}
+    new = not overwrite
+    write_map(sheet, path, replace(shown, dpi=None), record, new=new, quality=quality)
 
 
 def texture_metrics(model: Model, exemplar: str | None, *, required: bool) -> TextureMetrics | None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from gcn_cli.model import Model
     from gcn_cli.runs.folder import Existing, OutputFile
+    from gcn_cli.tile_set import TileSet
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ class OutputOptions(Options):
     )
     sheet: str | None = option(
         None,
-        "Also write all images side by side; a single one two by two.",
+        "Also write all images side by side; a single one two by two, interchangeable tiles at "
+        "random.",
         group="Output",
         kind="file",
     )
@@ -104,6 +107,16 @@ class OutputOptions(Options):
             raise InputError("--set exemplar: is for --best-of and --json; give one of them")
         if as_json and self.output == "-":
             raise InputError("--json, -o -: both print to stdout; name a file")
+        if sampling.variants is not None or sampling.edges is not None:
+            if self.count != 1:
+                raise InputError(
+                    f"--count {self.count}: --variants is the number of tiles; leave --count out"
+                )
+            if self.best_of is not None:
+                raise InputError(
+                    f"--best-of {self.best_of}: does not go with --variants and --edges, whose "
+                    "tiles have the same edges; leave it out"
+                )
         if self.skip_existing and (self.sheet or self.output == "-"):
             raise InputError("--skip-existing: needs files, and no --sheet")
         if _process()[1] > 1 and (self.sheet or self.output == "-"):
@@ -176,6 +189,7 @@ def command(
     gcn synthesize --seed 0,3-7 -o "tiles/{model}-{seed}.webp" --sheet sheet.png
     gcn synthesize runs/* --size 512 -o tiles
     gcn synthesize --size 8192 -o wall.png
+    gcn synthesize --size 512 --variants 8 --sheet floor.png
     gcn synthesize --guide face.jpg --size 512
     gcn synthesize --model runs/moss --blend runs/stone --mask path.png
     gcn synthesize --start chains -o - > sample.png
@@ -226,7 +240,10 @@ def _synthesize(
     """Make the images of one model, or with `dry_run` tell what they take; the facts for --json."""
     from gcn_cli.cli.output import require_measurable, summarize_quality
     from gcn_cli.runs.folder import sample_outputs
+    from gcn_cli.tile_set import TileSet
 
+    tiles = TileSet.of(sampling)
+    count = output.count if tiles is None else len(tiles)
     maps = [texture_map.name for texture_map in loaded.maps]
     size = loaded.size
     if sampling.size is not None or sampling.fit:
@@ -234,8 +251,8 @@ def _synthesize(
     if output.best_of is not None and (sampling.size or sampling.start_kind == "noise"):
         require_measurable(output.best_of, size)
     seeds, folder = _seeds(output, path)
-    files = sample_outputs(output.output, path, seeds, output.count, size, maps=maps)
-    _check_files(files, loaded, output, size, quality)
+    files = sample_outputs(output.output, path, seeds, count, size, maps=maps)
+    _check_files(files, loaded, output, size, quality, tiles)
     origin = _origin(typed_command(ctx), loaded, sampling, output)
     is_known = sampling.size is not None or sampling.start_kind == "noise"
     files = _missing(files, maps, output, origin, size if is_known else None)
@@ -328,7 +345,8 @@ def _origin(
     changed = {
         name: value
         for name, value in sampling.changed().items()
-        if name not in ("size", "fit", "tile")  # the size is that of the image; blocks change none
+        # The size is that of the image; the number of tiles and blocks change no image.
+        if name not in ("size", "fit", "tile", "variants")
     }
     if output.best_of is not None:
         changed["best_of"] = output.best_of
@@ -369,9 +387,10 @@ def _check_files(
     output: OutputOptions,
     size: tuple[int, int],
     quality: int | None,
+    tiles: "TileSet | None",
 ) -> None:
     """Raise InputError if a file cannot hold its image of `size` (width, height), or exists."""
-    from gcn_cli.cli.output import check_files
+    from gcn_cli.cli.output import LAID, check_files
     from gcn_cli.images import check_format, sheet_map
     from gcn_cli.runs.folder import map_path, refuse_existing
 
@@ -383,7 +402,10 @@ def _check_files(
     if output.sheet is not None:
         columns = round(len(files) ** 0.5) if len(files) > 1 else 2
         rows = -(-len(files) // columns) if len(files) > 1 else 2
-        check_format(output.sheet, (rows * size[1], columns * size[0] * len(model.maps)))
+        sheet_size = (rows * size[1], columns * size[0] * len(model.maps))
+        if tiles is not None:
+            sheet_size = (LAID[0] * size[1], LAID[1] * size[0])
+        check_format(output.sheet, sheet_size)
         refuse_existing(Path(output.sheet), output.overwrite)
         checked.append((output.sheet, sheet_map(model.maps)))
     check_files(checked, size, quality)
@@ -401,8 +423,21 @@ def _make(
 ) -> list[dict[str, Any]]:
     """Make and write the samples; returns a record of each file."""
     from gcn_cli.cli.console import Progress, interrupted_as
-    from gcn_cli.cli.output import Quality, best_samples, texture_metrics, write_all, write_sheet
+    from gcn_cli.cli.output import (
+        Quality,
+        best_samples,
+        texture_metrics,
+        write_all,
+        write_laid_tiles,
+        write_sheet,
+    )
     from gcn_cli.signals import exit_on_signals
+    from gcn_cli.tile_set import TileSet
+
+    tiles = TileSet.of(sampling)
+    origins: Iterator[Mapping[str, Any]] = repeat(origin)
+    if tiles is not None and tiles.colors > 1:
+        origins = ({**origin, "edges": tiles.edges(file.index)._asdict()} for file in files)
 
     qualities: list[Quality] = []
     measures = None
@@ -427,12 +462,11 @@ def _make(
             skip_existing=output.skip_existing,
             quality=quality,
             qualities=None if measures is None else qualities,
-            origins=repeat(origin),
+            origins=origins,
         )
     if output.sheet is not None and for_sheet:
-        write_sheet(
-            for_sheet, model, output.sheet, origin, overwrite=output.overwrite, quality=quality
-        )
+        sheet = write_sheet if tiles is None else partial(write_laid_tiles, tiles=tiles)
+        sheet(for_sheet, model, output.sheet, origin, overwrite=output.overwrite, quality=quality)
     return records
 
 

@@ -24,6 +24,7 @@ from gcn_cli.options import SampleOptions
 from gcn_cli.runs.session import Session
 from gcn_cli.runtime import peak_memory_mib
 from gcn_cli.synthesis import OnEvaluation, plan_tiling, requested_size, samples, sampling_size
+from gcn_cli.tile_set import TileSet
 from gcn_cli.training.schedule import convergence
 
 log = logging.getLogger(__name__)
@@ -237,6 +238,11 @@ def sampling_forecast(
     """
     kind, evaluations = checkpoint.kind, checkpoint.kind.evaluations(options)
     height, width = requested_size(checkpoint, options)
+    samples_in_all, tiles = float(count), TileSet.of(options)
+    if tiles is not None:
+        share = tiles.evaluations(kind, options, range(count)) / evaluations
+        samples_in_all = share * (1 + 2 * tiles.margin / height) * (1 + 2 * tiles.margin / width)
+        options = replace(options, variants=None, border=None, edges=None)
     size = sampling_size(checkpoint, options, (height, width))
     plan = plan_tiling(kind, options, size, dtype, options.tile)
     timed = options
@@ -256,6 +262,6 @@ def sampling_forecast(
         "height": height,
         "evaluations": evaluations,
         "blocks": plan.blocks,
-        "expected_seconds": round(count * area * seconds, 1),
+        "expected_seconds": round(samples_in_all * area * seconds, 1),
         "expected_memory_mib": round(memory / 2**20, 1),
     }

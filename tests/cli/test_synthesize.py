@@ -113,6 +113,29 @@ def test_several_seeds_have_names_of_their_own_and_a_sheet(folder: Path) -> None
     assert torch.equal(in_sheet[:, :20, 26:], single)
 
 
+def test_a_tile_set_and_a_picture_of_it_laid_at_random(folder: Path) -> None:
+    few = ["--steps", "2", "--size", "32x40", "--border", "4", "--seed", "3"]
+    output = ["-o", "tiles", "--sheet", "tiles/laid.png", "--json"]
+    records = json.loads(synthesize(folder, "--variants", "3", *few, *output))["files"]
+    assert [record["index"] for record in records] == [0, 1, 2]
+    one, other = (read(str(folder / record["path"])) for record in records[1:])
+    assert torch.equal(one[:, :4], other[:, :4])
+    assert not torch.equal(one, other)
+    laid = read(str(folder / "tiles/laid.png"))
+    assert laid.shape == (3, 4 * 40, 6 * 32)
+    assert torch.equal(laid[:, :4].view(3, 4, 6, 32), one[:, :4, None].expand(3, 4, 6, 32))
+
+
+def test_a_wang_set_tells_its_edges(folder: Path) -> None:
+    few = ["--steps", "1", "--size", "48", "--border", "3", "--edges", "2", "-o", "wang"]
+    records = json.loads(synthesize(folder, *few, "--json"))["files"]
+    assert len(records) == 16
+    assert records[6]["edges"] == {"top": 0, "right": 1, "bottom": 1, "left": 0}
+    record = read_record(folder / records[6]["path"])
+    assert record is not None
+    assert record["edges"] == records[6]["edges"]
+
+
 def sample(folder: Path, name: str, *arguments: str, model: str = "runs/dark") -> Tensor:
     size = ["--size", "64x32", "--seed", "0"]
     synthesize(folder, *size, "-o", name, *FEW, *arguments, model=model)
@@ -214,6 +237,10 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["--guide", "absent.png"], "--guide absent.png: no such file"),
         (["--model", "paper", "--restarts", "1"], "--restarts: a published model has no noise"),
         (["--model", "paper", "--guide", "mask.png"], "--guide, --blend: a published model has"),
+        (["--border", "4"], "--border 4: needs --variants or --edges"),
+        (["--variants", "2", "--count", "2"], "--count 2: --variants is the number of tiles"),
+        (["--edges", "2", "--best-of", "2"], "--best-of 2: does not go with --variants"),
+        (["--edges", "2", "--seamless", "off"], "--seamless off: does not go with --variants"),
         (["--model", "paper", "--seamless", "x"], "--seamless: only for noise-conditional"),
     ],
 )

@@ -22,6 +22,7 @@ from gcn_cli import images
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import to_json
 from gcn_cli.errors import InputError
+from gcn_cli.images import TextureMap
 from gcn_cli.inputs import LinkedImages, to_pixels
 from gcn_cli.kinds import TilingPlan
 from gcn_cli.models.energy import Denoiser, energy
@@ -37,6 +38,16 @@ ERROR_TOLERANCE = 1.1  # factor by which an error may exceed its bound by chance
 EXCLUDED_BORDER = 8  # 1/8 of each side is left out: an exemplar does not tile
 SMOOTHING_SIDE = 17  # pixels: the energy of a filter lies at its center
 UNUSUAL = 4.0  # deviations of the energy from which a pixel counts as unusual
+
+
+def _map_in_words(texture_map: TextureMap) -> str:
+    """The name, the kind unless that is the name, and the values of a map."""
+    name, kind = texture_map.name, texture_map.kind
+    words = [name, *([kind] if kind != name else []), texture_map.mode]
+    words += [f"{texture_map.bit_depth} bits"]
+    if texture_map.y_up is not None:
+        words.append("y-up" if texture_map.y_up else "y-down")
+    return " ".join(words).strip()
 
 
 def _vectors(checkpoint: Checkpoint) -> list[list[float]]:
@@ -72,7 +83,7 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
         layers.append({**head, "parameters": net.head_parameters})
     return {
         "config": to_json(checkpoint.config),
-        "maps": [f"{m.name} {m.mode} {m.bit_depth} bits".strip() for m in checkpoint.maps],
+        "maps": [_map_in_words(texture_map) for texture_map in checkpoint.maps],
         "mean_color": list(checkpoint.normalization.mean),
         "pattern": _vectors(checkpoint),
         "iteration": checkpoint.iteration,

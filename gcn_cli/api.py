@@ -10,7 +10,7 @@ import torch
 from gcn_cli import analysis
 from gcn_cli.analysis import Comparison
 from gcn_cli.config import Config
-from gcn_cli.inputs import ImageLike, LinkedImages, TrainingImages, load_training_images, open_image
+from gcn_cli.inputs import ImageLike, LinkedImages, open_image
 from gcn_cli.interactive import progress_bar, public
 from gcn_cli.model import Model, load
 from gcn_cli.options import TrainOptions
@@ -23,6 +23,7 @@ from gcn_cli.runs.session import Session
 from gcn_cli.signals import interruptible
 from gcn_cli.training.distributed import current_group
 from gcn_cli.training.loop import Metrics
+from gcn_cli.training_images import TrainingImages, load_training_images
 
 log = logging.getLogger(__name__)
 

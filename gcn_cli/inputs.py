@@ -1,17 +1,11 @@
-"""Images as callers give them, and the training images made of them.
+"""Images and masks as callers give them: files, Pillow images, numpy arrays or torch tensors.
 
-Callers give files, Pillow images, numpy arrays or torch tensors. A model sees pixels (C, H, W)
-whose channels are those of its maps.
+A model sees pixels (C, H, W) whose channels are those of its maps.
 """
 
-import hashlib
-import logging
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,19 +14,13 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from gcn_cli import images
-from gcn_cli.config import MAX_CROP_SHARE, Config, option_text
 from gcn_cli.errors import InputError
-from gcn_cli.images import CHANNELS_OF_MODE, Image, SourceFile, TextureMap
-from gcn_cli.images.color import fits, profile_name, to_map, to_profile
-from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, green_direction, is_normal_map, mode_of
+from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
+from gcn_cli.images.color import to_map
+from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, mode_of
 from gcn_cli.images.reading import image_from_pillow
-from gcn_cli.options import Alpha, TrainOptions
-from gcn_cli.training.data import crop_positions
-
-log = logging.getLogger(__name__)
 
 GRAY_SPREAD = 16.0  # largest difference of the channels of a gray mask: compression makes some
-CLEAR_DIRECTION = 0.1  # of `green_direction`; less is chance
 DARK, BRIGHT, MAX_BETWEEN = 32.0, 223.0, 0.5  # grays of a mask, and the share of those between
 
 Array = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.floating]
@@ -119,8 +107,8 @@ def to_pixels(
         names = ", ".join(texture_map.name or "an image" for texture_map in maps)
         raise InputError(f"{len(parts)} image(s) for a model of {names}; give each (--map)")
     matched = [to_map(open_image(part), map_) for part, map_ in zip(parts, maps, strict=True)]
-    opened = [_fit(part, size, shrink) for part in matched]
-    _check_same_size(opened, [texture_map.name for texture_map in maps])
+    opened = [fit_size(part, size, shrink) for part in matched]
+    check_same_size(opened, [texture_map.name for texture_map in maps])
     pixels = [part.to_mode(map_.mode) for part, map_ in zip(opened, maps, strict=True)]
     return torch.cat(pixels) if len(pixels) > 1 else pixels[0]
 
@@ -132,15 +120,19 @@ def linked_list(image: LinkedImages) -> list[ImageLike]:
     return [image]
 
 
-def _fit(image: Image, size: tuple[int, int] | None, shrink: int | None) -> Image:
+def fit_size(image: Image, size: tuple[int, int] | None, shrink: int | None) -> Image:
+    """An image resized to (height, width), or else with a shorter side of at most `shrink`."""
     return image.resized(size) if size is not None else image.shrunk(shrink)
 
 
-def _check_same_size(opened: Sequence[Image], names: Sequence[str]) -> None:
+def check_same_size(opened: Sequence[Image], names: Sequence[str], remedy: str = "") -> None:
+    """Raise InputError, with the names of linked maps, if they differ in size."""
     for image, name in zip(opened, names, strict=True):
         if image.size != opened[0].size:
             size, first = (f"{width}x{height}" for height, width in (image.size, opened[0].size))
-            raise InputError(f"{name}: is {size}, {names[0]} {first}; linked maps need one size")
+            raise InputError(
+                f"{name}: is {size}, {names[0]} {first}; linked maps need one size{remedy}"
+            )
 
 
 def split_batch(images: LinkedImages) -> list[ImageLike] | None:
@@ -252,307 +244,3 @@ def read_repair_mask(image: Image, mask: ImageLike) -> Tensor:
         seen = "everything is transparent" if bool(missing.all()) else "nothing is transparent"
         raise InputError(f"--mask alpha: {seen} (alpha below 128); name a mask image")
     return missing
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """Images (C, H, W) in 0..255, masks (H, W) of known pixels, and the maps of the channels.
-
-    sources: the files that the images are from. titles: how messages name the images, or the
-    linked maps.
-    """
-
-    images: list[Tensor]
-    known: list[Tensor]
-    maps: tuple[TextureMap, ...]
-    sources: tuple[SourceFile, ...] = ()
-    titles: tuple[str, ...] = ("an image",)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of sizes and pixels, unknown ones included: names the images in a model file."""
-        digest = hashlib.sha256()
-        for image, known in zip(self.images, self.known, strict=True):
-            digest.update(str(tuple(image.shape)).encode())
-            marked = image.masked_fill(~known, torch.nan)
-            values = marked.cpu().permute(1, 2, 0).contiguous().numpy()
-            rounded = values.round().clip(0, 255)
-            whole = bool((rounded == values).all())  # never if pixels are unknown
-            digest.update(rounded.astype("uint8").tobytes() if whole else values.tobytes())
-        return digest.hexdigest()
-
-    def normal_maps(self, config: Config) -> list[tuple[int, bool]]:
-        """The channel of red of each normal map, and whether its green points up.
-
-        Empty where images are neither flipped nor rotated, so that no vector turns. Logs what is
-        found. Raises InputError for `config.normals` without a normal map, and for images of which
-        some are y-up, some y-down.
-        """
-        if not (config.flips or config.rotations):
-            return []
-        found, first = [], 0
-        for texture_map in self.maps:
-            if texture_map.normals:
-                found.append((first, self._green_is_up(texture_map, first, config)))
-            first += texture_map.channels
-        if config.normals != "auto" and not found:
-            raise InputError(
-                f"{option_text('normals', config.normals)}: no image is a normal map, whose colors "
-                "are vectors of length 1 (blue is up); leave it out"
-            )
-        return found
-
-    def _green_is_up(self, texture_map: TextureMap, first: int, config: Config) -> bool:
-        """Whether green of a normal map points up, as `config.normals` or its slopes say."""
-        title = f"map {texture_map.name}" if texture_map.name else "normal map"
-        if config.normals == "auto" and not config.rotations:
-            log.info("%s: vectors are mirrored with the pixels", title)
-            return True  # or down: only x is mirrored
-        directions = [
-            green_direction(image[first : first + 3], known)
-            for image, known in zip(self.images, self.known, strict=True)
-        ]
-        clear = [value for value in directions if abs(value) > CLEAR_DIRECTION]
-        y_up = sum(directions) >= 0 if config.normals == "auto" else config.normals == "y-up"
-        sense, other = ("y-up", "y-down") if y_up else ("y-down", "y-up")
-        others = sum((value > 0) != y_up for value in clear)
-        if config.normals != "auto":
-            log.info("%s: vectors turn with the pixels", title)
-            if others:
-                log.warning("--normals %s: the slopes of %s look %s", sense, title, other)
-        elif not clear:
-            log.warning(
-                "%s: vectors turn with the pixels, as y-up, which its slopes leave open; "
-                "--normals y-up or y-down tells",
-                title,
-            )
-        elif others:
-            raise InputError(
-                f"--rotations: {others} of {len(directions)} normal maps look {other}, the rest "
-                f"{sense}; invert green of some, or name what all are (--normals)"
-            )
-        else:
-            log.info(
-                "%s: vectors turn with the pixels, %s as found (else --normals %s)",
-                title, sense, other,
-            )  # fmt: skip
-        return y_up
-
-
-def load_training_images(
-    sources: LinkedImages, options: TrainOptions, config: Config
-) -> TrainingImages:
-    """The training images: of one texture, or one image and the maps linked to it.
-
-    sources: images; a folder stands for the images in it. options: `linked`, `mask` and `alpha`.
-    config: `channels`, `size`, `shrink` and `crop`; without crops all images get one size, a
-    multiple of `size_multiple`. Raises InputError if the images do not fit together.
-    """
-    alpha, linked = options.alpha, list(options.linked)
-    if alpha not in get_args(Alpha):
-        raise InputError(f"--alpha {alpha}: must be one of {', '.join(get_args(Alpha))}")
-    if config.channels not in (None, 1, 3):
-        raise InputError(
-            f"{option_text('channels', config.channels)}: must be 1, 3, or 0 as the images have"
-        )
-    expanded = _expand(sources)
-    for is_given, flag in ((bool(linked), "--map"), (options.mask is not None, "--mask")):
-        if is_given and len(expanded) > 1:
-            raise InputError(f"{flag}: goes with one image, not with {len(expanded)}")
-    expanded += linked
-    titles = [str(s) if isinstance(s, str | Path) else "an image" for s in expanded]
-    opened = [open_image(source) for source in expanded]
-    opened = (
-        [_match_colors([one], config.channels)[0] for one in opened]
-        if linked
-        else (_match_colors(opened, config.channels))
-    )
-    hidden = None if options.mask is None else read_mask(options.mask, opened[0].size)
-    size = (config.size, config.size) if config.size else None
-    opened = [_fit(image, size, config.shrink) for image in opened]
-    if config.crop is None and not linked and hidden is None:
-        opened = _resize_to_common_size(opened, config.size_multiple)
-    for image, title in zip(opened, titles, strict=True):
-        if alpha != "drop" and image.has_alpha and not bool(image.pixels[-1].any()):
-            raise InputError(
-                f"{title}: is wholly transparent, nothing to learn; leave it out, or place it on "
-                "white with --alpha drop"
-            )
-    alpha = _resolve_alpha(alpha, opened, config.crop)
-    pixels, known = [], []
-    if linked:
-        maps = _describe_linked(expanded, opened, alpha, config.channels)
-    else:
-        maps = [_describe(opened, "", alpha, config.channels)]
-    for image, texture_map in zip(opened, maps if linked else maps * len(opened), strict=True):
-        pixels.append(_channels(image, texture_map, alpha))
-        transparent = image.transparent if alpha == "mask" else None
-        opaque = torch.ones(image.size, dtype=torch.bool)
-        known.append(opaque if transparent is None else ~transparent)
-    if linked:
-        pixels, known = [torch.cat(pixels)], [torch.stack(known).all(dim=0)]
-    if hidden is not None:
-        # Resized by antialiasing: a pixel that is partly hidden is unknown.
-        covered = Image(255.0 * hidden[None], "L").resized(opened[0].size).pixels[0] > 0
-        known[0] = known[0] & ~covered
-    _refuse_unknown(known, titles, alpha, masked=hidden is not None)
-    files = [s for s in expanded if isinstance(s, str | Path) and str(s) != "-"]
-    origins = tuple(map(SourceFile.of, files))
-    return TrainingImages(pixels, known, tuple(maps), origins, tuple(titles))
-
-
-def _expand(sources: LinkedImages) -> list[ImageLike]:
-    """The images of `sources`, with folders replaced by the images in them."""
-    expanded: list[ImageLike] = []
-    for source in linked_list(sources):
-        is_path = isinstance(source, str | Path)
-        expanded += images.expand_sources([str(source)]) if is_path else [source]
-    if not expanded:
-        raise InputError("no images: give one or more to learn from")
-    for path, count in Counter(source for source in expanded if isinstance(source, str)).items():
-        if count > 1:
-            raise InputError(f"{path}: given twice; name each image once")
-    return expanded
-
-
-def _match_colors(opened: list[Image], channels: int | None) -> list[Image]:
-    """Images of one color profile, the most common one of those that fit what is learned.
-
-    Normal maps stay as they are. Logs how many images are converted.
-    """
-    in_color = _in_color(opened, channels)
-    if in_color and all(is_normal_map(image.to_mode("RGB")) for image in opened):
-        return opened
-    managed = [image.icc_profile for image in opened if image.color_managed]
-    candidates = [profile for profile in managed if fits(profile, 3 if in_color else 1)]
-    profile = Counter(candidates).most_common(1)[0][0] if candidates else None
-    matched = [to_profile(image, profile) for image in opened]
-    count = sum(one is not image for one, image in zip(matched, opened, strict=True))
-    if count:
-        log.info(
-            "%d of %d image(s) have another color profile: converted to %s",
-            count, len(opened), profile_name(profile),
-        )  # fmt: skip
-    return [replace(one, icc_profile=profile) if one.color_managed else one for one in matched]
-
-
-def _in_color(opened: Sequence[Image], channels: int | None) -> bool:
-    """Whether colors are learned: if one image is in color, unless `channels` says."""
-    if channels is not None:
-        return channels == 3
-    return any(image.mode.startswith("RGB") for image in opened)
-
-
-def _resize_to_common_size(opened: list[Image], multiple: int) -> list[Image]:
-    """Images of one size: that of more than half of them, or else the largest common square.
-
-    Sides are multiples of `multiple`. Other proportions are cropped about the center.
-    """
-    sizes = Counter(image.size for image in opened)
-    (height, width), count = sizes.most_common(1)[0]
-    if 2 * count <= len(opened):
-        height = width = min(min(size) for size in sizes)
-        height = width = max(multiple, height // multiple * multiple)
-    size = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-    if set(sizes) == {size}:
-        return opened
-    log.info(
-        "%d of %d images are of other sizes: their center is resized to %dx%d (--resize)",
-        len(opened) - sizes[size], len(opened), size[1], size[0],
-    )  # fmt: skip
-    return [image.center_crop(size).resized(size) for image in opened]
-
-
-def _resolve_alpha(alpha: Alpha, opened: Sequence[Image], crop: int | None) -> Alpha:
-    """The meaning of transparency: "auto" is resolved by the share of fully opaque crops.
-
-    If 5 % or more of the crop positions are free of transparent pixels, these are holes (mask);
-    fewer, and transparency is part of the texture (channel).
-    """
-    if alpha != "auto":
-        return alpha
-    if all(image.transparent is None for image in opened):
-        return "drop"
-    free = positions = 0
-    for image in opened:
-        height, width = image.size
-        side = min(height, width)
-        if crop is not None:
-            side = min(crop, int(MAX_CROP_SHARE * side))
-        opaque = image.pixels[-1] >= 255 if image.has_alpha else torch.ones(image.size).bool()
-        free += len(crop_positions(opaque, side))
-        positions += (height - side + 1) * (width - side + 1)
-    if free >= 0.05 * positions:
-        log.info("transparency: unknown pixels, nothing is learned there (--alpha mask)")
-        return "mask"
-    log.info("transparency: one more channel (--alpha channel)")
-    return "channel"
-
-
-def _describe_linked(
-    sources: Sequence[ImageLike], opened: Sequence[Image], alpha: Alpha, channels: int | None
-) -> list[TextureMap]:
-    """The map that each image is, named after its file; logs them."""
-    maps = []
-    for index, (source, image) in enumerate(zip(sources, opened, strict=True)):
-        name = f"map{index + 1}"
-        if isinstance(source, str | Path) and str(source) != "-":
-            name = Path(source).stem
-        maps.append(_describe([image], name, alpha, channels))
-    names = [texture_map.name for texture_map in maps]
-    if len(set(names)) < len(names):
-        raise InputError(f"--map: two maps of one name among {', '.join(names)}; rename one")
-    _check_same_size(opened, names)
-    for one in maps:
-        suffix = ", normals" if one.normals else ""
-        log.info("map %s: %s, %d bits%s", one.name, one.mode, one.bit_depth, suffix)
-    return maps
-
-
-def _describe(opened: Sequence[Image], name: str, alpha: Alpha, channels: int | None) -> TextureMap:
-    """The map that these images are, after `_match_colors`."""
-    in_color = _in_color(opened, channels)
-    mode = "RGB" if in_color else "L"
-    files = [image for image in opened if image.color_managed]
-    profiles = {image.icc_profile for image in files} - {None}
-    resolutions = {image.dpi for image in files}
-    if len(resolutions) > 1:
-        log.info("the images differ in physical size (pHYs): samples have none")
-    has_alpha = alpha == "channel" and any(image.transparent is not None for image in opened)
-    return TextureMap(
-        name,
-        mode + "A" if has_alpha else mode,
-        bit_depth=16 if any(image.bit_depth == 16 for image in opened) else 8,
-        normals=in_color and all(is_normal_map(image.to_mode("RGB")) for image in opened),
-        icc_profile=profiles.pop() if len(profiles) == 1 else None,
-        dpi=resolutions.pop() if len(resolutions) == 1 else None,
-    )
-
-
-def _channels(image: Image, texture_map: TextureMap, alpha: Alpha) -> Tensor:
-    """The channels (C, H, W) that a model learns of an image."""
-    if image.transparent is None or alpha == "drop":
-        return image.to_mode(texture_map.mode)
-    if alpha == "mask":
-        return image.without_alpha().to_mode(texture_map.mode)
-    # The color of an invisible pixel is arbitrary: it becomes the mean of the visible colors.
-    pixels = image.to_mode(texture_map.mode)
-    colors, opacity = pixels[:-1], pixels[-1:]
-    mean = (colors * (opacity / opacity.sum())).sum(dim=(1, 2))[:, None, None]
-    return torch.cat([torch.where(opacity > 0, colors, mean), opacity])
-
-
-def _refuse_unknown(
-    known: Sequence[Tensor], titles: Sequence[str], alpha: Alpha, *, masked: bool
-) -> None:
-    """Raise InputError for a mask (H, W) without a known pixel."""
-    for mask, title in zip(known, titles, strict=False):  # linked maps have one mask
-        if bool(mask.any()):
-            continue
-        if not masked:
-            raise InputError(
-                f"{title}: --alpha mask leaves no pixel that is wholly opaque, nothing to learn; "
-                "use --alpha channel or --alpha drop"
-            )
-        remedy = "; --alpha drop keeps transparent pixels" if alpha == "mask" else ""
-        raise InputError(f"--mask: covers all of {title}; paint the parts to learn black{remedy}")

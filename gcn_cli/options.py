@@ -118,9 +118,10 @@ class TrainOptions(Options):
 
     linked: tuple[Any, ...] = option(
         (),
-        "Learn this map together with SOURCE, for example its normals. Repeatable.",
+        "Learn this map together with SOURCE, for example its normals; what it is, as normal= or "
+        "roughness=, is found by its name or its values. Repeatable.",
         group="Input",
-        metavar="FILE",
+        metavar="[KIND=]FILE",
         kind="input",
         flags=("--map",),
     )

@@ -19,10 +19,12 @@ LAYERS = """
     detection
     samplers
     images, metrics, runtime
+    shading
     training
     kinds, research
     checkpoint
     inputs
+    training_images
     synthesis
     inpaint, reconstruction, tile_set
     runs

@@ -14,13 +14,7 @@ from torch import Tensor
 import gcn_cli as gcn
 from gcn_cli.errors import InputError
 from gcn_cli.images import Image
-from gcn_cli.inputs import (
-    TrainingImages,
-    load_training_images,
-    open_mask,
-    read_mask,
-    read_repair_mask,
-)
+from gcn_cli.inputs import open_mask, read_mask, read_repair_mask
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import build_config
@@ -28,6 +22,7 @@ from gcn_cli.runs.session import Session
 from gcn_cli.samplers.rng import named_generator
 from gcn_cli.training.data import TrainingData, crop_positions, largest_crop
 from gcn_cli.training.trainer import CascadeTrainer
+from gcn_cli.training_images import TrainingImages, load_training_images
 from tests.small import SMALL_TEXTURE, relief
 
 WHOLE: dict[str, Any] = {"crop": 0, "space_to_depth": 2, "layers": "4@5/2,4@3/4"}  # multiples of 16

@@ -68,8 +68,12 @@ class InputFile(Kind):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value itself. Raises InputError, which names the option, if there is no such file."""
         if isinstance(value, str) and isinstance(param, click.Option):
-            words = ["-", *(param.metavar or "").split("|")]
-            if value not in words and not os.path.exists(value):
+            words, path = ["-", *(param.metavar or "").split("|")], value
+            if "=" in value and words[-1].startswith("[KIND=]"):
+                from gcn_cli.images.materials import split_kind
+
+                _, path = split_kind(value)
+            if path not in words and not os.path.exists(path):
                 raise InputError(f"{param.opts[-1]} {value}: no such file")
         return value
 

@@ -15,11 +15,12 @@ from gcn_cli import images, metrics
 from gcn_cli.cli.console import print_result
 from gcn_cli.errors import InputError, TakenError
 from gcn_cli.images import Image, SourceFile, TextureMap
+from gcn_cli.images.engines import Layout
 from gcn_cli.images.image import side_by_side
 from gcn_cli.images.provenance import without_folders
 from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
 from gcn_cli.model import Model
-from gcn_cli.runs.folder import OutputFile, map_path, model_name, model_path
+from gcn_cli.runs.folder import OutputFile, model_name, model_path
 from gcn_cli.runs.grades import median, rounded
 from gcn_cli.tile_set import TileSet
 
@@ -58,7 +59,7 @@ def check_files(
 def write_all(
     outputs: Iterable[OutputFile],
     samples: Iterable[Tensor],
-    maps: Iterable[Sequence[TextureMap]],
+    layouts: Iterable[Layout],
     *,
     as_json: bool,
     overwrite: bool,
@@ -69,21 +70,20 @@ def write_all(
 ) -> list[dict[str, Any]]:
     """Write each sample (C, H, W), and print its path unless --json or the file is stdout.
 
-    `maps` are those of each sample; each linked map is a file. `quality` is --quality of lossy
-    files, `qualities` are metrics, which grow with the samples. `origins`: how each sample is made,
-    for its metadata. Without `overwrite` a file that another job has written meanwhile is kept: a
-    default name changes to the next free one, `skip_existing` goes on to the next file, else
-    TakenError is raised. Returns a record of each file written.
+    `layouts` are the files of each sample. `quality` is --quality of lossy files, `qualities` are
+    metrics, which grow with the samples. `origins`: how each sample is made, for its metadata.
+    Without `overwrite` a file that another job has written meanwhile is kept: a default name
+    changes to the next free one, `skip_existing` goes on to the next file, else TakenError is
+    raised. Returns a record of each file written.
     """
     records: list[dict[str, Any]] = []
-    each = zip(outputs, samples, maps, origins, strict=False)
-    for place, (output, sample, texture_maps, origin) in enumerate(each):
+    each = zip(outputs, samples, layouts, origins, strict=False)
+    for place, (output, sample, layout, origin) in enumerate(each):
         seam_x, seam_y = metrics.seams(sample)
-        parts = images.split_maps(sample, texture_maps)
         written = write_maps(
             output,
-            parts,
-            texture_maps,
+            sample,
+            layout,
             origin,
             quality,
             overwrite=overwrite,
@@ -107,22 +107,23 @@ def write_all(
 
 def write_maps(
     output: OutputFile,
-    parts: Sequence[Tensor],
-    maps: Sequence[TextureMap],
+    sample: Tensor,
+    layout: Layout,
     origin: Mapping[str, Any],
     quality: int | None,
     *,
     overwrite: bool,
     skip_existing: bool = False,
 ) -> list[tuple[TextureMap, str]]:
-    """Write all linked maps of a sample under one name, or none; returns their paths.
+    """Write all files of a sample (C, H, W) under one name, or none; returns their paths.
 
-    With `skip_existing`, maps whose files exist are left out.
+    With `skip_existing`, files that exist are left out.
     """
     new, record = not overwrite, {**origin, "seed": output.seed, "index": output.index}
     written: list[tuple[TextureMap, str]] = []
-    for texture_map, part in zip(maps, parts, strict=True):
-        path = "-" if output.path == "-" else str(map_path(output.path, texture_map.name))
+    paths = map(str, output.paths(layout.names))
+    for file, path in zip(layout.files, paths, strict=True):
+        texture_map, part = file.texture_map, file.pixels(sample)
         about = {**record, **file_facts(part, texture_map)}
         try:
             write_map(part, path, texture_map, about, new=new, quality=quality)
@@ -134,8 +135,8 @@ def write_maps(
                 Path(other).unlink(missing_ok=True)
             if not output.default:
                 raise
-            free = output.with_free_name([texture_map.name for texture_map in maps])
-            return write_maps(free, parts, maps, origin, quality, overwrite=False)
+            free = output.with_free_name(layout.names)
+            return write_maps(free, sample, layout, origin, quality, overwrite=False)
         written.append((texture_map, path))
     return written
 
@@ -205,9 +206,9 @@ def maps_like_sources(
         keeps_alpha = source.mode.endswith("A") and not drop_alpha
         alpha = "A" if texture_map.mode.endswith("A") or keeps_alpha else ""
         depth = 16 if source.bit_depth == 16 else 8
-        mode = source.mode.rstrip("A") + alpha
-        normals, profile = texture_map.normals, source.icc_profile
-        result.append(TextureMap(texture_map.name, mode, depth, normals, profile, source.dpi))
+        mode, profile = source.mode.rstrip("A") + alpha, source.icc_profile
+        like = replace(texture_map, mode=mode, bit_depth=depth, icc_profile=profile, dpi=source.dpi)
+        result.append(like)
     return result
 
 

@@ -159,15 +159,14 @@ def _check_formats(
 ) -> None:
     """Raise InputError if a file cannot hold its result."""
     from gcn_cli.cli.output import check_files
-    from gcn_cli.runs.folder import map_path
 
     left, top, right, bottom = options.outpaint or (0, 0, 0, 0)
     widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
     check_files(
         [
-            (str(map_path(file.path, m.name)), m)
+            (str(path), m)
             for file, ms in zip(outputs, maps, strict=True)
-            for m in ms
+            for path, m in zip(file.paths([m.name for m in ms]), ms, strict=True)
         ],
         (max(widths) + left + right, max(heights) + top + bottom),
         quality,
@@ -194,6 +193,7 @@ def _repair(
     """Write every variant of every image; returns a record of each file."""
     from gcn_cli.cli.console import Progress, interrupted_as, notice
     from gcn_cli.cli.output import write_all
+    from gcn_cli.images.engines import plain_layout
     from gcn_cli.signals import exit_on_signals
 
     state = "finished images are saved"
@@ -214,7 +214,7 @@ def _repair(
         return write_all(
             outputs,
             variants(),
-            maps,
+            map(plain_layout, maps),
             as_json=as_json,
             overwrite=overwrite,
             quality=quality,
@@ -235,15 +235,15 @@ def _auto_encode(
     """Write the auto-encoding of every image; yields the path of each map, with the metrics."""
     from gcn_cli.cli.console import notice
     from gcn_cli.cli.output import write_maps
-    from gcn_cli.images import split_maps
+    from gcn_cli.images.engines import plain_layout
 
+    layout = plain_layout(model.maps)
     for linked, output, origin in zip(images, outputs, origins, strict=True):
         with notice(f"reconstructing {Path(output.path).stem} ..."):
             result, metrics = model.auto_encode(
                 linked, options.steps or 1, options.noise_level, kind="torch"
             )
-        parts = split_maps(result, model.maps)
-        written = write_maps(output, parts, model.maps, origin, quality, overwrite=overwrite)
+        written = write_maps(output, result, layout, origin, quality, overwrite=overwrite)
         names = [
             {"map": texture_map.name} if texture_map.name else {} for texture_map, _ in written
         ]

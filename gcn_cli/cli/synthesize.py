@@ -30,6 +30,7 @@ from gcn_cli.torchrun import torchrun_ranks
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gcn_cli.images.engines import Layout
     from gcn_cli.model import Model
     from gcn_cli.runs.folder import Existing, OutputFile
     from gcn_cli.tile_set import TileSet
@@ -68,9 +69,10 @@ class OutputOptions(Options):
     )
     output: str | None = option(
         None,
-        "File, folder, - for stdout, or a name with {seed}, {index}, {size}, {model}. A file is "
-        ".png, .tif, .tiff, .webp, .jpg, .jpeg, .avif, .jp2, .tga, .dds, .bmp, .ppm, .pgm or "
-        ".qoi. In a folder: {model}-{seed}-{index}.png.  [default: RUN/samples]",
+        "File, folder, - for stdout, or a name with {seed}, {index}, {size}, {model}, {map}. A "
+        "file is .png, .tif, .tiff, .webp, .jpg, .jpeg, .avif, .jp2, .tga, .dds, .bmp, .ppm, .pgm "
+        "or .qoi. In a folder: {model}-{seed}-{index}.png, and {model}_{map}.png of one material.  "
+        "[default: RUN/samples]",
         group="Output",
         metavar="FILE|FOLDER",
         kind="file",
@@ -239,30 +241,35 @@ def _synthesize(
 ) -> dict[str, Any]:
     """Make the images of one model, or with `dry_run` tell what they take; the facts for --json."""
     from gcn_cli.cli.output import require_measurable, summarize_quality
+    from gcn_cli.images.engines import plain_layout
     from gcn_cli.runs.folder import sample_outputs
     from gcn_cli.tile_set import TileSet
 
     tiles = TileSet.of(sampling)
     count = output.count if tiles is None else len(tiles)
-    maps = [texture_map.name for texture_map in loaded.maps]
+    layout = plain_layout(loaded.maps)
     size = loaded.size
     if sampling.size is not None or sampling.fit:
         size = loaded.sample_size(sampling)
     if output.best_of is not None and (sampling.size or sampling.start_kind == "noise"):
         require_measurable(output.best_of, size)
     seeds, folder = _seeds(output, path)
-    files = sample_outputs(output.output, path, seeds, count, size, maps=maps)
-    _check_files(files, loaded, output, size, quality, tiles)
+    files = sample_outputs(
+        output.output, path, seeds, count, size, maps=layout.names, is_material=layout.is_material
+    )
+    _check_files(files, layout, loaded, output, size, quality, tiles)
     origin = _origin(typed_command(ctx), loaded, sampling, output)
     is_known = sampling.size is not None or sampling.start_kind == "noise"
-    files = _missing(files, maps, output, origin, size if is_known else None)
+    files = _missing(files, layout.names, output, origin, size if is_known else None)
     if folder is not None and seeds != (0,):
         log.info("seed %d, the next in %s (--seed 0 is the first)", seeds[0], folder)
     facts: dict[str, Any] = {"model": str(path), "steps": loaded.evaluations(sampling)}
     if dry_run:
         facts |= loaded.forecast(sampling, count=len(files))
-        return facts | {"dry_run": True, "paths": [file.path for file in files]}
-    facts["files"] = _make(loaded, files, sampling, output, origin, quality, as_json=as_json)
+        paths = [str(path) for file in files for path in file.paths(layout.names)]
+        return facts | {"dry_run": True, "paths": paths}
+    work = (loaded, files, layout, sampling, output, origin, quality)
+    facts["files"] = _make(*work, as_json=as_json)
     facts |= summarize_quality(facts["files"])
     if output.sheet is not None:
         facts["sheet"] = output.sheet
@@ -383,6 +390,7 @@ def _missing(
 
 def _check_files(
     files: Sequence["OutputFile"],
+    layout: "Layout",
     model: "Model",
     output: OutputOptions,
     size: tuple[int, int],
@@ -392,12 +400,12 @@ def _check_files(
     """Raise InputError if a file cannot hold its image of `size` (width, height), or exists."""
     from gcn_cli.cli.output import LAID, check_files
     from gcn_cli.images import check_format, sheet_map
-    from gcn_cli.runs.folder import map_path, refuse_existing
+    from gcn_cli.runs.folder import refuse_existing
 
     checked = [
-        (file.path if file.path == "-" else str(map_path(file.path, texture_map.name)), texture_map)
+        (str(path), texture_map)
         for file in files
-        for texture_map in model.maps
+        for path, texture_map in zip(file.paths(layout.names), layout.maps, strict=True)
     ]
     if output.sheet is not None:
         columns = round(len(files) ** 0.5) if len(files) > 1 else 2
@@ -414,6 +422,7 @@ def _check_files(
 def _make(
     model: "Model",
     files: "Sequence[OutputFile]",
+    layout: "Layout",
     sampling: SampleOptions,
     output: OutputOptions,
     origin: Mapping[str, Any],
@@ -456,7 +465,7 @@ def _make(
         records = write_all(
             files,
             samples,
-            repeat(model.maps),
+            repeat(layout),
             as_json=as_json,
             overwrite=output.overwrite,
             skip_existing=output.skip_existing,

@@ -185,18 +185,19 @@ def mode_of(channels: int) -> str:
     return next(mode for mode, count in CHANNELS_OF_MODE.items() if count == channels)
 
 
-def is_normal_map(colors: Tensor) -> bool:
+def is_normal_map(colors: Tensor, *, named: bool = False) -> bool:
     """Whether pixels (3, H, W) in 0..255 encode unit vectors that point upwards on average.
 
     The median length may be off by 10 %, since files round and filter normals, but by less than the
-    directions vary: the colors of a blue surface vary in length as much.
+    directions vary: the colors of a blue surface vary in length as much. `named`: the image is said
+    to be a normal map, so that flat ones count as well.
     """
     if len(colors) != 3:
         return False
     directions = colors / NEUTRAL - 1
     error = float((directions.norm(dim=0) - 1).abs().median())
     spread = float(directions[:2].var(dim=(1, 2), correction=0).sum().sqrt())
-    return error < min(0.1, 0.3 * spread) and float(directions[2].mean()) > 0.3
+    return error < (0.1 if named else min(0.1, 0.3 * spread)) and float(directions[2].mean()) > 0.3
 
 
 def green_direction(colors: Tensor, known: Tensor) -> float:

@@ -1,8 +1,20 @@
-"""What the maps of a material are, as the names of their files say."""
+"""What the maps of a material are, as the names of their files and their values say."""
 
+import logging
+import os
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, get_args
+
+import torch
+
+from gcn_cli.errors import InputError
+from gcn_cli.images.image import Image, is_normal_map
+
+log = logging.getLogger(__name__)
 
 MapKind = Literal[
     "albedo", "normal", "roughness", "metalness", "height", "ao", "emission", "opacity"
@@ -10,6 +22,7 @@ MapKind = Literal[
 MAP_KINDS: tuple[MapKind, ...] = get_args(MapKind)
 COLOR_KINDS = ("albedo", "emission")
 """Maps whose values are colors; those of other kinds are data, which have no color profile."""
+EQUAL_CHANNELS = 2.0  # largest difference of the channels of a gray image: compression makes some
 
 _WORDS_OF_KINDS: dict[MapKind, str] = {
     "albedo": "albedo alb basecolor color colour col diffuse diff dif",
@@ -26,6 +39,8 @@ _LETTERS: dict[str, MapKind] = {
     "bc": "albedo", "d": "albedo", "n": "normal", "r": "roughness", "m": "metalness", "h": "height",
 }  # fmt: skip
 """Endings such as that of T_bark_N.png, which count as the last word of several."""
+_PREVIEWS = {"preview", "thumb", "thumbnail", "render", "sphere"}
+_OTHER_MAPS = {"orm", "arm", "rma", "mra", "ord", "spec", "specular", "gloss", "glossiness"}
 _Y_UP = {"gl": True, "opengl": True, "normalgl": True, "dx": False, "directx": False,
          "normaldx": False}  # fmt: skip
 
@@ -55,3 +70,125 @@ def _words(name: str) -> list[str]:
     for pair in ("base_color", "base_colour", "ambient_occlusion", "normal_gl", "normal_dx"):
         text = text.replace(pair, pair.replace("_", "").replace("colour", "color"))
     return text.split("_")
+
+
+def is_data(kind: str) -> bool:
+    """Whether the values of maps of a kind are no colors; "", an unknown kind, counts as colors."""
+    return kind not in ("", *COLOR_KINDS)
+
+
+def split_kind(source: str) -> tuple[MapKind | None, str]:
+    """The kind and the path of KIND=FILE; no kind for other texts, and for a file of that name.
+
+    Raises InputError for an unknown kind of a file that exists.
+    """
+    kind, sign, path = source.partition("=")
+    if not sign or os.path.exists(source):
+        return None, source
+    if kind in MAP_KINDS:
+        return kind, path
+    if os.path.exists(path):
+        raise InputError(f"--map {source}: the kind must be one of {', '.join(MAP_KINDS)}")
+    return None, source
+
+
+def kind_of_map(
+    image: Image, name: str, stated: MapKind | None = None, *, albedo: bool = False
+) -> tuple[MapKind | Literal[""], str]:
+    """The kind of an image of linked maps, "" if nothing tells it, and why, in words.
+
+    name: its file, or "". stated: the kind that the user says. albedo: whether an image in color
+    that no name explains is taken for the albedo. Values count more than a name. Raises InputError
+    if the values cannot be what the user says.
+    """
+    named = kind_of_name(name) if name else None
+    kind = stated or named
+    has_vectors = image.color_channels == 3 and is_normal_map(
+        image.to_mode("RGB"), named=kind == "normal"
+    )
+    wrong = None
+    if kind == "normal" and not has_vectors:
+        wrong = "its values are no vectors of length 1 that point up (blue)"
+    elif kind is not None and is_data(kind) and not has_vectors and not is_gray(image):
+        wrong = "its channels differ"
+    if stated is not None:
+        if is_data(stated) and stated != "normal" and has_vectors:
+            wrong = "its values are vectors of length 1, those of a normal map"
+        if wrong is not None:
+            raise InputError(
+                f"--map {stated}={name}: {wrong}; leave {stated}= out, or name another file"
+            )
+        return stated, f"{stated} as you say"
+    if has_vectors and named != "normal":
+        return "normal", "normal by its values" + (
+            f", not {named} as its name says" if named else ""
+        )
+    if wrong is not None:
+        return "", f"not {named} as its name says: {wrong}"
+    if named is not None:
+        return named, f"{named} by its name"
+    if albedo and not is_gray(image):
+        return "albedo", "albedo as the first in color"
+    return "", "of a kind that nothing tells"
+
+
+def is_gray(image: Image) -> bool:
+    """Whether an image has one channel of color, or equal ones."""
+    colors = image.without_alpha().pixels
+    return len(colors) == 1 or float((colors.amax(0) - colors.amin(0)).max()) <= EQUAL_CHANNELS
+
+
+def as_data(image: Image, kind: str, title: str) -> Image:
+    """An image as a data map: without a color profile, and with one channel unless of normals.
+
+    Logs what is left out. An image whose channels differ keeps them.
+    """
+    if image.icc_profile is not None:
+        log.info("%s: its color profile is left out, since its values are no colors", title)
+        image = replace(image, icc_profile=None)
+    if kind == "normal" or image.color_channels == 1 or not is_gray(image):
+        return image
+    log.info("%s: its channels are equal: read as one", title)
+    gray = image.without_alpha().pixels.median(dim=0, keepdim=True).values
+    pixels = torch.cat([gray, image.pixels[3:]])
+    return replace(image, pixels=pixels, mode="LA" if image.has_alpha else "L")
+
+
+def material_of(paths: Sequence[str], folder: str) -> list[str]:
+    """The maps of one material among the images of a folder, the albedo first; [] if it is none.
+
+    It is one if names tell two kinds or more, each once, and all others are previews: a word says
+    so, or their names begin as those of all maps. Of two normal maps the one that is y-up counts.
+    Logs what is found, and why a folder that names several kinds is none.
+    """
+    kinds = {path: kind_of_name(path) for path in paths}
+    maps = [path for path in paths if kinds[path] is not None]
+    if len({kinds[path] for path in maps}) < 2:
+        return []
+    normals = [path for path in maps if kinds[path] == "normal"]
+    if {y_up_of_name(path) for path in normals} == {True, False} and len(normals) == 2:
+        maps.remove(next(path for path in normals if not y_up_of_name(path)))
+    pairs = takewhile(lambda words: len(set(words)) == 1, zip(*map(_words, maps), strict=False))
+    stem = [words[0] for words in pairs]
+    reason = None
+    for path in paths:
+        words = _words(path)
+        belongs = bool(stem) and words[: len(stem)] == stem
+        if kinds[path] is None and not belongs and not (_PREVIEWS | _OTHER_MAPS) & set(words):
+            reason = f"the name of {Path(path).name} tells no kind of map"
+    found = [kinds[path] for path in maps]
+    for kind in MAP_KINDS:
+        if found.count(kind) > 1:
+            same = [Path(path).name for path in maps if kinds[path] == kind]
+            reason = f"{' and '.join(same[:2])} are both of {kind}"
+    if reason is not None:
+        log.info("%s: images of one texture, not the maps of a material, since %s", folder, reason)
+        return []
+    maps.sort(key=lambda path: MAP_KINDS.index(kinds[path] or "albedo"))
+    left_out = [Path(path).name for path in paths if path not in maps]
+    log.info(
+        "%s: one material: %s%s (to learn them as images of one texture, name them one by one)",
+        folder, ", ".join(Path(path).name for path in maps),
+        f"; left out: {', '.join(left_out)}" if left_out else "",
+    )  # fmt: skip
+    return maps

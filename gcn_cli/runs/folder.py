@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 RUNS = Path("runs")
 MODEL_FILE = "model.safetensors"
 LONGEST_NAME = 255  # bytes, on most file systems
+MAP_PLACE = "\0"  # stands for {map} in the path of an image; no file's name has it
 
 
 def default_run(sources: Sequence[str]) -> Path:
@@ -136,7 +137,7 @@ def _lock(file: BinaryIO, run: Path) -> bool:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """The file of one image: the image `index` (from 0) of a seed.
+    """The file, or files of linked maps, of one image: the image `index` (from 0) of a seed.
 
     A `default` name was not chosen by the user and gives way if it is taken; `copy` is its number.
     """
@@ -147,14 +148,19 @@ class OutputFile:
     default: bool = False
     copy: int = 1
 
+    def paths(self, maps: Sequence[str]) -> list[Path]:
+        """The files that are written, one for each name of a linked map; "-" is stdout."""
+        return [map_path(self.path, name) for name in maps]
+
     def with_free_name(self, maps: Sequence[str] = ("",)) -> "OutputFile":
         """The same image under the next free name, <name>-2.png or above; `maps`: linked maps."""
         path = Path(self.path)
         stem = path.stem if self.copy == 1 else path.stem.removesuffix(f"-{self.copy}")
         for copy in itertools.count(self.copy + 1):
             name = path.with_name(fitting(stem, f"-{copy}{path.suffix}"))
-            if not any(_exists(map_path(str(name), title)) for title in maps):
-                return replace(self, path=str(name), copy=copy)
+            free = replace(self, path=str(name), copy=copy)
+            if not any(map(_exists, free.paths(maps))):
+                return free
         raise AssertionError("numbers do not end")
 
 
@@ -175,12 +181,14 @@ def sample_outputs(
     size: tuple[int, int],
     *,
     maps: Sequence[str] = ("",),
+    is_material: bool = False,
 ) -> list[OutputFile]:
     """The files of `count` images for each seed, by --output.
 
-    A file, a folder, "-" for stdout, or a template with {seed}, {index}, {size} (WIDTHxHEIGHT) and
-    {model}; None is the folder samples/ beside the model file. In folders the names are
-    {model}-{seed}-{index}.png. `size` is (width, height), `maps` the names of linked maps. Raises
+    A file, a folder, "-" for stdout, or a template with {seed}, {index}, {size} (WIDTHxHEIGHT),
+    {model} and {map}; None is the folder samples/ beside the model file. In folders the names are
+    {model}-{seed}-{index}.png, and with `is_material` that of a single image in a given folder is
+    {model}.png. `size` is (width, height), `maps` the names of linked maps, which follow. Raises
     InputError if several images would share a file.
     """
     name = model_name(model)
@@ -191,6 +199,8 @@ def sample_outputs(
             raise InputError(
                 f"--output {output}: several images get one name; add {{seed}}{{index}}"
             )
+        if len(maps) == 1 and any(MAP_PLACE in path for path in paths):
+            raise InputError(f"--output {output}: {{map}} is for linked maps; this model has none")
     elif output == "-" or (output is not None and is_image_file(output)):
         if len(images) > 1:
             raise InputError(
@@ -203,7 +213,10 @@ def sample_outputs(
         assert folder is not None
         if _exists(folder, "--output ") and not folder.is_dir():
             raise InputError(f"--output {output}: is neither a folder nor named like an image")
-        paths = [str(folder / fitting(name, f"-{seed}-{index}.png")) for seed, index in images]
+        endings = [f"-{seed}-{index}.png" for seed, index in images]
+        if is_material and output is not None and len(images) == 1:
+            endings = [".png"]
+        paths = [str(folder / fitting(name, ending)) for ending in endings]
     if "-" in paths and len(maps) > 1:
         raise InputError(f"--output -: an image has {len(maps)} linked maps; name a file or folder")
     default = output is None
@@ -220,7 +233,7 @@ def next_seed(output: str | None, model: Path) -> tuple[int, Path | None]:
     if folder is None or not folder.is_dir():
         return 0, folder
     for path in folder.iterdir():
-        named = re.fullmatch(rf"{re.escape(name)}-(\d+)-\d+(-.*)?", path.stem)
+        named = re.fullmatch(rf"{re.escape(name)}-(\d+)-\d+([-_].*)?", path.stem)
         if named is not None:
             last = max(last, int(named[1]))
         elif path.suffix.lower() in FORMATS:
@@ -271,7 +284,7 @@ def outputs_to_write(
     """
     left = []
     for output in outputs:
-        paths = [map_path(output.path, name) for name in maps if output.path != "-"]
+        paths = output.paths(maps) if output.path != "-" else []
         there = [path for path in paths if _exists(path)]
         if there and existing in ("skip", "update"):
             assert expected is not None
@@ -313,9 +326,11 @@ def _exists(path: Path, option: str = "") -> bool:
 
 
 def map_path(path: str, name: str) -> Path:
-    """The file of a linked map: its name is put before the suffix."""
-    file = Path(path)
-    return file.with_name(fitting(f"{file.stem}-{name}", file.suffix)) if name else file
+    """The file of a linked map: its name is put in the place of {map}, or before the suffix."""
+    file = Path(path.replace(MAP_PLACE, name))
+    if not name or MAP_PLACE in path:
+        return file
+    return file.with_name(fitting(f"{file.stem}_{name}", file.suffix))
 
 
 def fitting(stem: str, ending: str) -> str:
@@ -328,12 +343,13 @@ def fitting(stem: str, ending: str) -> str:
 
 
 def _from_template(template: str, model: str, seed: int, index: int, size: tuple[int, int]) -> str:
-    fields = {"seed": seed, "index": index, "size": f"{size[0]}x{size[1]}"}
+    fields = {"seed": seed, "index": index, "size": f"{size[0]}x{size[1]}", "map": MAP_PLACE}
     try:
         path = template.format(**fields, model=model)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise InputError(
-            f"--output {template}: a template knows {{seed}}, {{index}}, {{size}} and {{model}}"
+            f"--output {template}: a template knows {{seed}}, {{index}}, {{size}}, {{model}} and "
+            "{map}"
         ) from error
     if not is_image_file(path):
         raise InputError(f"--output {template}: must end in an image format such as .png")

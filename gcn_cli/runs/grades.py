@@ -17,7 +17,7 @@ from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import DEFAULT_BATCH_SIZE, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.images import Image
-from gcn_cli.inputs import LinkedImages, TrainingImages, to_pixels
+from gcn_cli.inputs import LinkedImages, to_pixels
 from gcn_cli.metrics import TextureMetrics
 from gcn_cli.metrics.verdict import ROUGH, Limit, judge
 from gcn_cli.options import SampleOptions
@@ -26,6 +26,7 @@ from gcn_cli.runtime import peak_memory_mib
 from gcn_cli.synthesis import OnEvaluation, plan_tiling, requested_size, samples, sampling_size
 from gcn_cli.tile_set import TileSet
 from gcn_cli.training.schedule import convergence
+from gcn_cli.training_images import TrainingImages
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gcn_cli.config import DEFAULT_BATCH_SIZE, Config, option_name, option_text
 from gcn_cli.errors import DivergedError, LostProcessError
-from gcn_cli.inputs import TrainingImages
 from gcn_cli.options import TrainOptions
 from gcn_cli.runs.folder import run_lock
 from gcn_cli.runs.record import RunWriter
@@ -18,6 +17,7 @@ from gcn_cli.runtime import peak_memory_mib
 from gcn_cli.signals import StopRequest
 from gcn_cli.training.distributed import current_group
 from gcn_cli.training.loop import Metrics, run_iterations
+from gcn_cli.training_images import TrainingImages
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,12 @@ from gcn_cli import checkpoint as checkpoint_file
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.config import SETTINGS, Config, from_json, option_name, option_text, to_json
 from gcn_cli.errors import InputError
+from gcn_cli.images.materials import split_kind
 from gcn_cli.images.provenance import without_folders
-from gcn_cli.inputs import TrainingImages
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import build_config
 from gcn_cli.runs.folder import MODEL_FILE
+from gcn_cli.training_images import TrainingImages
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,13 @@ def asked_for(options: TrainOptions, requested: Config) -> dict[str, Any]:
 
 
 def _names(files: Sequence[Any]) -> list[str]:
-    """Names of files; other images have none."""
-    return [without_folders(str(f)) if isinstance(f, str | Path) else "an image" for f in files]
+    """Names of files, with KIND= if that was given; other images have none."""
+    names = []
+    for file in files:
+        kind, path = split_kind(file) if isinstance(file, str) else (None, file)
+        name = without_folders(str(path)) if isinstance(path, str | Path) else "an image"
+        names.append(name if kind is None else f"{kind}={name}")
+    return names
 
 
 def check_images(

@@ -20,7 +20,6 @@ from gcn_cli.detection import find_pattern
 from gcn_cli.errors import InputError
 from gcn_cli.images import Normalization
 from gcn_cli.images.image import NEUTRAL, side_by_side
-from gcn_cli.inputs import TrainingImages
 from gcn_cli.kinds import ModelKind, make_trainer
 from gcn_cli.models.layers import filter_parameters, responses_per_pixel
 from gcn_cli.options import TrainOptions
@@ -31,6 +30,7 @@ from gcn_cli.runtime import choose_device, choose_precision, free_memory
 from gcn_cli.training.data import NormalMap, coarse_share, crop_limit
 from gcn_cli.training.distributed import SINGLE_PROCESS, ProcessGroup, current_group
 from gcn_cli.training.loop import Metrics
+from gcn_cli.training_images import TrainingImages
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from gcn_cli.cli.output import write_all
 from gcn_cli.errors import TakenError
 from gcn_cli.images import TextureMap, read_image, writing
+from gcn_cli.images.engines import plain_layout
 from gcn_cli.images.writing import write_bytes
 from gcn_cli.model import Model
 from gcn_cli.runs.folder import OutputFile, outputs_to_write, sample_outputs
@@ -48,7 +49,7 @@ def write(
     records = write_all(
         outputs,
         images,
-        [maps] * len(outputs),
+        [plain_layout(maps)] * len(outputs),
         as_json=True,
         overwrite=overwrite,
         origins=repeat(ORIGIN),
@@ -78,9 +79,9 @@ def test_a_default_name_taken_meanwhile_changes_to_the_next(tmp_path: Path) -> N
 def test_linked_maps_share_one_number(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "run" / "samples"
     outputs = sample_outputs(None, model_in(tmp_path), [0], 1, (8, 8), maps=["albedo", "rough"])
-    taken = folder / f"run-0-0-{name}.png"
+    taken = folder / f"run-0-0_{name}.png"
     names = write(outputs, LINKED, taken)
-    assert names == ["run-0-0-2-albedo.png", "run-0-0-2-rough.png"]
+    assert names == ["run-0-0-2_albedo.png", "run-0-0-2_rough.png"]
     assert names_in(folder) == sorted([taken.name, *names])
 
 
@@ -95,12 +96,12 @@ def test_a_default_name_taken_before_sampling_is_no_error(tmp_path: Path) -> Non
 def test_a_given_name_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
     name = str(tmp_path / "mine.png")
     outputs = sample_outputs(name, model_in(tmp_path), [0], 1, (8, 8), maps=["albedo", "rough"])
-    taken = tmp_path / "mine-rough.png"
-    with pytest.raises(TakenError, match=r"mine-rough\.png: .* name another file, or add --over"):
+    taken = tmp_path / "mine_rough.png"
+    with pytest.raises(TakenError, match=r"mine_rough\.png: .* name another file, or add --over"):
         write(outputs, LINKED, taken)
     assert taken.read_bytes() == OTHER_JOB
     assert names_in(tmp_path) == [taken.name]
-    assert write(outputs, LINKED, taken, overwrite=True) == ["mine-albedo.png", "mine-rough.png"]
+    assert write(outputs, LINKED, taken, overwrite=True) == ["mine_albedo.png", "mine_rough.png"]
     assert taken.read_bytes() != OTHER_JOB
 
 
@@ -108,19 +109,19 @@ def test_skipping_jobs_make_what_is_missing_and_keep_what_appears(tmp_path: Path
     """Two jobs with --skip-existing share a folder; the second finds files of the first."""
     maps = ["albedo", "rough"]
     outputs = sample_outputs(str(tmp_path), model_in(tmp_path), [0], 2, (8, 8), maps=maps)
-    taken = tmp_path / "run-0-0-albedo.png"
+    taken = tmp_path / "run-0-0_albedo.png"
     pictures = samples(LINKED, 2, taken)
     records = write_all(
         outputs,
         pictures,
-        [LINKED] * 2,
+        [plain_layout(LINKED)] * 2,
         as_json=True,
         overwrite=False,
         skip_existing=True,
         origins=repeat(ORIGIN),
     )
     names = [Path(record["path"]).name for record in records]
-    assert names == ["run-0-0-rough.png", "run-0-1-albedo.png", "run-0-1-rough.png"]
+    assert names == ["run-0-0_rough.png", "run-0-1_albedo.png", "run-0-1_rough.png"]
     assert names_in(tmp_path) == [taken.name, *names]
     assert taken.read_bytes() == OTHER_JOB
 

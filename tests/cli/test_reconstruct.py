@@ -202,7 +202,7 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-o", "maps", cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-    assert b"map normal: RGB, 8 bits, normals" in done.stderr
+    assert b"map normal: normal.png, RGB, 8 bits, normal by its name" in done.stderr
     return place
 
 
@@ -222,7 +222,7 @@ def test_linked_maps_are_synthesized_together(linked: Path) -> None:
     named = ["-o", "tiles/maps-0-0.png"]
     again = gcn("synthesize", "--model", "maps", *named, *FEW, cwd=linked)
     assert again.returncode == 2
-    assert b"maps-0-0-albedo.png: exists" in again.stderr
+    assert b"maps-0-0_albedo.png: exists" in again.stderr
     piped = gcn("synthesize", "--model", "maps", "-o", "-", *FEW, cwd=linked)
     assert piped.returncode == 2
     assert b"3 linked maps" in piped.stderr
@@ -233,7 +233,7 @@ def test_linked_maps_are_auto_encoded_to_files_that_are_printed(linked: Path) ->
     done = gcn("reconstruct", "albedo.png", *maps, "--model", "maps", "-o", "coded", cwd=linked)
     assert done.returncode == 0, done.stderr.decode()
     paths = [line.split()[0].decode() for line in done.stdout.splitlines()]
-    assert paths == [f"coded/albedo-{name}.png" for name in ("albedo", "normal", "height")]
+    assert paths == [f"coded/albedo_{name}.png" for name in ("albedo", "normal", "height")]
     assert all((linked / path).exists() for path in paths)
 
 
@@ -244,7 +244,7 @@ def test_linked_maps_are_repaired_together(linked: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
     kept = pixels(linked / "mask.png")[0] < 128
     for name in ("albedo", "normal", "height"):
-        repaired = pixels(linked / "fixed" / f"albedo-{name}.png")
+        repaired = pixels(linked / "fixed" / f"albedo_{name}.png")
         original = pixels(linked / f"{name}.png")
         assert torch.equal(repaired[:, kept], original[:, kept])
         assert not torch.equal(repaired, original)

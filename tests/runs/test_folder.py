@@ -65,7 +65,7 @@ def test_the_next_seed_follows_the_largest_of_the_same_model(tmp_path: Path) -> 
     model, samples = tmp_path / "bark" / folder.MODEL_FILE, tmp_path / "bark" / "samples"
     assert next_seed(None, model) == (0, samples)
     samples.mkdir(parents=True)
-    for name in ("bark-2-0.png", "bark-7-1-albedo.webp", "bark-mine.png", "moss-9-0.png", "12.txt"):
+    for name in ("bark-2-0.png", "bark-7-1_albedo.webp", "bark-mine.png", "moss-9-0.png", "12.txt"):
         (samples / name).touch()
     assert next_seed(None, model) == (8, samples)
     record = {"software": "gcn 1", "command": "gcn synthesize", "model": "bark", "seed": 30}
@@ -75,6 +75,42 @@ def test_the_next_seed_follows_the_largest_of_the_same_model(tmp_path: Path) -> 
         assert next_seed(output, model) == (31, samples)
     for output in ("-", str(samples / "{seed}" / "a.png")):
         assert next_seed(output, model) == (0, None)
+
+
+def names_of(outputs: list[OutputFile], maps: list[str]) -> list[str]:
+    return [path.name for output in outputs for path in output.paths(maps)]
+
+
+def test_a_single_material_in_a_given_folder_has_no_numbers(tmp_path: Path) -> None:
+    maps, model = ["albedo", "normal"], tmp_path / "bark" / folder.MODEL_FILE
+
+    def outputs(output: Path | None, *, count: int = 1, is_material: bool = True) -> list[str]:
+        target = None if output is None else str(output)
+        files = sample_outputs(
+            target, model, [3], count, (8, 8), maps=maps, is_material=is_material
+        )
+        return names_of(files, maps)
+
+    assert outputs(tmp_path / "out") == ["bark_albedo.png", "bark_normal.png"]
+    assert outputs(tmp_path / "out", is_material=False)[0] == "bark-3-0_albedo.png"
+    assert outputs(None)[0] == "bark-3-0_albedo.png"
+    assert outputs(tmp_path / "out", count=2)[2:] == ["bark-3-1_albedo.png", "bark-3-1_normal.png"]
+    assert outputs(tmp_path / "x.tif") == ["x_albedo.tif", "x_normal.tif"]
+    record = {"software": "gcn 1", "command": "gcn synthesize", "model": "bark", "seed": 3}
+    images.write(torch.zeros(3, 4, 4), str(tmp_path / "out" / "bark_albedo.png"), record=record)
+    assert next_seed(str(tmp_path / "out"), model) == (4, tmp_path / "out")
+
+
+def test_templates_name_the_map(tmp_path: Path) -> None:
+    model, maps = tmp_path / "bark" / folder.MODEL_FILE, ["albedo", "normal"]
+    (output,) = sample_outputs("a/{map}/{model}.v2-{seed}.png", model, [3], 1, (8, 8), maps=maps)
+    assert output.paths(maps) == [Path(f"a/{name}/bark.v2-3.png") for name in maps]
+    (output,) = sample_outputs("{model}-{seed}.png", model, [3], 1, (8, 8), maps=maps)
+    assert names_of([output], maps) == ["bark-3_albedo.png", "bark-3_normal.png"]
+    with pytest.raises(InputError, match=r"\{map\} is for linked maps"):
+        sample_outputs("{model}-{map}.png", model, [3], 1, (8, 8))
+    with pytest.raises(InputError, match=r"knows \{seed\}, .* and \{map\}$"):
+        sample_outputs("{name}.png", model, [3], 1, (8, 8))
 
 
 def test_samples_go_to_folders_and_images_only(tmp_path: Path) -> None:
@@ -141,7 +177,7 @@ def test_names_are_as_long_as_a_file_system_allows(tmp_path: Path) -> None:
     assert len(os.fsencode(Path(sample.path).name)) == 255
     third = Path(sample.with_free_name().with_free_name().path).name
     assert (third[-6:], len(os.fsencode(third))) == ("-3.png", 255)
-    assert folder.map_path(f"{BYTES}.png", "gray").name == f"{BYTES}-gray.png"
+    assert folder.map_path(f"{BYTES}.png", "gray").name == f"{BYTES}_gray.png"
 
 
 def test_impossible_names_and_links_to_nothing_are_refused_before_any_work(tmp_path: Path) -> None:

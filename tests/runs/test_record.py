@@ -14,7 +14,6 @@ from PIL import ImageCms
 import gcn_cli as gcn
 from gcn_cli.images import TextureMap, read_image, sheet_map
 from gcn_cli.images.color import made_profile, to_map
-from gcn_cli.inputs import TrainingImages, load_training_images
 from gcn_cli.metrics import TextureMetrics
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import build_config
@@ -27,6 +26,7 @@ from gcn_cli.runs.grades import (
     save_grades,
     saved_grades,
 )
+from gcn_cli.training_images import TrainingImages, load_training_images
 from tests.reading import check_json_files, strict_json
 from tests.small import SMALL_TEXTURE, smooth_image
 

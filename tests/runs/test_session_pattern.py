@@ -10,12 +10,12 @@ import torch
 from gcn_cli.config import NoiseConditionalConfig
 from gcn_cli.detection import find_pattern
 from gcn_cli.images import TextureMap
-from gcn_cli.inputs import TrainingImages
 from gcn_cli.models.layers import parse_layers
 from gcn_cli.pattern import Pattern
 from gcn_cli.runs import session as session_module
 from gcn_cli.runs.session import Session
 from gcn_cli.training.trainer import CascadeTrainer
+from gcn_cli.training_images import TrainingImages
 
 CONFIG = NoiseConditionalConfig(
     layers=parse_layers("4@5,4@3/2"), crop=16, margin=2, iterations=20, batch_size=2

@@ -25,7 +25,7 @@ from gcn_cli.models.noise_conditional import NoiseConditionalNet, PhaseMap, Smoo
 from gcn_cli.options import SampleOptions
 from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.samplers.annealed import anneal, count_evaluations, noise_levels, with_restarts
-from gcn_cli.samplers.guidance import KnownPixels
+from gcn_cli.samplers.guidance import KnownMeans, KnownPixels
 from gcn_cli.samplers.langevin import Callback, run_chain
 from gcn_cli.samplers.rng import ImageNoise, named_generator
 from gcn_cli.training.data import NormalMap, TrainingData
@@ -241,15 +241,15 @@ class NoiseConditionalKind:
         dtype: torch.dtype,
         callback: Callback,
         *,
-        known: KnownPixels | None = None,
+        known: KnownPixels | KnownMeans | None = None,
         guidance: DenoiserWrapper | None = None,
         phases: PhaseMap | None = None,
     ) -> Tensor:
         """Samples of these indices by annealed Langevin dynamics, (N, C, H, W) of `plan.size`.
 
         start: images (N, C, H, W) to which noise is added first; None starts from white noise.
-        known: pixels that are kept, on the device of the network. guidance: wraps the denoiser.
-        phases: of the lattice of a regular pattern, the same for all samples.
+        known: what is known of the images, on the device of the network. guidance: wraps the
+        denoiser. phases: of the lattice of a regular pattern, the same for all samples.
         """
         levels = self._noise_levels(options)
         device = self.device
@@ -258,8 +258,7 @@ class NoiseConditionalKind:
         initial_noise = ImageNoise(options.seed, "start", indices, device)
         for (part,) in chunks(x):
             part.copy_(initial_noise(part.shape))
-        if known is not None:
-            noisy_known = known.known + levels[0] * x
+        known_noise = None if known is None else levels[0] * x
         if start is None:
             x.mul_(math.sqrt(levels[0] ** 2 + 1))
         else:
@@ -268,9 +267,9 @@ class NoiseConditionalKind:
         if guidance is not None:
             denoise = guidance(denoise)
         noise = ImageNoise(options.seed, "chain", indices, device).scaled(options.temperature)
-        if known is None:
+        if known is None or known_noise is None:
             return anneal(x, denoise, levels, noise, callback)
-        x, denoise = torch.where(known.missing, x, noisy_known), known.constrain(denoise)
+        x, denoise = known.place(x, known_noise), known.constrain(denoise)
         resampling = options.resampling_steps or 1
         return anneal(x, denoise, levels, noise, callback, resampling=resampling)
 
@@ -398,7 +397,7 @@ class PublishedKind:
         dtype: torch.dtype,
         callback: Callback,
         *,
-        known: KnownPixels | None = None,
+        known: KnownPixels | KnownMeans | None = None,
         guidance: DenoiserWrapper | None = None,
         phases: PhaseMap | None = None,
     ) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from gcn_cli import analysis, inpaint, interactive, reconstruction, synthesis
+from gcn_cli import analysis, inpaint, interactive, reconstruction, synthesis, upscaling
 from gcn_cli import checkpoint as checkpoint_file
 from gcn_cli.analysis import AnomalyMap, LevelReport
 from gcn_cli.checkpoint import Checkpoint
@@ -340,6 +340,43 @@ class Model:
             for variant in inpaint.repair(self.checkpoint, colors.images, chosen, self.dtype, note):
                 pixels = colors.restore(variant, sides=chosen.outpaint, drop_alpha=drop_alpha)
                 yield convert_output(pixels, kind, colors.icc_profile)
+
+    def upscale(
+        self,
+        image: LinkedImages,
+        factor: int = 2,
+        *,
+        kind: OutputKind = "pillow",
+        progress: bool = False,
+        on_step: OnEvaluation | None = None,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """Variants of an image, one by one, enlarged with details of the texture.
+
+        The model is of the same texture at the larger scale. The means of blocks of factor x factor
+        pixels are the given image, exactly; of normals nearly, since their length is 1.
+
+        Args:
+            image: the image, or a list with one for each linked map.
+            factor: 2 or 4.
+            kind: type of the images: "pillow", "numpy" or "torch".
+            progress: whether a bar is shown.
+            on_step: called with the evaluations done, and those of all variants.
+            options: fields of `ReconstructOptions`: temperature, seamless, count, seed, steps.
+        """
+        chosen = ReconstructOptions().with_changes(upscale=factor, **options)
+        colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
+        source = inpaint.SourceImages.of(colors.images, self.maps, drop_alpha=False)
+        with interactive.progress_bar("upscale", on_step, shown=progress) as note:
+            for variant in upscaling.upscale(self.checkpoint, source, chosen, self.dtype, note):
+                triples = zip(
+                    colors.originals, colors.restore_resized(variant), self.maps, strict=True
+                )
+                parts = [
+                    part if texture_map.normals else upscaling.keep_means(part, original, factor)
+                    for original, part, texture_map in triples
+                ]
+                yield convert_output(torch.cat(parts), kind, colors.icc_profile)
 
     def denoise(
         self, image: LinkedImages, sigma: float | None = None, *, kind: OutputKind = "pillow"

@@ -420,7 +420,7 @@ class SampleOptions(Options):
 class ReconstructOptions(Options):
     """Options of `gcn reconstruct`: how an image is auto-encoded, repaired or denoised.
 
-    Without `mask`, `outpaint`, `make_seamless` and `denoise` the image is auto-encoded.
+    Without `mask`, `outpaint`, `make_seamless`, `upscale` and `denoise` it is auto-encoded.
     """
 
     steps: int | None = option(
@@ -454,6 +454,20 @@ class ReconstructOptions(Options):
         metavar="PIXELS",
         low=1,
     )
+    upscale: int | None = option(
+        None,
+        "Enlarge IMAGE 2 or 4 times, with details of the texture. The means of blocks of pixels "
+        "are IMAGE, exactly.",
+        group="Upscaling",
+        metavar="2|4",
+    )
+    temperature: float | None = option(
+        None,
+        "With --upscale: 1 is as crisp as the texture, less is closer to what IMAGE shows.  "
+        "[default: 0.5]",
+        group="Upscaling",
+        above=0,
+    )
     seamless: Seamless | None = option(
         None,
         "Axes along which IMAGE tiles: a repair near a border continues at the opposite one.  "
@@ -461,9 +475,15 @@ class ReconstructOptions(Options):
         group="Repair",
     )
     count: int | None = option(
-        None, "Variants of a repair.  [default: 1]", group="Repair", low=1, flags=("-n", "--count")
+        None,
+        "Variants of a repair, or of --upscale.  [default: 1]",
+        group="Repair",
+        low=1,
+        flags=("-n", "--count"),
     )
-    seed: int | None = option(None, "Seed of a repair.  [default: 0]", group="Repair", low=0)
+    seed: int | None = option(
+        None, "Seed of a repair, or of --upscale.  [default: 0]", group="Repair", low=0
+    )
     denoise: float | Literal["auto"] | None = option(
         None,
         "Remove white noise of this deviation in gray levels; auto estimates it.",
@@ -480,23 +500,34 @@ class ReconstructOptions(Options):
         """Whether a part of the image is replaced."""
         return any(part is not None for part in (self.mask, self.outpaint, self.make_seamless))
 
+    @property
+    def auto_encodes(self) -> bool:
+        """Whether the image is auto-encoded."""
+        return not self.is_repair and self.upscale is None and self.denoise is None
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        tasks = (self.mask, self.outpaint, self.make_seamless, self.denoise)
+        tasks = (self.mask, self.outpaint, self.make_seamless, self.upscale, self.denoise)
         if sum(task is not None for task in tasks) > 1:
             raise InputError(
-                "--mask, --outpaint, --make-seamless, --denoise: give only one of them"
+                "--mask, --outpaint, --make-seamless, --upscale, --denoise: give only one of them"
             )
-        if not self.is_repair and (self.count is not None or self.seed is not None):
+        if self.upscale not in (None, 2, 4):
+            raise InputError(f"--upscale {self.upscale}: must be 2 or 4")
+        is_random = self.is_repair or self.upscale is not None
+        if not is_random and (self.count is not None or self.seed is not None):
             raise InputError(
-                "--count, --seed: need --mask, --outpaint or --make-seamless; no other is random"
+                "--count, --seed: need --mask, --outpaint, --make-seamless or --upscale; no other "
+                "is random"
             )
-        if self.seamless is not None and self.mask is None and self.outpaint is None:
+        if self.seamless is not None and (not is_random or self.make_seamless is not None):
             raise InputError(
-                f"--seamless {self.seamless}: needs --mask or --outpaint; --make-seamless makes an "
-                "image tile that does not"
+                f"--seamless {self.seamless}: needs --mask, --outpaint or --upscale; "
+                "--make-seamless makes an image tile that does not"
             )
-        if self.noise_level is not None and (self.is_repair or self.denoise is not None):
+        if self.temperature is not None and self.upscale is None:
+            raise InputError(f"--temperature {self.temperature}: needs --upscale; leave it out")
+        if self.noise_level is not None and not self.auto_encodes:
             raise InputError("--noise-level: only for auto-encoding; leave it out")
         if self.denoise is not None and self.steps is not None:
             raise InputError("--steps: --denoise takes a single step; leave it out")

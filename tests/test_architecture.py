@@ -27,6 +27,7 @@ LAYERS = """
     training_images
     synthesis
     inpaint, reconstruction, tile_set
+    upscaling
     runs
     analysis
     model

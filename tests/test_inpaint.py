@@ -113,5 +113,5 @@ def test_a_repair_far_from_the_border_does_not_depend_on_tiling(model: Model) ->
 
 @pytest.mark.parametrize("task", [{}, {"make_seamless": 4}, {"denoise": "auto"}])
 def test_tiling_is_refused_where_nothing_is_continued(task: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="--seamless x: needs --mask or --outpaint"):
+    with pytest.raises(InputError, match="--seamless x: needs --mask, --outpaint"):
         ReconstructOptions(seamless="x", **task)  # type: ignore[arg-type]

@@ -194,12 +194,12 @@ def model_file(run: str | None) -> str | None:
 
 
 def maps_like_sources(
-    maps: Sequence[TextureMap], sources: Sequence[Image], *, drop_alpha: bool
+    maps: Sequence[TextureMap], sources: Sequence[Image], *, drop_alpha: bool, factor: int = 1
 ) -> list[TextureMap]:
-    """Maps with the mode, bit depth and profile of the images that are repaired.
+    """Maps with the mode, bit depth and profile of the images that are repaired or enlarged.
 
-    `drop_alpha`: the result has no transparency unless the model has. A missing source has no map;
-    the repair refuses it.
+    `drop_alpha`: the result has no transparency unless the model has. `factor`: by which images
+    are enlarged; they keep their physical size. A missing source has no map; the repair refuses it.
     """
     result = []
     for texture_map, source in zip(maps, sources, strict=False):
@@ -207,7 +207,8 @@ def maps_like_sources(
         alpha = "A" if texture_map.mode.endswith("A") or keeps_alpha else ""
         depth = 16 if source.bit_depth == 16 else 8
         mode, profile = source.mode.rstrip("A") + alpha, source.icc_profile
-        like = replace(texture_map, mode=mode, bit_depth=depth, icc_profile=profile, dpi=source.dpi)
+        dpi = None if source.dpi is None else factor * source.dpi
+        like = replace(texture_map, mode=mode, bit_depth=depth, icc_profile=profile, dpi=dpi)
         result.append(like)
     return result
 

@@ -67,7 +67,7 @@ def command(
     threads: int | None,
     **given: Any,
 ) -> None:
-    """Repair, extend, make seamless or denoise IMAGE; without such an option, auto-encode it.
+    """Repair, extend, make seamless, enlarge or denoise IMAGE; else auto-encode it.
 
     The paths of the results are printed. A repair does not change the pixels that it keeps.
 
@@ -83,6 +83,7 @@ def command(
     gcn reconstruct photo.png --outpaint 0,0,256,0 -o wider
     gcn reconstruct tile.png --mask holes.png --seamless both -o repaired
     gcn reconstruct photo.png --make-seamless 32 -o tile
+    gcn reconstruct small.png --upscale 2 -o large.png
     gcn reconstruct noisy.png --denoise auto
     """
     options, quality = collect(ReconstructOptions, given), collect(FileOptions, given).quality
@@ -100,7 +101,7 @@ def command(
     sources = tuple(expand_sources(sources))
     if linked and len(sources) > 1:
         raise InputError(f"--map: needs a single IMAGE, not {len(sources)}")
-    auto_encodes = not options.is_repair and options.denoise is None
+    auto_encodes = options.auto_encodes
     folder = path.parent / ("reconstructions" if auto_encodes else "repairs")
     images = [[read_image(file) for file in (source, *linked)] for source in sources]
     targets = reconstruction_outputs(output or str(folder), sources, options.count)
@@ -114,7 +115,9 @@ def command(
     maps = [
         loaded.maps
         if auto_encodes
-        else maps_like_sources(loaded.maps, parts, drop_alpha=options.mask == "alpha")
+        else maps_like_sources(
+            loaded.maps, parts, drop_alpha=options.mask == "alpha", factor=options.upscale or 1
+        )
         for parts in images
         for _ in range(count)
     ]
@@ -161,6 +164,7 @@ def _check_formats(
     from gcn_cli.cli.output import check_files
 
     left, top, right, bottom = options.outpaint or (0, 0, 0, 0)
+    enlarged = options.upscale or 1
     widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
     check_files(
         [
@@ -168,7 +172,7 @@ def _check_formats(
             for file, ms in zip(outputs, maps, strict=True)
             for path, m in zip(file.paths([m.name for m in ms]), ms, strict=True)
         ],
-        (max(widths) + left + right, max(heights) + top + bottom),
+        (enlarged * max(widths) + left + right, enlarged * max(heights) + top + bottom),
         quality,
     )
 
@@ -201,7 +205,12 @@ def _repair(
 
         def variants() -> "Iterator[Tensor]":
             for linked in images:
-                if options.denoise is None:
+                if options.upscale is not None:
+                    how = {k: v for k, v in vars(options).items() if k != "upscale"}
+                    yield from model.upscale(
+                        linked, options.upscale, kind="torch", on_step=progress.update, **how
+                    )
+                elif options.denoise is None:
                     yield from model.repair(
                         linked, kind="torch", on_step=progress.update, **vars(options)
                     )

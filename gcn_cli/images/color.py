@@ -204,13 +204,25 @@ class ColorMatch:
         pairs = list(zip(self.originals, self.images, strict=True))
         if all(original is matched for original, matched in pairs):
             return result
+        parts = zip(pairs, self.split(result, drop_alpha=drop_alpha), strict=True)
+        return torch.cat([_restored(*pair, part, sides or (0, 0, 0, 0)) for pair, part in parts])
+
+    def split(self, result: Tensor, *, drop_alpha: bool = False) -> list[Tensor]:
+        """The channels (C, H, W) of a result for each image; alpha follows the colors."""
         alphas = [
             texture_map.mode.endswith("A") or (image.has_alpha and not drop_alpha)
             for image, texture_map in zip(self.images, self.maps, strict=True)
         ]
         counts = [one.color_channels + a for one, a in zip(self.images, alphas, strict=True)]
-        parts = zip(pairs, torch.split(result, counts), strict=True)
-        return torch.cat([_restored(*pair, part, sides or (0, 0, 0, 0)) for pair, part in parts])
+        return list(torch.split(result, counts))
+
+    def restore_resized(self, result: Tensor) -> list[Tensor]:
+        """A result of another size in the color profile of each image, a tensor for each."""
+        triples = zip(self.originals, self.images, self.split(result), strict=True)
+        return [
+            part if matched is original else _in_profile_of(original, matched, part)
+            for original, matched, part in triples
+        ]
 
 
 def _restored(
@@ -219,13 +231,20 @@ def _restored(
     if matched is original:
         return result
     channels = original.color_channels
-    colors = Image(result[:channels], mode_of(channels), original.bit_depth, matched.icc_profile)
-    back = to_profile(replace(colors, color_managed=True), original.icc_profile).pixels.clone()
+    back = _in_profile_of(original, matched, result)[:channels].clone()
     left, top, _, _ = sides
     height, width = original.size
     inside = (slice(None), slice(top, top + height), slice(left, left + width))
     kept = (result[:channels][inside] == matched.pixels[:channels]).all(dim=0)
     back[inside] = torch.where(kept, original.pixels[:channels], back[inside])
+    return torch.cat([back, result[channels:]])
+
+
+def _in_profile_of(original: Image, matched: Image, result: Tensor) -> Tensor:
+    """Channels (C, H, W) in the profile of `matched`, colors first, in that of the original."""
+    channels = original.color_channels
+    colors = Image(result[:channels], mode_of(channels), original.bit_depth, matched.icc_profile)
+    back = to_profile(replace(colors, color_managed=True), original.icc_profile).pixels
     return torch.cat([back, result[channels:]])
 
 

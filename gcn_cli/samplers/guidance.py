@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gcn_cli.models.energy import Denoiser
 from gcn_cli.models.gaussian import low_pass
@@ -81,10 +82,42 @@ class KnownPixels:
     known: Tensor
     missing: Tensor
 
+    def place(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Chains (N, C, H, W) with the known pixels, to which noise is added."""
+        return torch.where(self.missing, x, self.known + noise)
+
     def constrain(self, denoise: Denoiser) -> Denoiser:
         """D given the known pixels."""
 
         def constrained(x: Tensor, noise: float) -> Tensor:
             return torch.where(self.missing, denoise(x, noise), self.known)
+
+        return constrained
+
+
+@dataclass(frozen=True)
+class KnownMeans:
+    """An image (1, C, h, w): the means of blocks of factor x factor pixels of a larger one."""
+
+    means: Tensor
+    factor: int
+
+    @property
+    def repeated(self) -> Tensor:
+        """The means at the size of the larger image, (1, C, factor h, factor w)."""
+        return F.interpolate(self.means, scale_factor=self.factor, mode="nearest")
+
+    def place(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Chains (N, C, H, W) that start from the means have them already."""
+        del noise
+        return x
+
+    def constrain(self, denoise: Denoiser) -> Denoiser:
+        """D given the means: the error of its own is subtracted from every pixel of a block."""
+
+        def constrained(x: Tensor, noise: float) -> Tensor:
+            mean = denoise(x, noise)
+            error = self.means - F.avg_pool2d(mean, self.factor)
+            return mean + F.interpolate(error, scale_factor=self.factor, mode="nearest")
 
         return constrained

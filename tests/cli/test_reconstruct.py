@@ -145,6 +145,16 @@ def test_transparent_parts_borders_and_extensions_are_sampled(
     assert torch.equal(read(record["path"])[:, rows, columns], part)
 
 
+def test_an_image_is_enlarged_and_shrinks_to_itself(folder: Path) -> None:
+    done = gcn(
+        "reconstruct", "photo.png", "--upscale", "2", "--steps", "2", "-o", "larger.png", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().split() == ["larger.png"]
+    small, large = (pixels(folder / name) for name in ("photo.png", "larger.png"))
+    assert torch.equal(torch.nn.functional.avg_pool2d(large[None], 2)[0], small)
+
+
 def test_noise_is_removed_and_its_level_is_logged(folder: Path) -> None:
     done = gcn("reconstruct", "photo.png", "--denoise", "auto", "-o", "clean.png", cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
@@ -171,6 +181,9 @@ def test_noise_is_removed_and_its_level_is_logged(folder: Path) -> None:
         (["--noise-level", "nan"], "--noise-level nan: must be more than 0"),
         (["--count", "2"], "--count, --seed: need --mask"),
         (["--outpaint", "0,0,0,0"], "--outpaint 0,0,0,0: pixels to add"),
+        (["--upscale", "3"], "--upscale 3: must be 2 or 4"),
+        (["--upscale", "2", "--denoise", "auto"], "--upscale, --denoise: give only one of them"),
+        (["--temperature", "1"], "--temperature 1.0: needs --upscale"),
         (["--outpaint", "1,2"], "is not LEFT,TOP,RIGHT,BOTTOM in pixels with commas, no"),
         (["--make-seamless", "24"], "--make-seamless 24: must be less than half"),
         (["large.png", "--map", "mask.png"], "--map: needs a single IMAGE, not 2"),

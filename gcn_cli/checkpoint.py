@@ -8,6 +8,8 @@ import base64
 import dataclasses
 import hashlib
 import json
+import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,8 +122,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     try:
         checkpoint = _checkpoint(description, tensors, device)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, InputError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: incomplete or inconsistent model file ({reason})") from error
+        raise _inconsistent(path, error) from error
     return dataclasses.replace(checkpoint, digest=hashlib.sha256(data).hexdigest())
 
 
@@ -133,7 +134,8 @@ def read_description(path: Path) -> dict[str, Any]:
 def _read(path: Path, *, whole: bool = True) -> tuple[bytes, dict[str, Any], dict[str, Tensor]]:
     """The bytes, the description and the tensors; without tensors if not `whole`."""
     if not path.is_file():
-        raise InputError(f"{path}: no such model file; train one with 'gcn train IMAGE'")
+        what = "is no file" if os.path.lexists(path) else "no such model file"
+        raise InputError(f"{path}: {what}; train a model with 'gcn train IMAGE'")
     try:
         with path.open("rb") as file:  # `safe_open` takes no path that is not UTF-8
             data = file.read(9)
@@ -143,15 +145,43 @@ def _read(path: Path, *, whole: bool = True) -> tuple[bytes, dict[str, Any], dic
         tensors = deserialize(data) if whole else {}
         description = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["gcn"])
         number = description["format"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a gcn model file, or damaged") from error
     if number != FORMAT:
         writer = f"gcn {description.get('version', '')}".strip()
         raise InputError(
-            f"{path}: model file of format {number}, this gcn reads format {FORMAT} only; "
+            f"{path}: model file of format {number!r}, this gcn reads format {FORMAT} only; "
             f"train again, or use the {writer} that wrote it"
         )
+    try:
+        _check_description(description)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _inconsistent(path, error) from error
     return data, description, tensors
+
+
+def _inconsistent(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(f"{path}: incomplete or inconsistent model file ({reason})")
+
+
+def _check_description(about: dict[str, Any]) -> None:
+    """Raise an error if a value has another type or range than `save` writes.
+
+    KeyError, TypeError or ValueError. Config, layers and pattern are checked where they are parsed.
+    """
+    for name in ("iteration", "total_iterations", "seconds"):
+        value, kinds = about[name], (int, float) if name == "seconds" else int
+        if not isinstance(value, kinds) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} {value!r}: must be a number, 0 or more")
+    height, width = about["image_size"]
+    if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+        raise ValueError(f"image_size {[height, width]}: must be whole numbers, 1 or more")
+    if not isinstance(about.get("asked", {}), dict):
+        raise TypeError("asked: must be an object")
+    for source in about.get("sources", ()):
+        if not all(isinstance(text, str) for text in SourceFile(**source)):
+            raise TypeError("sources: must have a name and a digest")
 
 
 def _checkpoint(
@@ -170,7 +200,7 @@ def _checkpoint(
         raise ValueError("weights are not finite numbers")
     kind.net.to_empty(device=device)
     kind.net.load_state_dict(weights)
-    normalization = description["normalization"]
+    normalization = _normalization(description["normalization"], config.channel_count)
     model_state = {f"model.{name}": tensor for name, tensor in weights.items()}
     rows = tensors["history"].tolist()
     maps = tuple(map(_map_from_json, description["maps"]))
@@ -178,10 +208,10 @@ def _checkpoint(
         raise ValueError(f"maps have other than {config.channel_count} channels in all")
     return Checkpoint(
         kind=kind,
-        normalization=Normalization(tuple(normalization["mean"]), tuple(normalization["scale"])),
+        normalization=normalization,
         image_size=(height, width),
-        iteration=int(description["iteration"]),
-        total_iterations=int(description["total_iterations"]),
+        iteration=description["iteration"],
+        total_iterations=description["total_iterations"],
         seconds=float(description["seconds"]),
         data_digest=description["data_digest"],
         history=[dict(zip(description["metrics"], row, strict=True)) for row in rows],
@@ -201,9 +231,26 @@ def _map_to_json(texture_map: TextureMap) -> dict[str, Any]:
 
 
 def _map_from_json(values: dict[str, Any]) -> TextureMap:
+    """The map. Raises ValueError for what cannot be written to a file, or becomes a path."""
     encoded = values["icc_profile"]
-    profile = None if encoded is None else base64.b64decode(encoded)
-    return TextureMap(**{**values, "icc_profile": profile})
+    profile = None if encoded is None else base64.b64decode(encoded, validate=True)
+    texture_map = TextureMap(**{**values, "icc_profile": profile})
+    name, depth, dpi = texture_map.name, texture_map.bit_depth, texture_map.dpi
+    if Path(name).name != name or "\0" in name:
+        raise ValueError(f"map {name!r}: must be a name without a folder")
+    if depth not in (8, 16) or not (dpi is None or 0 < dpi < math.inf):
+        raise ValueError(f"map {name!r}: {depth!r} bits, {dpi!r} pixels per inch")
+    return texture_map
+
+
+def _normalization(values: dict[str, Any], channels: int) -> Normalization:
+    """The mean and the scale of the channels. Raises ValueError for others than `fit` finds."""
+    mean, scale = (tuple(map(float, values[name])) for name in ("mean", "scale"))
+    if len(mean) != channels or len(scale) != channels:
+        raise ValueError(f"normalization: must have {channels} means and scales")
+    if not all(map(math.isfinite, mean)) or not all(0 < value < math.inf for value in scale):
+        raise ValueError("normalization: means must be finite, scales more than 0")
+    return Normalization(mean, scale)
 
 
 def _pattern(axes: int, tensors: dict[str, Tensor], channels: int) -> Pattern | None:

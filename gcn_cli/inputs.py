@@ -3,6 +3,7 @@
 A model sees pixels (C, H, W) whose channels are those of its maps.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,8 @@ from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
 from gcn_cli.images.color import to_map
 from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, mode_of
 from gcn_cli.images.reading import image_from_pillow
+
+log = logging.getLogger(__name__)
 
 GRAY_SPREAD = 16.0  # largest difference of the channels of a gray mask: compression makes some
 DARK, BRIGHT, MAX_BETWEEN = 32.0, 223.0, 0.5  # grays of a mask, and the share of those between
@@ -107,6 +110,9 @@ def to_pixels(
         names = ", ".join(texture_map.name or "an image" for texture_map in maps)
         raise InputError(f"{len(parts)} image(s) for a model of {names}; give each (--map)")
     matched = [to_map(open_image(part), map_) for part, map_ in zip(parts, maps, strict=True)]
+    for image_, map_ in zip(matched, maps, strict=True):
+        if image_.transparent is not None and not map_.mode.endswith("A"):
+            log.info("%s: transparent pixels are taken as white", map_.name or "the image")
     opened = [fit_size(part, size, shrink) for part in matched]
     check_same_size(opened, [texture_map.name for texture_map in maps])
     pixels = [part.to_mode(map_.mode) for part, map_ in zip(opened, maps, strict=True)]
@@ -205,7 +211,7 @@ def open_mask(mask: ImageLike, size: tuple[int, int] | None = None, *, soft: boo
             f"{remedy}"
         )
     gray = image.to_mode("L")
-    marked, kept = (gray > 0, gray < 255) if soft else (gray >= 128, gray < 128)
+    marked, kept = (gray > DARK, gray < 255) if soft else (gray >= 128, gray < 128)
     if not bool(marked.any()):
         raise InputError(
             f"{title}: is white nowhere, its brightest value is {gray.max():.0f} of 255, so it "

@@ -164,6 +164,9 @@ class NoiseConditionalKind:
                 raise InputError(f"{option}: only for published models; leave it out")
         if options.noise_level is not None and options.start_kind == "noise":
             raise InputError("--noise-level: needs --start IMAGE")
+        level, highest = options.noise_level, self.config.noise_max
+        if level is not None and level > highest:
+            raise InputError(f"--noise-level {level:g}: must be {highest:g} or less, as trained")
         if options.steps is not None and options.steps < 1:
             raise InputError(f"--steps {options.steps}: must be 1 or more for this model")
         if options.seamless is None:

@@ -16,6 +16,8 @@ from gcn_cli.config import check_rules
 from gcn_cli.errors import InputError
 from gcn_cli.models.layers import PaddingMode
 
+MAX_STEPS = 100_000  # evaluations, days of work
+
 Alpha = Literal["auto", "mask", "channel", "drop"]
 """What transparency means: unknown pixels, one more channel, or nothing (placed on white)."""
 
@@ -242,6 +244,7 @@ class SampleOptions(Options):
         "published models 100]",
         group="Sampling",
         low=0,
+        high=MAX_STEPS,
     )
     seed: int = argument(0, "Seed of all random numbers.", low=0)
     start: Any = option(
@@ -373,7 +376,7 @@ class SampleOptions(Options):
                     f"padding_mode {self.padding_mode}: must be one of {known}"
                 ) from error
         if self.step_size is not None:
-            check_rules(f"step_size {self.step_size}", self.step_size, {"above": 0})
+            check_rules(f"step_size {self.step_size}", self.step_size, {"above": 0, "high": 1e6})
         if self.guide_strength is not None and self.guide is None:
             raise InputError("--guide-strength: needs --guide")
         if (self.blend is None) != (self.mask is None):
@@ -429,6 +432,7 @@ class ReconstructOptions(Options):
         "levels (repairs take almost twice as many evaluations).  [default: 1; repairs 25]",
         group="Reconstruction",
         low=1,
+        high=MAX_STEPS,
     )
     noise_level: float | None = option(
         None,

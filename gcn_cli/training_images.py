@@ -216,7 +216,7 @@ def load_training_images(
         covered = Image(255.0 * hidden[None], "L").resized(opened[0].size).pixels[0] > 0
         known[0] = known[0] & ~covered
     _refuse_unknown(known, titles, alpha, masked=hidden is not None)
-    files = [s for s in expanded if isinstance(s, str | Path) and str(s) != "-"]
+    files = [s for s in expanded if isinstance(s, str | Path) and Path(s).is_file()]  # no pipes
     origins = tuple(map(SourceFile.of, files))
     result = TrainingImages(pixels, known, tuple(maps), origins, tuple(titles))
     result = result.with_directions(config)

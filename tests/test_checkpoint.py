@@ -145,6 +145,8 @@ def test_a_damaged_pattern_is_refused(
 def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model file"):
         checkpoint.load(tmp_path / "absent.safetensors")
+    with pytest.raises(InputError, match="is no file"):
+        checkpoint.load(tmp_path)
     path = tmp_path / "m.safetensors"
     checkpoint.save(path, example())
     path.write_bytes(path.read_bytes()[:200])
@@ -177,6 +179,51 @@ def test_damaged_files_are_refused_or_are_models(model_file: bytes, tmp_path: Pa
         path.write_bytes(damaged(model_file, random.Random(seed), header))
         refused += message_of(checkpoint.load, path) is not None
     assert refused > ROUNDS / 2
+
+
+def described(change: dict[str, Any], model_file: bytes) -> bytes:
+    """A model file with other values in its description, as "maps.0.name"."""
+    length = int.from_bytes(model_file[:8], "little")
+    header = json.loads(model_file[8 : 8 + length])
+    about = json.loads(header["__metadata__"]["gcn"])
+    for place, value in change.items():
+        inner = about
+        *folders, last = (int(part) if part.isdigit() else part for part in place.split("."))
+        for part in folders:
+            inner = inner[part]
+        inner[last] = value
+    header["__metadata__"]["gcn"] = json.dumps(about)
+    changed = json.dumps(header).encode()
+    return len(changed).to_bytes(8, "little") + changed + model_file[8 + length :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iteration": -1},
+        {"total_iterations": float("inf")},
+        {"seconds": "x"},
+        {"image_size": [0, 40]},
+        {"image_size": [32.5, 40]},
+        {"asked": 5},
+        {"sources": "abc"},
+        {"maps.0.name": "../../up"},
+        {"maps.0.bit_depth": 7},
+        {"maps.0.dpi": "x"},
+        {"maps.0.icc_profile": "!!!"},
+        {"normalization.mean": [1.0, 2.0]},
+        {"normalization.mean": [float("nan")] * 3},
+        {"normalization.scale": [0.0] * 3},
+    ],
+)
+def test_a_description_must_have_values_that_are_written(
+    change: dict[str, Any], model_file: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(described({}, model_file))
+    checkpoint.load(path)
+    path.write_bytes(described(change, model_file))
+    assert "incomplete or inconsistent" in (message_of(checkpoint.load, path) or "")
 
 
 @pytest.mark.parametrize(("value", "message"), [(float("nan"), "finite"), (None, "shapes")])

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import gcn_cli as gcn
 from gcn_cli.errors import InputError
-from gcn_cli.images import Image
-from gcn_cli.inputs import open_mask, read_mask, read_repair_mask
+from gcn_cli.images import Image, TextureMap
+from gcn_cli.inputs import open_mask, read_mask, read_repair_mask, to_pixels
 from gcn_cli.models.gaussian import SpectralGaussian
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import build_config
@@ -126,10 +126,17 @@ def test_a_mask_that_is_none_is_refused(kind: str) -> None:
 def test_a_mask_of_a_blend_may_have_grays() -> None:
     """They are weights; what is no mask is refused as elsewhere."""
     assert open_mask(ODD_MASKS["a photo"][0], soft=True).mode == "L"
-    for kind in ("red on black", "on a copy", "black", "white", "a layer"):
+    for kind in ("red on black", "on a copy", "black", "labels", "white", "a layer"):
         mask, words = ODD_MASKS[kind]
         with pytest.raises(InputError, match=f"^--mask: .*{words}"):
             open_mask(mask, soft=True)
+
+
+def test_transparency_that_a_model_does_not_have_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gcn_cli")
+    clear = PillowImage.new("RGBA", (4, 4), (9, 9, 9, 0))
+    assert bool((to_pixels(clear, [TextureMap()]) == 255).all())
+    assert caplog.messages == ["the image: transparent pixels are taken as white"]
 
 
 def load_masked(mask: PillowImage.Image) -> object:

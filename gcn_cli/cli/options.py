@@ -123,7 +123,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, last = _match(r"(\d+)(?:(?:-|\.\.)(\d+))?", part.strip())
         values = range(int(first or 0), int(last or first or 0) + 1)
-        if len(values) not in range(1, MAX_SEEDS + 1):
+        if not 1 <= values.stop - values.start <= MAX_SEEDS:  # `len` of huge ranges overflows
             raise ValueError
         seeds |= dict.fromkeys(values)
     return tuple(seeds)

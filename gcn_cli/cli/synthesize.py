@@ -1,6 +1,7 @@
 """gcn synthesize: samples of a model, written to files."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -119,6 +120,8 @@ class OutputOptions(Options):
                     f"--best-of {self.best_of}: does not go with --variants and --edges, whose "
                     "tiles have the same edges; leave it out"
                 )
+        if self.sheet == "-":
+            raise InputError("--sheet -: stdout has the paths of the images; name a file")
         if self.skip_existing and (self.sheet or self.output == "-"):
             raise InputError("--skip-existing: needs files, and no --sheet")
         if _process()[1] > 1 and (self.sheet or self.output == "-"):
@@ -207,11 +210,15 @@ def command(
     if len(sources) > 1:
         output.check_several(sources)
 
+    from gcn_cli.checkpoint import read_description
     from gcn_cli.cli.console import JsonResult, as_lines, hardware_facts
     from gcn_cli.model import load
     from gcn_cli.runs.folder import model_path
     from gcn_cli.runtime import set_threads
 
+    for run in sources if len(sources) > 1 else ():  # before the first image is made
+        if not _is_image(run):
+            read_description(model_path(run))
     result, runs = JsonResult("synthesize"), []
     set_threads(threads)
     for source in sources or (None,):
@@ -224,7 +231,7 @@ def command(
         result.show(**facts, **hardware_facts(loaded.device, loaded.dtype))
     elif dry_run:
         click.echo("\n".join(map(as_lines, runs)))
-    elif output.sheet not in (None, "-"):
+    elif output.sheet is not None:
         click.echo(output.sheet)
 
 
@@ -297,6 +304,11 @@ def _process() -> tuple[int, int]:
     return rank, count
 
 
+def _is_image(source: str) -> bool:
+    """Whether an argument is a file to train on, not a run."""
+    return Path(source).is_file() and not source.endswith(".safetensors")
+
+
 def _run(
     source: str | None, model: str | None, *, dry_run: bool, device: str, precision: Any
 ) -> str | None:
@@ -306,7 +318,7 @@ def _run(
     """
     if source is not None and model is not None:
         raise InputError(f"{source}, --model {model}: give one of them")
-    if source is None or not Path(source).is_file() or source.endswith(".safetensors"):
+    if source is None or not _is_image(source):
         return source or model
 
     from gcn_cli.runs.folder import check_run, default_run
@@ -408,6 +420,9 @@ def _check_files(
         for path, texture_map in zip(file.paths(layout.names), layout.maps, strict=True)
     ]
     if output.sheet is not None:
+        places = {os.path.realpath(path) for path, _ in checked if path != "-"}
+        if os.path.realpath(output.sheet) in places:
+            raise InputError(f"--sheet {output.sheet}: is the name of an image; name another file")
         columns = round(len(files) ** 0.5) if len(files) > 1 else 2
         rows = -(-len(files) // columns) if len(files) > 1 else 2
         sheet_size = (rows * size[1], columns * size[0] * len(model.maps))

@@ -70,6 +70,8 @@ def contradiction(path: str | Path, expected: Mapping[str, Any]) -> str | None:
     """
     record = read_record(path)
     if record is None:
+        if not Path(path).is_file():
+            return "is no file"
         try:
             with PillowImage.open(path) as image:
                 record = {**expected, "width": image.width, "height": image.height}
@@ -92,6 +94,8 @@ def contradiction(path: str | Path, expected: Mapping[str, Any]) -> str | None:
 
 def read_record(path: str | Path) -> dict[str, Any] | None:
     """The record in an image file; None if there is none, or the file is no image."""
+    if not Path(path).is_file():  # a named pipe would be waited for
+        return None
     try:
         with PillowImage.open(path) as image:
             text = image.info.get(KEY) or image.getexif().get(DESCRIPTION)

@@ -61,7 +61,7 @@ def _images_in(folder: str) -> list[str]:
     for path in sorted(Path(folder).iterdir()):
         image_format = formats.get(path.suffix.lower(), "")
         can_read = image_format in PillowImage.OPEN and image_format not in NO_PIXELS
-        if can_read and not path.name.startswith(".") and not path.is_dir():
+        if can_read and not path.name.startswith(".") and (path.is_file() or not path.exists()):
             inside.append(str(path))
         elif path.name.lower() not in SYSTEM_FILES:
             others.append(path.name)
@@ -83,6 +83,8 @@ def read_image(source: str) -> Image:
     Raises InputError for an unreadable file, several images in one file, or too many pixels.
     """
     try:
+        if source != "-" and (Path(source).is_char_device() or Path(source).is_block_device()):
+            raise InputError(f"{source}: a device, whose data may not end; name an image file")
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)

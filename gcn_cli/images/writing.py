@@ -84,11 +84,11 @@ FORMATS = {
 
 
 def is_image_file(target: str) -> bool:
-    """Whether a name ends in the suffix of an image format; "run.16" names a folder.
+    """Whether a name ends in the suffix of an image format; "run.16" and "a.png/" name folders.
 
     Raises InputError for another suffix of letters only, and of a format that is not written.
     """
-    suffix = Path(target).suffix.lower()
+    suffix = "" if target.endswith("/") else Path(target).suffix.lower()
     if suffix[1:].isalpha() or suffix in PillowImage.registered_extensions():  # such as .jp2
         return bool(_format(target))
     return False

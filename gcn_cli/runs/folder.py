@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from string import Formatter
 from typing import Any, BinaryIO, Literal
 
 from gcn_cli.errors import BusyError, InputError
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 MODEL_FILE = "model.safetensors"
+MAX_IMAGES = 1_000_000  # of one command
 LONGEST_NAME = 255  # bytes, on most file systems
 MAP_PLACE = "\0"  # stands for {map} in the path of an image; no file's name has it
 
@@ -51,7 +53,7 @@ def model_path(run: str | None) -> Path:
         if not (path.is_file() or (path / MODEL_FILE).exists()) and named.exists():
             return named
         if there:
-            return path / MODEL_FILE if path.is_dir() else path
+            return path / MODEL_FILE if path.is_dir() and path.name != MODEL_FILE else path
         raise InputError(f"{run}: no such model file or run{_similar_run(run)}")
     files = sorted(RUNS.glob(f"*/{MODEL_FILE}"), key=lambda path: path.stat().st_mtime)
     if not files:
@@ -192,6 +194,10 @@ def sample_outputs(
     InputError if several images would share a file.
     """
     name = model_name(model)
+    if len(seeds) * count > MAX_IMAGES:
+        raise InputError(
+            f"--count {count}: {len(seeds) * count} images, one command makes {MAX_IMAGES} at most"
+        )
     images = [(seed, index) for seed in seeds for index in range(count)]
     if output is not None and "{" in output:
         paths = [_from_template(output, name, seed, index, size) for seed, index in images]
@@ -212,7 +218,9 @@ def sample_outputs(
         folder = _samples_folder(output, model)
         assert folder is not None
         if _exists(folder, "--output ") and not folder.is_dir():
-            raise InputError(f"--output {output}: is neither a folder nor named like an image")
+            raise InputError(
+                f"--output {folder}: is neither a folder nor named like an image; name another"
+            )
         endings = [f"-{seed}-{index}.png" for seed, index in images]
         if is_material and output is not None and len(images) == 1:
             endings = [".png"]
@@ -263,6 +271,8 @@ def reconstruction_outputs(output: str, sources: Sequence[str], variants: int | 
         if len(sources) * (variants or 1) > 1:
             raise InputError(f"--output {output}: one file for several images; name a folder")
         return [Path(output)]
+    if len(sources) * (variants or 1) > MAX_IMAGES:
+        raise InputError(f"--count {variants}: one command makes {MAX_IMAGES} images at most")
     endings = [""] if variants is None else [f"-{k + 1}" for k in range(variants)]
     stems = ["stdin" if source == "-" else Path(source).stem for source in sources]
     paths = [Path(output) / fitting(stem, f"{ending}.png") for stem in stems for ending in endings]
@@ -343,13 +353,24 @@ def fitting(stem: str, ending: str) -> str:
 
 
 def _from_template(template: str, model: str, seed: int, index: int, size: tuple[int, int]) -> str:
-    fields = {"seed": seed, "index": index, "size": f"{size[0]}x{size[1]}", "map": MAP_PLACE}
+    fields = {
+        "seed": seed,
+        "index": index,
+        "size": f"{size[0]}x{size[1]}",
+        "map": MAP_PLACE,
+        "model": model,
+    }
     try:
-        path = template.format(**fields, model=model)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        for _, name, width, conversion in Formatter().parse(template):
+            if name is not None and (name not in fields or conversion is not None):
+                raise KeyError(name)
+            if width and not re.fullmatch(r"0?[1-9]\d?d?", width):
+                raise ValueError(width)
+        path = template.format(**fields)
+    except (KeyError, ValueError) as error:
         raise InputError(
             f"--output {template}: a template knows {{seed}}, {{index}}, {{size}}, {{model}} and "
-            "{map}"
+            "{map}, and numbers with zeros, as {seed:03}"
         ) from error
     if not is_image_file(path):
         raise InputError(f"--output {template}: must end in an image format such as .png")

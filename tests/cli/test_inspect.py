@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import gcn_cli as gcn_api
 from gcn_cli.api import compare
+from gcn_cli.checkpoint import FORMAT
 from gcn_cli.images import to_pillow
 from gcn_cli.report.figures import filters_at, unit_filters
 from tests.cli.running import TEXTURE, gcn
@@ -98,12 +100,16 @@ def test_a_run_is_an_argument_and_without_one_the_runs_are_listed(folder: Path) 
     (folder / "all" / "[red] a").symlink_to(folder / "run")
     (folder / "all" / "b" / "model.safetensors").write_bytes(b"no model")
     os.utime(folder / "all" / "b" / "model.safetensors", (0, 0))
+    about = {"gcn": json.dumps({"format": FORMAT, "asked": 5})}
+    (folder / "all" / "c").mkdir()
+    save_file({"x": torch.zeros(1)}, folder / "all" / "c" / "model.safetensors", metadata=about)
     grades = {"iteration": 20, "quality": 1.125, "verdict": "rough", "limits": []}
     (folder / "run" / "quality.json").write_text(json.dumps(grades))
     table = gcn("inspect", "all", cwd=folder).stdout.decode()
     assert re.search(r"all/\[red\] a +│ texture\.png +│ \d{4}-\d\d-\d\d \d\d:\d\d +│ 96x96 ", table)
     assert "1.12 rough" in table
     assert "not a gcn model file" in table
+    assert "incomplete or" in table
     runs = json.loads(gcn("inspect", "all", "--json", cwd=folder).stdout)["runs"]
     (readable,) = (run for run in runs if "iteration" in run)
     assert (readable["sources"], readable["quality"]) == (["texture.png"], 1.125)

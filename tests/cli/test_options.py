@@ -64,7 +64,7 @@ def test_values_are_read_from_text(kind: str, text: str, value: Any) -> None:
     [
         ("size", "0"), ("size", "3x"), ("time", "0s"), ("time", "soon"), ("time", "m"),
         ("extension", "0"), ("extension", "2"+"x"), ("extension", "0m"), ("seeds", "3-1"),
-        ("seeds", "0-1000000"),
+        ("seeds", "0-1000000"), ("seeds", "0-99999999999999999999"),
         ("seeds", "1,,2"), ("tile", "0"), ("sides", "1,2"), ("sigma", "0"), ("sigma", "nan"),
         ("sigma", "256"), ("point", "3"), ("assignment", "crop"),
     ],

@@ -217,6 +217,13 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["--count", "2", "-o", "{seed}.png"], "add {seed}{index}"),
         (["-o", "{sead}.png"], "a template knows {seed}, {index}"),
         (["-o", "{seed}.doc"], "unknown image format"),
+        (["-o", "{seed.real}.png"], "a template knows {seed}, {index}"),
+        (["-o", "{seed:>2000000000}.png"], "and numbers with zeros, as {seed:03}"),
+        (["--count", "1000000000", "-o", "many"], "one command makes 1000000 at most"),
+        (["--steps", "99999999999999999999"], "must be 100000 or less"),
+        (["--start", "texture.png", "--noise-level", "1e30"], "--noise-level 1e+30: must be 100"),
+        (["--sheet", "./no.png"], "--sheet ./no.png: is the name of an image; name another"),
+        (["--sheet", "-"], "--sheet -: stdout has the paths of the images; name a file"),
         (["--sheet", "sheet.doc"], "sheet.doc: unknown image format"),
         (["--skip-existing", "-o", "-"], "--skip-existing: needs files, and no --sheet"),
         (["--json", "-o", "-"], "--json, -o -: both print to stdout"),
@@ -236,6 +243,7 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["--blend", "paper", "--mask", "mask.png"], "a published model has no noise levels"),
         (["--guide", "absent.png"], "--guide absent.png: no such file"),
         (["--model", "paper", "--restarts", "1"], "--restarts: a published model has no noise"),
+        (["--model", "paper", "--set", "step_size=1e30"], "must be 1000000.0 or less"),
         (["--model", "paper", "--guide", "mask.png"], "--guide, --blend: a published model has"),
         (["--border", "4"], "--border 4: needs --variants or --edges"),
         (["--variants", "2", "--count", "2"], "--count 2: --variants is the number of tiles"),
@@ -477,6 +485,9 @@ def test_images_of_several_runs_by_one_command(folder: Path, tmp_path: Path) -> 
     assert paths == [str(tmp_path / "all" / f"{name}-3-0.png") for name in ("dark", "light")]
     gcn("synthesize", runs[1], *common, "-o", str(tmp_path / "one.png"), cwd=folder)
     assert torch.equal(read(Path(paths[1])), read(tmp_path / "one.png"))
+    refused = gcn("synthesize", runs[0], "absent", *common, "-o", str(tmp_path / "x"), cwd=folder)
+    assert refused.returncode == 2
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

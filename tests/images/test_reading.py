@@ -316,3 +316,9 @@ def test_folders_are_expanded_in_order(tmp_path: Path, caplog: pytest.LogCapture
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="without images"):
         images.expand_sources([str(tmp_path / "empty")])
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_a_device_without_an_end_is_refused() -> None:
+    with pytest.raises(InputError, match="/dev/zero: a device, whose data may not end"):
+        images.read_image("/dev/zero")

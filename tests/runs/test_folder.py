@@ -109,14 +109,27 @@ def test_templates_name_the_map(tmp_path: Path) -> None:
     assert names_of([output], maps) == ["bark-3_albedo.png", "bark-3_normal.png"]
     with pytest.raises(InputError, match=r"\{map\} is for linked maps"):
         sample_outputs("{model}-{map}.png", model, [3], 1, (8, 8))
-    with pytest.raises(InputError, match=r"knows \{seed\}, .* and \{map\}$"):
+    with pytest.raises(InputError, match=r"knows \{seed\}, .* and \{map\}, and numbers"):
         sample_outputs("{name}.png", model, [3], 1, (8, 8))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert next_seed(str(tmp_path), tmp_path / "bark" / folder.MODEL_FILE)[0] == 0
+    (tmp_path / "a.png").touch()
+    assert images.expand_sources([str(tmp_path)]) == [str(tmp_path / "a.png")]
+
+
 def test_samples_go_to_folders_and_images_only(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is neither a folder nor named like an image"):
-        sample_outputs(str(tmp_path / "file"), tmp_path / "model.safetensors", [0], 1, (8, 8))
+    (tmp_path / "samples").touch()
+    for output in (str(tmp_path / "samples"), None):
+        with pytest.raises(InputError, match="/samples: is neither a folder nor named like an im"):
+            sample_outputs(output, tmp_path / "model.safetensors", [0], 1, (8, 8))
+    (sample,) = sample_outputs("a.png/", tmp_path / "model.safetensors", [0], 1, (8, 8))
+    assert Path(sample.path).parent == Path("a.png")
+    (sample,) = sample_outputs("{seed:03}.png", tmp_path / "model.safetensors", [7], 1, (8, 8))
+    assert sample.path == "007.png"
 
 
 def test_sources_lie_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from gcn_cli.errors import InputError
 from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
 from gcn_cli.images.color import to_map
 from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, mode_of
+from gcn_cli.images.materials import contradiction, kind_of_name, split_kind
 from gcn_cli.images.reading import image_from_pillow
 
 log = logging.getLogger(__name__)
@@ -107,8 +108,7 @@ def to_pixels(
         return _array_pixels(image)[0]
     parts = linked_list(image)
     if len(parts) != len(maps):
-        names = ", ".join(texture_map.name or "an image" for texture_map in maps)
-        raise InputError(f"{len(parts)} image(s) for a model of {names}; give each (--map)")
+        raise InputError(f"{len(parts)} image(s) for a model of {_names(maps)}; give each (--map)")
     matched = [to_map(open_image(part), map_) for part, map_ in zip(parts, maps, strict=True)]
     for image_, map_ in zip(matched, maps, strict=True):
         if image_.transparent is not None and not map_.mode.endswith("A"):
@@ -117,6 +117,56 @@ def to_pixels(
     check_same_size(opened, [texture_map.name for texture_map in maps])
     pixels = [part.to_mode(map_.mode) for part, map_ in zip(opened, maps, strict=True)]
     return torch.cat(pixels) if len(pixels) > 1 else pixels[0]
+
+
+def linked_images(files: Sequence[str], maps: Sequence[TextureMap]) -> list[Image]:
+    """The images of a model's maps, read from files, in the order of the maps.
+
+    That is the order of the files, unless KIND=FILE or the names of all files tell the kinds of the
+    maps. Raises InputError for an image that is not of the kind of its map.
+    """
+    stated = [kind for kind, _ in map(split_kind, files)]
+    paths = [path for _, path in map(split_kind, files)]
+    opened = [images.read_image(path) for path in paths]
+    if len(maps) > 1 and len(opened) == len(maps):  # `to_pixels` refuses another number
+        order = _places(stated, paths, maps)
+        opened, paths = [opened[k] for k in order], [paths[k] for k in order]
+        for image, path, texture_map in zip(opened, paths, maps, strict=True):
+            wrong = contradiction(image, texture_map.kind)
+            if wrong is None and kind_of_name(path) not in (None, texture_map.kind, *stated):
+                log.info(
+                    "%s: taken for %s, by the order of the maps (else --map KIND=FILE)",
+                    path, texture_map.name,
+                )  # fmt: skip
+            if wrong is not None:
+                raise InputError(
+                    f"{path}: taken for {texture_map.kind}, but {wrong}; give {_names(maps)} in "
+                    "this order, or as --map KIND=FILE"
+                )
+    matched = [to_map(image, map_) for image, map_ in zip(opened, maps, strict=False)]
+    return matched + opened[len(maps) :]
+
+
+def _places(
+    stated: Sequence[str | None], paths: Sequence[str], maps: Sequence[TextureMap]
+) -> list[int]:
+    """The index of the file of each map, by kinds that are stated, or named by all files."""
+    kinds = [texture_map.kind for texture_map in maps]
+    wanted = [kind or kind_of_name(path) for kind, path in zip(stated, paths, strict=True)]
+    if sorted(kind or "" for kind in wanted) != sorted(kinds):
+        wanted = list(stated)
+    for kind, path in zip(stated, paths, strict=True):
+        if kind is not None and not kinds.count(kind) == wanted.count(kind) == 1:
+            raise InputError(
+                f"--map {kind}={path}: the maps of the model are {_names(maps)}; give each once"
+            )
+    single = {kind: k for k, kind in enumerate(wanted) if kind and kinds.count(kind) == 1}
+    rest = iter([k for k in range(len(wanted)) if k not in single.values()])
+    return [single[kind] if kind in single else next(rest) for kind in kinds]
+
+
+def _names(maps: Sequence[TextureMap]) -> str:
+    return ", ".join(texture_map.name or "an image" for texture_map in maps)
 
 
 def linked_list(image: LinkedImages) -> list[ImageLike]:

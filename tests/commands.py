@@ -35,6 +35,9 @@ def make_inputs(folder: Path) -> None:
     for name in ("texture.jpg", "albedo.png", "normal.png", "roughness.png"):
         noise.save(folder / name)
     noise.convert("L").save(folder / "examples/textures/gravel.png")
+    (folder / "bark").mkdir()
+    for name in ("albedo", "roughness"):
+        noise.save(folder / "bark" / f"bark_{name}.png")
     mask = Image.new("L", noise.size)
     mask.paste(255, (20, 20, 40, 40))
     mask.save(folder / "mask.png")

@@ -2,18 +2,27 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image as PillowImage
 from torch import Tensor
 
+import gcn_cli as gcn
+from gcn_cli.cli.output import write_map
 from gcn_cli.errors import InputError
-from gcn_cli.images import TextureMap, to_pillow
-from gcn_cli.images.color import PRIMARIES, made_profile
-from tests.small import relief
-from tests.test_inputs import load
+from gcn_cli.images import TextureMap, read_image, read_record, to_pillow
+from gcn_cli.images.color import PRIMARIES, ColorMatch, made_profile
+from gcn_cli.inputs import linked_images, open_image, to_pixels
+from gcn_cli.presets import build_config
+from tests.cli.running import gcn as run
+from tests.commands import SMALL_TEXTURE as SMALL
+from tests.small import SMALL_TEXTURE, relief
+from tests.test_inputs import TURNS, WHOLE, load
 
 SIDE = 48
 WIDE = made_profile(PRIMARIES[9], (1.8,), 3)
@@ -115,7 +124,7 @@ def test_kind_and_file_say_what_a_map_is(folder: Path, caplog: pytest.LogCapture
     assert told(load_maps([a, f"metalness={b}", f"normal={n}"])) == [
         ("albedo", "albedo", "RGB"), ("metalness", "metalness", "L"), ("normal", "normal", "RGB"),
     ]  # fmt: skip
-    assert caplog.messages[-2] == "map metalness: b_rough.png, L, 8 bits, metalness as you say"
+    assert caplog.messages[-2] == "map metalness: b_rough.png, L, 8 bits, metalness as given"
     (_, blue) = load_maps([b, f"albedo={n}"])  # a blue surface is no normal map
     assert (blue.kind, blue.normals) == ("albedo", False)
     literal = saved(folder, {"normal=x.png": "gray"})[0]
@@ -127,7 +136,7 @@ def test_kind_and_file_say_what_a_map_is(folder: Path, caplog: pytest.LogCapture
     [
         ("normal", "color", r"^--map normal=.*x\.png: its values are no vectors of length 1"),
         ("roughness", "color", r"^--map roughness=.*x\.png: its channels differ; leave roughness="),
-        ("height", "normal", r"^--map height=.*x\.png: its values are vectors of length 1"),
+        ("height", "normal", r"^--map height=.*x\.png: its channels differ; leave height="),
         ("normals", "normal", "--map normals=.*: the kind must be one of albedo, normal, rough"),
     ],
 )
@@ -148,3 +157,176 @@ def test_a_single_image_keeps_no_name_and_normals_are_known(folder: Path) -> Non
     assert (one.name, one.kind, one.y_up, one.icc_profile) == ("", "normal", False, None)
     (one,) = load(saved(folder, {"bark_rough.png": "gray"})).maps
     assert (one.name, one.kind) == ("", "")
+
+
+def test_a_name_tells_up_before_the_slopes_do(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = saved(folder, {"a.png": "color", "n_gl.png": "normal, down"})
+    images = load(files[:1], linked=(files[1],))
+    assert images.maps[1].y_up is True
+    wrong = "n_gl.png: its name says y-up, its slopes look y-down; the name counts, rename the file"
+    assert wrong in caplog.text
+    caplog.set_level(logging.INFO, "gcn_cli")
+    assert images.normal_maps(build_config(TURNS)) == [(3, True)]
+    assert "turn with the pixels, y-up as its name says (else --normals y-down)" in caplog.text
+    images = load(files[:1], linked=(files[1],), rotations=True, normals="y-down")
+    assert images.maps[1].y_up is False
+    assert "normal by its values, y-down by --normals" in caplog.messages[-1]
+    flat = relief(SIDE)[1:]
+    flat[1] = 127.5
+    to_pillow(flat.round()).save(folder / "ridges.png")
+    assert load([folder / "ridges.png"]).maps[0].y_up is None
+
+
+def test_data_maps_have_no_color_profile(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither when they are learned nor where they start a sample: their values stay."""
+    caplog.set_level(logging.INFO, "gcn_cli")
+    files = saved(
+        folder, {"albedo.png": "color", "normal.png": "normal", "metal.png": "equal"}, WIDE
+    )
+    images = load(files[:1], linked=tuple(files[1:]))
+    assert [one.icc_profile for one in images.maps] == [WIDE, None, None]
+    assert torch.equal(images.images[0][6:], values("equal")[:1].round())
+    assert torch.equal(images.images[0][3:6], values("normal").round())
+    left_out = "its color profile is left out, since its values are no colors"
+    assert [line for line in caplog.messages if "profile" in line] == [
+        f"{file}: {left_out}" for file in files[1:]
+    ]
+    caplog.clear()
+    for start in (files, [open_image(file) for file in files]):
+        assert torch.equal(to_pixels(start, images.maps), images.images[0])
+    colors = ColorMatch.of([open_image(file) for file in files], images.maps)
+    assert [one.icc_profile for one in colors.images] == [WIDE, None, None]
+    assert torch.equal(colors.restore(images.images[0]), images.images[0])
+    assert f"map normal: {left_out}" in caplog.messages
+
+
+def test_maps_find_their_place_by_kind(folder: Path) -> None:
+    albedo, normal, rough = saved(
+        folder, {"albedo.png": "color", "normal.png": "normal", "rough.png": "gray"}
+    )
+    maps = load_maps([albedo, normal, rough])
+    expected = to_pixels([albedo, normal, rough], maps)
+    plain = saved(folder, {"a.png": "color", "n.png": "normal", "r.png": "gray"})
+    for files in (
+        [albedo, normal, rough],
+        [rough, albedo, normal],
+        plain,
+        [plain[0], f"roughness={plain[2]}", f"normal={plain[1]}"],
+        [plain[0], f"roughness={plain[2]}", plain[1]],
+    ):
+        assert torch.equal(to_pixels(linked_images(files, maps), maps), expected)
+    for files, words in (
+        ([plain[0], plain[2], plain[1]], r"r\.png: taken for normal, but its values are no vect"),
+        ([plain[0], plain[1], plain[1]], r"n\.png: taken for roughness, but its channels differ; "),
+        ([plain[0], f"ao={rough}", normal], "--map ao=.*: the maps of the model are albedo, norm"),
+        ([plain[0], f"normal={normal}", f"normal={rough}"], "--map normal=.*give each once"),
+    ):
+        with pytest.raises(InputError, match=words):
+            linked_images(files, maps)
+    other = replace(maps[2], name="orm", kind="")
+    files = [albedo, normal, plain[2]]
+    assert len(linked_images(files, [*maps[:2], other])) == 3
+
+
+MATERIAL = {
+    "Bark014_1K-PNG.png": "color", "Bark014_1K-PNG_AmbientOcclusion.png": "gray",
+    "Bark014_1K-PNG_Color.png": "color", "Bark014_1K-PNG_Displacement.png": "gray",
+    "Bark014_1K-PNG_NormalDX.png": "normal, down", "Bark014_1K-PNG_NormalGL.png": "normal",
+    "Bark014_1K-PNG_Roughness.png": "equal",
+}  # fmt: skip
+
+
+def test_a_folder_of_maps_is_one_material(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gcn_cli")
+    saved(tmp_path / "bark", MATERIAL)
+    images = load([tmp_path / "bark"])
+    assert [one.name for one in images.maps] == ["albedo", "normal", "roughness", "height", "ao"]
+    assert images.maps[1].y_up is True
+    assert len(images.sources) == 5
+    assert caplog.messages[0] == (
+        f"{tmp_path / 'bark'}: one material: Bark014_1K-PNG_Color.png, "
+        "Bark014_1K-PNG_NormalGL.png, Bark014_1K-PNG_Roughness.png, "
+        "Bark014_1K-PNG_Displacement.png, Bark014_1K-PNG_AmbientOcclusion.png; left out: "
+        "Bark014_1K-PNG.png, Bark014_1K-PNG_NormalDX.png (to learn them as images of one texture, "
+        "name them one by one)"
+    )
+    one_by_one = [str(tmp_path / "bark" / name) for name in MATERIAL]
+    assert len(load(one_by_one).images) == 7
+    assert len(load([tmp_path / "bark"], **WHOLE).images) == 7  # objects: whole images
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (["a.png", "b.png"], None),
+        (["rock_color.png", "sand_color.png"], None),
+        (["albedo.png", "normal.png", "house.png"], "the name of house.png tells no kind of map"),
+        (
+            ["a_color.png", "a_normal.png", "b_color.png"],
+            "a_color.png and b_color.png are both of albedo",
+        ),
+    ],
+)
+def test_other_folders_are_images_of_one_texture(
+    files: list[str], reason: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gcn_cli")
+    saved(tmp_path / "x", dict.fromkeys(files, "color"))
+    assert len(load([tmp_path / "x"]).images) == len(files)
+    said = [line for line in caplog.messages if "not the maps of a material" in line]
+    assert len(said) == (reason is not None)
+    assert all(line.endswith(f"since {reason}") for line in said)
+
+
+def test_maps_of_a_material_that_differ_in_size_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "x", {"albedo.png": "color", "ao.png": "gray"})
+    PillowImage.new("L", (20, 20)).save(tmp_path / "x" / "ao.png")
+    with pytest.raises(
+        InputError, match="ao: is 20x20, albedo 48x48; linked maps need one size; --re"
+    ):
+        load([tmp_path / "x"])
+    assert len(load([tmp_path / "x"], size=24).maps) == 2
+
+
+def test_a_material_is_resumed_and_its_heights_keep_16_bits(tmp_path: Path) -> None:
+    folder = tmp_path / "bark"
+    saved(folder, {"bark_albedo.png": "color", "bark_normal.png": "normal"})
+    heights = (20000 + 600 * torch.rand(SIDE, SIDE)).round().numpy().astype(np.uint16)
+    PillowImage.fromarray(heights).save(folder / "bark_height.png")
+    options: dict[str, Any] = {**SMALL_TEXTURE, "output": tmp_path / "run"}
+    gcn.train(str(folder), **options, iterations=2, should_stop=lambda: True)
+    model = gcn.train(str(folder), **options, iterations=2)
+    assert model.complete
+    assert model.describe()["maps"] == [
+        "albedo RGB 8 bits", "normal RGB 8 bits y-up", "height L 16 bits",
+    ]  # fmt: skip
+    sample = next(model.samples(steps=2, kind="torch"))
+    height = model.split(sample)["height"]
+    path = str(tmp_path / "height.png")
+    record = {"software": "gcn"}
+    write_map(height, path, model.maps[2], record, new=True, quality=None)
+    written = read_image(path)
+    assert (written.bit_depth, written.mode) == (16, "L")
+    low, high = heights.min() / 257, heights.max() / 257
+    assert low - 5 < float(written.pixels.min()) < float(written.pixels.max()) < high + 5
+    assert len(set(written.pixels.flatten().tolist())) > 10  # 600 of 65535 are three of 255
+
+
+def test_a_kind_on_the_command_line(tmp_path: Path) -> None:
+    saved(tmp_path, {"a.png": "color", "n.png": "normal", "r.png": "gray"})
+    train = ["train", "a.png", "--map", "normal=n.png", "--map", "roughness=r.png", *SMALL]
+    done = run(*train, "-o", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    asked = gcn.load(tmp_path / "run").checkpoint.asked
+    assert asked["maps"] == ["normal=n.png", "roughness=r.png"]
+    start = ["synthesize", "run", "--start", "a.png", "--map", "roughness=r.png", "--map", "n.png"]
+    done = run(*start, "--steps", "2", "-o", "s.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "s_roughness.png").exists()
+    names = [one["name"] for one in (read_record(tmp_path / "s-normal.png") or {})["inputs"]]
+    assert names == ["a.png", "r.png", "n.png"]
+    done = run("train", "a.png", "--map", "normals=n.png", cwd=tmp_path)
+    assert done.returncode == 2
+    assert b"--map normals=n.png: the kind must be one of albedo, normal" in done.stderr

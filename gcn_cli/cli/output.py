@@ -17,6 +17,7 @@ from gcn_cli.errors import InputError, TakenError
 from gcn_cli.images import Image, SourceFile, TextureMap
 from gcn_cli.images.engines import Layout
 from gcn_cli.images.image import side_by_side
+from gcn_cli.images.materials import is_data
 from gcn_cli.images.provenance import without_folders
 from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
 from gcn_cli.model import Model
@@ -206,7 +207,8 @@ def maps_like_sources(
         keeps_alpha = source.mode.endswith("A") and not drop_alpha
         alpha = "A" if texture_map.mode.endswith("A") or keeps_alpha else ""
         depth = 16 if source.bit_depth == 16 else 8
-        mode, profile = source.mode.rstrip("A") + alpha, source.icc_profile
+        mode = source.mode.rstrip("A") + alpha
+        profile = None if is_data(texture_map.kind) else source.icc_profile
         dpi = None if source.dpi is None else factor * source.dpi
         like = replace(texture_map, mode=mode, bit_depth=depth, icc_profile=profile, dpi=dpi)
         result.append(like)

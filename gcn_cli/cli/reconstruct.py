@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     "linked",
     multiple=True,
     type=KINDS["input"],
-    help="Linked map of IMAGE. Repeatable, in the order of training.",
+    metavar="[KIND=]FILE",
+    help="Linked map of IMAGE. Repeatable, in the order of training, or named by kinds.",
 )
 @options_of(ReconstructOptions)
 @grouped(
@@ -90,7 +91,9 @@ def command(
 
     from gcn_cli.cli.console import JsonResult, hardware_facts
     from gcn_cli.cli.output import maps_like_sources, origin_of
-    from gcn_cli.images import expand_sources, read_image
+    from gcn_cli.images import expand_sources
+    from gcn_cli.images.materials import split_kind
+    from gcn_cli.inputs import linked_images
     from gcn_cli.model import load
     from gcn_cli.runs.folder import OutputFile, model_path, outputs_to_write, reconstruction_outputs
     from gcn_cli.runtime import set_threads
@@ -103,9 +106,9 @@ def command(
         raise InputError(f"--map: needs a single IMAGE, not {len(sources)}")
     auto_encodes = options.auto_encodes
     folder = path.parent / ("reconstructions" if auto_encodes else "repairs")
-    images = [[read_image(file) for file in (source, *linked)] for source in sources]
     targets = reconstruction_outputs(output or str(folder), sources, options.count)
     loaded = load(path, device=device, precision=precision)
+    images = [linked_images((source, *linked), loaded.maps) for source in sources]
     seed, count = options.seed or 0, options.count or 1
     outputs = outputs_to_write(
         [OutputFile(str(t), seed, k % count, output is None) for k, t in enumerate(targets)],
@@ -122,8 +125,11 @@ def command(
         for _ in range(count)
     ]
     _check_formats(outputs, maps, images, options, quality)
+    map_files = [split_kind(file)[1] for file in linked]
     origins = [
-        origin_of(typed_command(ctx), loaded, _settings(options), (source, *linked, options.mask))
+        origin_of(
+            typed_command(ctx), loaded, _settings(options), (source, *map_files, options.mask)
+        )
         for source in sources
         for _ in range(count)
     ]

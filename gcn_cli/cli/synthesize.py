@@ -62,9 +62,9 @@ class OutputOptions(Options):
     count: int = option(1, "Images of each seed.", group="Sampling", low=1, flags=("-n", "--count"))
     linked: tuple[str, ...] = option(
         (),
-        "Linked map of the --start image. Repeatable, in the order of training.",
+        "Linked map of the --start image. Repeatable, in the order of training, or named by kinds.",
         group="Sampling",
-        metavar="FILE",
+        metavar="[KIND=]FILE",
         kind="input",
         flags=("--map",),
     )
@@ -360,6 +360,7 @@ def _origin(
 ) -> dict[str, Any]:
     """How the images are made, for their metadata."""
     from gcn_cli.cli.output import model_file, origin_of
+    from gcn_cli.images.materials import split_kind
 
     changed = {
         name: value
@@ -370,7 +371,8 @@ def _origin(
     if output.best_of is not None:
         changed["best_of"] = output.best_of
     start = sampling.start if sampling.start_kind == "image" else None
-    inputs = (start, *output.linked, sampling.guide, sampling.mask, model_file(sampling.blend))
+    files = [split_kind(file)[1] for file in output.linked]
+    inputs = (start, *files, sampling.guide, sampling.mask, model_file(sampling.blend))
     return origin_of(command, model, changed, inputs)
 
 
@@ -503,13 +505,14 @@ def _samples(
 ) -> Iterator["Tensor"]:
     """The samples of the files, in order; with --best-of several for each."""
     from gcn_cli.images import read_image
+    from gcn_cli.inputs import linked_images
     from gcn_cli.model import load
 
     if sampling.start_kind == "image":
-        start = [read_image(path) for path in (sampling.start, *output.linked)]
+        start = linked_images((sampling.start, *output.linked), model.maps)
         sampling = replace(sampling, start=start)
     if sampling.guide is not None:
-        sampling = replace(sampling, guide=read_image(sampling.guide))
+        sampling = replace(sampling, guide=linked_images((sampling.guide,), model.maps))
     if sampling.blend is not None:
         blend = load(sampling.blend, device=str(model.device))
         sampling = replace(sampling, blend=blend, mask=read_image(sampling.mask))

@@ -88,7 +88,9 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train a model on SOURCE: an image, several images of one texture, or a folder; - is stdin.
+    """Train a model on SOURCE: an image, several of one texture, or a folder; - is stdin.
+
+    A folder holds images of one texture, or the maps of a material (albedo, normal, roughness).
 
     Run the same command again to resume an interrupted training. Options override --config, which
     overrides --preset.

@@ -28,6 +28,7 @@ from gcn_cli.images.image import (
     to_integers,
     to_pillow,
 )
+from gcn_cli.images.materials import as_data, is_data
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,11 @@ def to_profile(image: Image, profile: bytes | None) -> Image:
 
 
 def to_map(image: Image, texture_map: TextureMap) -> Image:
-    """An image with the color profile of a map; the vectors of a normal map are no colors."""
+    """An image with the color profile of a map; the values of data maps are no colors."""
+    if is_data(texture_map.kind):
+        return as_data(
+            image, texture_map.kind, f"map {texture_map.name}" if texture_map.name else "the image"
+        )
     return image if texture_map.normals else to_profile(image, texture_map.icc_profile)
 
 
@@ -170,6 +175,9 @@ class ColorMatch:
     @classmethod
     def of(cls, originals: Sequence[Image], maps: tuple[TextureMap, ...]) -> "ColorMatch":
         """Modes and sizes stay. Logs which image is converted."""
+        pairs = list(zip(originals, maps, strict=False))
+        given = [to_map(one, map_) if is_data(map_.kind) else one for one, map_ in pairs]
+        originals = [*given, *originals[len(pairs) :]]
         matched = list(originals)
         for index, (original, texture_map) in enumerate(zip(originals, maps, strict=False)):
             if original.color_channels > 1 and texture_map.mode.startswith("L"):

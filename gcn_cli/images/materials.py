@@ -103,23 +103,14 @@ def kind_of_map(
     """
     named = kind_of_name(name) if name else None
     kind = stated or named
-    has_vectors = image.color_channels == 3 and is_normal_map(
-        image.to_mode("RGB"), named=kind == "normal"
-    )
-    wrong = None
-    if kind == "normal" and not has_vectors:
-        wrong = "its values are no vectors of length 1 that point up (blue)"
-    elif kind is not None and is_data(kind) and not has_vectors and not is_gray(image):
-        wrong = "its channels differ"
+    wrong = contradiction(image, kind or "")
     if stated is not None:
-        if is_data(stated) and stated != "normal" and has_vectors:
-            wrong = "its values are vectors of length 1, those of a normal map"
         if wrong is not None:
             raise InputError(
                 f"--map {stated}={name}: {wrong}; leave {stated}= out, or name another file"
             )
-        return stated, f"{stated} as you say"
-    if has_vectors and named != "normal":
+        return stated, f"{stated} as given"
+    if named != "normal" and image.color_channels == 3 and is_normal_map(image.to_mode("RGB")):
         return "normal", "normal by its values" + (
             f", not {named} as its name says" if named else ""
         )
@@ -130,6 +121,14 @@ def kind_of_map(
     if albedo and not is_gray(image):
         return "albedo", "albedo as the first in color"
     return "", "of a kind that nothing tells"
+
+
+def contradiction(image: Image, kind: str) -> str | None:
+    """What shows that an image is not a data map of a kind, in words; None if nothing does."""
+    if kind == "normal":
+        is_one = image.color_channels == 3 and is_normal_map(image.to_mode("RGB"), named=True)
+        return None if is_one else "its values are no vectors of length 1 that point up (blue)"
+    return "its channels differ" if is_data(kind) and not is_gray(image) else None
 
 
 def is_gray(image: Image) -> bool:

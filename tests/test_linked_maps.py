@@ -325,7 +325,7 @@ def test_a_kind_on_the_command_line(tmp_path: Path) -> None:
     done = run(*start, "--steps", "2", "-o", "s.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     assert (tmp_path / "s_roughness.png").exists()
-    names = [one["name"] for one in (read_record(tmp_path / "s-normal.png") or {})["inputs"]]
+    names = [one["name"] for one in (read_record(tmp_path / "s_normal.png") or {})["inputs"]]
     assert names == ["a.png", "r.png", "n.png"]
     done = run("train", "a.png", "--map", "normals=n.png", cwd=tmp_path)
     assert done.returncode == 2

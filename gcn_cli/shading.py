@@ -53,7 +53,7 @@ class Surface:
         maps: Mapping[str, Tensor],
         *,
         y_up: bool = True,
-        tiles: tuple[bool, bool] = (True, True),
+        axes: tuple[bool, bool] = (True, True),
     ) -> "Surface":
         """The surface of maps (C, H, W) in 0..255 by their kinds, of `materials.MAP_KINDS`.
 
@@ -61,7 +61,7 @@ class Surface:
         emission, opaque. Normals come from the height if there is no normal map. An alpha channel
         counts in the albedo only, as opacity.
 
-        y_up: whether green of the normal map points up (OpenGL). tiles: whether heights go on at
+        y_up: whether green of the normal map points up (OpenGL). axes: whether heights go on at
         the opposite side, vertically and horizontally.
         """
         height, width = next(iter(maps.values())).shape[1:]
@@ -79,7 +79,7 @@ class Surface:
         if "normal" in maps:
             normal = _decoded_normals(maps["normal"][:3].float(), y_up=y_up)
         elif "height" in maps:
-            normal = normals_of_height(values("height", 0.0)[0], tiles)
+            normal = normals_of_height(values("height", 0.0)[0], axes)
         albedo, opacity = maps.get("albedo"), values("opacity", 255.0) / 255
         if albedo is not None and len(albedo) in (2, 4):
             opacity = opacity * albedo[-1:] / 255
@@ -104,11 +104,11 @@ def has_relief(maps: Sequence[TextureMap]) -> bool:
 
 
 def material(
-    sample: Tensor, maps: Sequence[TextureMap], tiles: tuple[bool, bool] = (True, True)
+    sample: Tensor, maps: Sequence[TextureMap], axes: tuple[bool, bool] = (True, True)
 ) -> Surface:
     """The surface of a sample (C, H, W) in 0..255 of linked maps, by their kinds.
 
-    Green of a normal map whose direction is not known is taken as up. tiles: as in `Surface.of`.
+    Green of a normal map whose direction is not known is taken as up. axes: as in `Surface.of`.
     """
     parts: dict[str, Tensor] = {}
     y_up = True
@@ -116,7 +116,7 @@ def material(
         parts.setdefault(texture_map.kind, part)
         if texture_map.kind == "normal":
             y_up = texture_map.y_up is not False
-    return Surface.of(parts, y_up=y_up, tiles=tiles)
+    return Surface.of(parts, y_up=y_up, axes=axes)
 
 
 def lit(surface: Surface, azimuth: float = UPPER_LEFT, elevation: float = ELEVATION) -> Tensor:
@@ -209,14 +209,14 @@ def fresnel(specular: Tensor, cosine: float) -> Tensor:
     return specular + (1 - specular) * (1 - cosine) ** 5
 
 
-def normals_of_height(heights: Tensor, tiles: tuple[bool, bool] = (True, True)) -> Tensor:
+def normals_of_height(heights: Tensor, axes: tuple[bool, bool] = (True, True)) -> Tensor:
     """Unit normals (3, H, W) of heights (H, W), by central differences; gray levels have any unit.
 
     n = (-dh/dx, -dh/dy, 1) / |.|, on the torus; at a side that does not tile the heights go on as
     at the border. The slopes are scaled to a root mean square of 0.25 (14 degrees).
     """
     padded = heights[None, None]
-    for periodic, sides in zip(tiles, ((0, 0, 1, 1), (1, 1, 0, 0)), strict=True):
+    for periodic, sides in zip(axes, ((0, 0, 1, 1), (1, 1, 0, 0)), strict=True):
         padded = F.pad(padded, sides, mode="circular" if periodic else "replicate")
     right = (padded[0, 0, 1:-1, 2:] - padded[0, 0, 1:-1, :-2]) / 2
     up = (padded[0, 0, :-2, 1:-1] - padded[0, 0, 2:, 1:-1]) / 2

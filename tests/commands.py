@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from PIL import Image
 
+from gcn_cli.images import to_pillow
 from tests.cli.running import Done, gcn
+from tests.small import surface
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -34,6 +37,8 @@ def make_inputs(folder: Path) -> None:
     (folder / "examples/textures").mkdir(parents=True)
     for name in ("texture.jpg", "albedo.png", "normal.png", "roughness.png"):
         noise.save(folder / name)
+    down, across = torch.arange(80)[:, None] * torch.pi / 10, torch.arange(96) * torch.pi / 8
+    to_pillow(surface(down.sin() * across.cos())[1:]).save(folder / "normal.png")
     noise.convert("L").save(folder / "examples/textures/gravel.png")
     (folder / "bark").mkdir()
     for name in ("albedo", "roughness"):

@@ -1,7 +1,7 @@
 """Samples and repairs on their way to files: names, quality, the best of several, sheets."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from gcn_cli import __version__ as VERSION
-from gcn_cli import images, metrics
+from gcn_cli import images, metrics, shading
 from gcn_cli.cli.console import print_result
 from gcn_cli.errors import InputError, TakenError
 from gcn_cli.images import Image, SourceFile, TextureMap
 from gcn_cli.images.engines import Layout
-from gcn_cli.images.image import side_by_side
+from gcn_cli.images.image import mode_of, shrunk_to, side_by_side, tiled
 from gcn_cli.images.materials import is_data
 from gcn_cli.images.provenance import without_folders
 from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 LAID = (4, 6)  # rows and columns of tiles in the picture of a tile set
 LONGEST_SHEET = 4096  # pixels, of that picture
 LISTED_SOURCES = 8  # files of the training images that metadata name
+LIT_SIDE = 768  # pixels: longest side of an animation of the light
+LIT_FRAMES, LIT_MILLISECONDS = 24, 125  # a turn of the light in three seconds
 
 Quality = dict[str, float] | None
 """Texture metrics of a sample; None if it is too small to measure."""
@@ -221,15 +223,26 @@ def write_sheet(
     path: str,
     origin: Mapping[str, Any],
     *,
+    axes: tuple[bool, bool],
     overwrite: bool,
     quality: int | None,
 ) -> None:
-    """Write samples side by side; a single one two by two, to show its seams."""
-    if len(samples) == 1:
-        sheet = side_by_side(samples[0].repeat(1, 2, 2), model.maps)
-    else:
-        sheet = images.grid(torch.stack([side_by_side(sample, model.maps) for sample in samples]))
-    whole = images.sheet_map(model.maps)
+    """Write samples side by side; a single one two by two, to show its seams.
+
+    A material is also shown lit. axes: whether samples tile, vertically and horizontally.
+    """
+    whole = sheet_map(model.maps)
+
+    def row(sample: Tensor, times: int = 1) -> Tensor:
+        maps = side_by_side(sample.repeat(1, times, times), model.maps)
+        if not shading.has_relief(model.maps):
+            return maps
+        light = shading.lit(shading.material(sample, model.maps, axes))
+        colors = Image(maps, mode_of(len(maps)), 32).to_mode("RGB")
+        return torch.cat([colors, light.repeat(1, times, times)], dim=2)
+
+    rows = [row(sample) for sample in samples[1:]]
+    sheet = images.grid(torch.stack([row(samples[0]), *rows])) if rows else row(samples[0], 2)
     record = {**origin, **file_facts(sheet, whole)}
     write_map(sheet, path, replace(whole, dpi=None), record, new=not overwrite, quality=quality)
 
@@ -260,6 +273,61 @@ def write_laid_tiles(
     record = {**origin, **file_facts(sheet, shown)}
     new = not overwrite
     write_map(sheet, path, replace(shown, dpi=None), record, new=new, quality=quality)
+
+
+def sheet_map(maps: Sequence[TextureMap]) -> TextureMap:
+    """What the sheet of `write_sheet` is: colors where a material is shown lit."""
+    if len(maps) == 1 and shading.has_relief(maps):
+        return TextureMap("", "RGB", maps[0].bit_depth)
+    return images.sheet_map(maps)
+
+
+def lit_map(maps: Sequence[TextureMap]) -> TextureMap:
+    """What a lit material is: colors of 8 bits in the profile of its albedo."""
+    albedo = [one for one in maps if one.kind == "albedo" and one.mode.startswith("RGB")]
+    return TextureMap(icc_profile=albedo[0].icc_profile if albedo else None)
+
+
+def write_lit(
+    sample: Tensor,
+    maps: Sequence[TextureMap],
+    path: str,
+    origin: Mapping[str, Any],
+    *,
+    axes: tuple[bool, bool],
+    overwrite: bool,
+    quality: int | None,
+    on_step: Callable[[int, int], None],
+) -> None:
+    """Write a sample (C, H, W) of a material lit, two by two along the axes that tile.
+
+    A .webp shows a light that goes once round, other files have it at the upper left. on_step(done,
+    total) counts the frames.
+    """
+    if any(one.kind == "normal" and one.y_up is None for one in maps):
+        log.warning(
+            "--lit %s: whether green of the normal map points up is not known, it is taken as up; "
+            "if it is not, train with --normals y-down", path,
+        )  # fmt: skip
+    whole, new = lit_map(maps), not overwrite
+    if Path(path).suffix.lower() != ".webp":
+        image = tiled(shading.lit(shading.material(sample, maps, axes)), axes)
+        record = {**origin, **file_facts(image, whole)}
+        write_map(image, path, whole, record, new=new, quality=quality)
+        return
+    small = shrunk_to(sample, LIT_SIDE // (2 if any(axes) else 1))
+    surface = shading.material(small, maps, axes)
+    record = {**origin, **file_facts(tiled(small, axes), whole)}
+
+    def frames() -> Iterator[Tensor]:
+        for index, azimuth in enumerate(shading.turning(LIT_FRAMES)):
+            yield tiled(shading.lit(surface, azimuth), axes)
+            on_step(index + 1, LIT_FRAMES)
+
+    images.write_animation(
+        frames(), path, LIT_MILLISECONDS, whole.icc_profile,
+        new=new, quality=80 if quality is None else quality, record=record,
+    )  # fmt: skip
 
 
 def texture_metrics(model: Model, exemplar: str | None, *, required: bool) -> TextureMetrics | None:

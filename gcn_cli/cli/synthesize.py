@@ -86,6 +86,13 @@ class OutputOptions(Options):
         group="Output",
         kind="file",
     )
+    lit: str | None = option(
+        None,
+        "Also draw the first image of a material in a light, two by two: a .webp as the light goes "
+        "round, other files as a still.",
+        group="Output",
+        kind="file",
+    )
     best_of: int | None = option(
         None,
         "Make N samples for each image and keep the one of best quality; textures only.",
@@ -122,12 +129,17 @@ class OutputOptions(Options):
                 )
         if self.sheet == "-":
             raise InputError("--sheet -: stdout has the paths of the images; name a file")
-        if self.skip_existing and (self.sheet or self.output == "-"):
-            raise InputError("--skip-existing: needs files, and no --sheet")
-        if _process()[1] > 1 and (self.sheet or self.output == "-"):
+        if self.lit == "-":
+            raise InputError("--lit -: name a file, such as lit.webp")
+        if self.lit is not None and self.lit in (self.output, self.sheet):
+            raise InputError(f"--lit {self.lit}: another option names this file; name two files")
+        shown = self.sheet or self.lit
+        if self.skip_existing and (shown or self.output == "-"):
+            raise InputError("--skip-existing: needs files, and no --sheet or --lit")
+        if _process()[1] > 1 and (shown or self.output == "-"):
             raise InputError(
                 "-o: several processes share the images; name a folder or a name with {seed}, and "
-                "leave --sheet out"
+                "leave --sheet and --lit out"
             )
 
     def check_several(self, runs: Sequence[str]) -> None:
@@ -147,8 +159,9 @@ class OutputOptions(Options):
                 f"--output {self.output}: two runs named {shared[0]} would share names; make their "
                 "images one run after the other"
             )
-        if self.sheet is not None:
-            raise InputError(f"--sheet {self.sheet}: shows the images of one run; name one RUN")
+        for name, file in (("--sheet", self.sheet), ("--lit", self.lit)):
+            if file is not None:
+                raise InputError(f"{name} {file}: shows the images of one run; name one RUN")
 
 
 @click.command("synthesize", cls=GroupedCommand)
@@ -231,8 +244,10 @@ def command(
         result.show(**facts, **hardware_facts(loaded.device, loaded.dtype))
     elif dry_run:
         click.echo("\n".join(map(as_lines, runs)))
-    elif output.sheet is not None:
-        click.echo(output.sheet)
+    else:
+        for file in (output.sheet, output.lit):
+            if file is not None:
+                click.echo(file)
 
 
 def _synthesize(
@@ -278,9 +293,8 @@ def _synthesize(
     work = (loaded, files, layout, sampling, output, origin, quality)
     facts["files"] = _make(*work, as_json=as_json)
     facts |= summarize_quality(facts["files"])
-    if output.sheet is not None:
-        facts["sheet"] = output.sheet
-    return facts
+    shown = {"sheet": output.sheet, "lit": output.lit}
+    return facts | {name: file for name, file in shown.items() if file is not None}
 
 
 def _expert_options(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -412,9 +426,10 @@ def _check_files(
     tiles: "TileSet | None",
 ) -> None:
     """Raise InputError if a file cannot hold its image of `size` (width, height), or exists."""
-    from gcn_cli.cli.output import LAID, check_files
-    from gcn_cli.images import check_format, sheet_map
+    from gcn_cli.cli.output import LAID, check_files, lit_map, sheet_map
+    from gcn_cli.images import check_format
     from gcn_cli.runs.folder import refuse_existing
+    from gcn_cli.shading import has_relief
 
     checked = [
         (str(path), texture_map)
@@ -427,12 +442,23 @@ def _check_files(
             raise InputError(f"--sheet {output.sheet}: is the name of an image; name another file")
         columns = round(len(files) ** 0.5) if len(files) > 1 else 2
         rows = -(-len(files) // columns) if len(files) > 1 else 2
-        sheet_size = (rows * size[1], columns * size[0] * len(model.maps))
+        shown = len(model.maps) + has_relief(model.maps)
+        sheet_size = (rows * size[1], columns * size[0] * shown)
         if tiles is not None:
             sheet_size = (LAID[0] * size[1], LAID[1] * size[0])
         check_format(output.sheet, sheet_size)
         refuse_existing(Path(output.sheet), output.overwrite)
         checked.append((output.sheet, sheet_map(model.maps)))
+    if output.lit is not None:
+        if not has_relief(model.maps):
+            raise InputError(
+                f"--lit {output.lit}: the model has no normal or height map, and a light shows no "
+                "relief; train with --map normal=FILE"
+            )
+        if Path(output.lit).suffix.lower() != ".webp":
+            check_format(output.lit, (2 * size[1], 2 * size[0]))
+        refuse_existing(Path(output.lit), output.overwrite)
+        checked.append((output.lit, lit_map(model.maps)))
     check_files(checked, size, quality)
 
 
@@ -455,6 +481,7 @@ def _make(
         texture_metrics,
         write_all,
         write_laid_tiles,
+        write_lit,
         write_sheet,
     )
     from gcn_cli.signals import exit_on_signals
@@ -470,15 +497,15 @@ def _make(
     if output.best_of is not None or as_json:
         required = output.best_of is not None or output.exemplar is not None
         measures = texture_metrics(model, output.exemplar, required=required)
-    for_sheet: list[Tensor] = []
+    shown: list[Tensor] = []  # on the sheet, the first in a light
     seed = f"--seed {files[0].seed} " if output.seeds is None and files else ""
     state = f"finished images are saved; add {seed}--skip-existing to make the rest"
     with interrupted_as(state), exit_on_signals(state), Progress("sampling") as progress:
         samples = _samples(model, files, sampling, output, progress.update)
         if measures is not None:
             samples = best_samples(output.best_of or 1, samples, model, measures, qualities)
-        if output.sheet is not None:
-            samples = _collected(samples, for_sheet)
+        if output.sheet is not None or output.lit is not None:
+            samples = _collected(samples, shown, 1 if output.sheet is None else len(files))
         records = write_all(
             files,
             samples,
@@ -490,9 +517,17 @@ def _make(
             qualities=None if measures is None else qualities,
             origins=origins,
         )
-    if output.sheet is not None and for_sheet:
-        sheet = write_sheet if tiles is None else partial(write_laid_tiles, tiles=tiles)
-        sheet(for_sheet, model, output.sheet, origin, overwrite=output.overwrite, quality=quality)
+    axes = model.checkpoint.kind.periodic_axes(sampling)
+    if output.sheet is not None and shown:
+        sheet: Callable[..., None] = partial(write_sheet, axes=axes)
+        if tiles is not None:
+            sheet = partial(write_laid_tiles, tiles=tiles)
+        sheet(shown, model, output.sheet, origin, overwrite=output.overwrite, quality=quality)
+    if output.lit is not None and shown:
+        first = {**origin, "seed": files[0].seed, "index": files[0].index}
+        how: dict[str, Any] = {"axes": axes, "overwrite": output.overwrite, "quality": quality}
+        with Progress("drawing the light") as progress:
+            write_lit(shown[0], model.maps, output.lit, first, on_step=progress.update, **how)
     return records
 
 
@@ -528,8 +563,11 @@ def _samples(
         done += len(indices)
 
 
-def _collected(samples: "Iterator[Tensor]", collection: "list[Tensor]") -> "Iterator[Tensor]":
-    """The same samples, which are also appended to `collection`."""
+def _collected(
+    samples: "Iterator[Tensor]", collection: "list[Tensor]", most: int
+) -> "Iterator[Tensor]":
+    """The same samples, the first of which, `most` at most, are also appended to `collection`."""
     for sample in samples:
-        collection.append(sample)
+        if len(collection) < most:
+            collection.append(sample)
         yield sample

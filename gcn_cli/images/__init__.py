@@ -17,6 +17,7 @@ from gcn_cli.images.writing import (
     sheet_map,
     takes_quality,
     write,
+    write_animation,
     write_bytes,
 )
 
@@ -40,5 +41,6 @@ __all__ = [
     "takes_quality",
     "to_pillow",
     "write",
+    "write_animation",
     "write_bytes",
 ]

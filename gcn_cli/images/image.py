@@ -180,6 +180,21 @@ def side_by_side(pixels: Tensor, maps: Sequence[TextureMap]) -> Tensor:
     return torch.cat([Image(part, map_.mode, 32).to_mode("RGB") for part, map_ in parts], dim=2)
 
 
+def tiled(pixels: Tensor, axes: tuple[bool, bool], times: int = 2) -> Tensor:
+    """An image (C, H, W) repeated along the axes that tile, vertically and horizontally."""
+    down, across = (times if periodic else 1 for periodic in axes)
+    return pixels.repeat(1, down, across)
+
+
+def shrunk_to(pixels: Tensor, side: int) -> Tensor:
+    """An image (C, H, W) with sides of at most `side` pixels, by means of areas: it still tiles."""
+    longest = max(pixels.shape[1:])
+    if longest <= side:
+        return pixels
+    height, width = (max(1, round(length * side / longest)) for length in pixels.shape[1:])
+    return F.interpolate(pixels[None], (height, width), mode="area")[0]
+
+
 def mode_of(channels: int) -> str:
     """The mode of an image with 1 to 4 channels."""
     return next(mode for mode, count in CHANNELS_OF_MODE.items() if count == channels)

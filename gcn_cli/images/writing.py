@@ -4,7 +4,7 @@ import io
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,37 @@ def _encode(
     buffer = io.BytesIO()
     image.save(buffer, format=file_format.pillow, icc_profile=icc_profile, **options)
     return buffer.getvalue()
+
+
+def write_animation(
+    frames: Iterable[Tensor],
+    target: str,
+    milliseconds: int,
+    icc_profile: bytes | None = None,
+    *,
+    new: bool = False,
+    quality: int = 80,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write images (C, H, W) in 0..255 as a WebP that shows each for a time, over and over.
+
+    quality, new and record: as for `write`.
+    """
+    options = {} if record is None else provenance.save_options("WEBP", record)
+    first, *others = map(to_pillow, frames)
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        format="WEBP",
+        save_all=True,
+        append_images=others,
+        duration=milliseconds,
+        loop=0,  # for ever
+        quality=quality,
+        icc_profile=icc_profile,
+        **options,
+    )
+    write_bytes(Path(target), buffer.getvalue(), new=new)
 
 
 def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcn_cli import images
+from gcn_cli import images, shading
 from gcn_cli.errors import InputError
+from gcn_cli.images.image import Image, TextureMap, shrunk_to, tiled
 from gcn_cli.inputs import LinkedImages
 from gcn_cli.model import Model
 from gcn_cli.models.energy import GenerativeModel
@@ -15,6 +16,7 @@ from gcn_cli.reconstruction import Scale, fit_to_model_with_scale
 
 UNITS = 6  # strongest units shown of each layer
 LARGEST_SIDE = 256  # pixels, of a filter or an analyzed image
+FAR_SIDE, FAR_TIMES = 80, 8  # pixels of a sample seen from a distance, and how often it is laid
 COLORS = torch.tensor(
     [[0.05, 0.05, 0.20], [0.35, 0.10, 0.50], [0.85, 0.30, 0.35], [1.0, 0.95, 0.70]]
 )
@@ -114,6 +116,28 @@ def _crop_gradient(gradient: Tensor, side: int) -> Tensor:
     pixels = 127.5 + 127.5 * part / part.abs().max().clamp_min(1e-30)
     scale = max(1, 96 // side)
     return pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+
+
+def lit(sample: Tensor, maps: Sequence[TextureMap], axes: tuple[bool, bool]) -> Tensor | None:
+    """A sample (C, H, W) of a material in a light, two by two; None without normals or height.
+
+    axes: those along which samples tile, vertically and horizontally.
+    """
+    if not shading.has_relief(maps):
+        return None
+    return tiled(shading.lit(shading.material(sample, maps, axes)), axes)
+
+
+def from_afar(sample: Tensor, maps: Sequence[TextureMap], axes: tuple[bool, bool]) -> Tensor | None:
+    """A sample (C, H, W) laid eight times along the axes that tile, small; None if none does."""
+    if not any(axes):
+        return None
+    if shading.has_relief(maps):
+        shown = shading.lit(shading.material(sample, maps, axes))
+    else:
+        first = maps[0]
+        shown = Image(sample[: first.channels], first.mode, 32).to_mode("RGB")
+    return tiled(shrunk_to(shown, FAR_SIDE), axes, FAR_TIMES)
 
 
 def heat_map(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:

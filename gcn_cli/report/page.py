@@ -27,11 +27,12 @@ from gcn_cli.config import (
     to_json,
 )
 from gcn_cli.errors import GcnError, InputError
-from gcn_cli.images.image import side_by_side
+from gcn_cli.images.image import shrunk_to, side_by_side
 from gcn_cli.inputs import LinkedImages
 from gcn_cli.metrics import DESCRIPTIONS, TextureMetrics
 from gcn_cli.model import Model
 from gcn_cli.models.energy import reconstruct
+from gcn_cli.options import SampleOptions
 from gcn_cli.presets import PRESETS
 from gcn_cli.reconstruction import fit_to_model
 from gcn_cli.report import figures
@@ -129,7 +130,8 @@ def write_report(
             on_step(step, total)
 
     states = _chain_states(model, on_evaluation)
-    sample = states[-1][0][:, :LARGEST_SAMPLE, :LARGEST_SAMPLE]
+    whole = states[-1][0]
+    sample = whole[:, :LARGEST_SAMPLE, :LARGEST_SAMPLE]
     exemplar = kept_exemplar(model.run)
     pixels = _image_to_analyze(model, exemplar if image is None else image, sample)
     measures, grades = part(lambda: _measured(model, sample)) or (None, None)
@@ -140,7 +142,8 @@ def write_report(
         part(lambda: _copies(measures, _first_map(model, sample))),
     ]
     sections = [
-        _samples(model, exemplar, sample),
+        _samples(model, exemplar, sample, whole),
+        _scene(model, shrunk_to(whole, LARGEST_SAMPLE)),
         _curves(model.history),
         _chain(model, states),
         _measures(grades),
@@ -242,17 +245,30 @@ def _training_options(config: Config) -> list[str]:
     return shortest or []
 
 
-def _samples(model: Model, exemplar: images.Image | None, sample: Tensor) -> Section:
+def _samples(model: Model, exemplar: images.Image | None, sample: Tensor, whole: Tensor) -> Section:
+    """The exemplar, a part of the sample, and the whole of it two by two."""
     shown = []
     if exemplar is not None:
         shown.append(_figure(exemplar.to_mode(model.maps[0].mode), "Exemplar"))
     shown.append(_figure(side_by_side(sample, model.maps), "Sample, seed 0"))
-    tiled = side_by_side(sample.repeat(1, 2, 2), model.maps)
-    scale = min(1.0, LARGEST_TILED / max(tiled.shape[1:]))
-    if scale < 1:
-        tiled = F.interpolate(tiled[None], scale_factor=scale, mode="area")[0]
+    tiled = shrunk_to(side_by_side(whole.repeat(1, 2, 2), model.maps), LARGEST_TILED)
     shown.append(_figure(tiled, "The sample two by two: a seam would be seen"))
     return Section("", figures=shown, layout="wide")
+
+
+def _scene(model: Model, sample: Tensor) -> Section | None:
+    """The sample as it is used: in a light, and often, from a distance."""
+    axes = model.checkpoint.kind.periodic_axes(SampleOptions())
+    light, far = (draw(sample, model.maps, axes) for draw in (figures.lit, figures.from_afar))
+    shown = []
+    if light is not None:
+        caption = "The material two by two, in a light from the upper left"
+        shown.append(_figure(shrunk_to(light, LARGEST_TILED), caption))
+    if far is not None:
+        times = " by ".join(str(figures.FAR_TIMES if periodic else 1) for periodic in axes)
+        caption = f"The sample {times}, from a distance: a spot that is found again shows the tile"
+        shown.append(_figure(far, caption))
+    return Section("In use", figures=shown) if shown else None
 
 
 def _measured(model: Model, sample: Tensor) -> tuple[TextureMetrics, Graded]:

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 
 import gcn_cli as gcn
-from gcn_cli.report.figures import heat_map, unit_filters
-from tests.small import SMALL_PUBLISHED
+from gcn_cli import shading
+from gcn_cli.images import TextureMap
+from gcn_cli.report.figures import from_afar, heat_map, lit, unit_filters
+from tests.small import SMALL_PUBLISHED, relief
 
 
 def test_a_unit_of_the_first_layer_shows_its_filter() -> None:
@@ -33,3 +35,22 @@ def test_a_heat_map_goes_from_dark_to_bright() -> None:
         brightness = heat_map(values, limits).mean(dim=0).flatten()
         assert bool((brightness.diff() >= 0).all())
     assert torch.equal(heat_map(values * 0 + 5, (0.0, 1.0)), heat_map(values * 0 + 1, (0.0, 1.0)))
+
+
+def test_a_material_is_lit_and_every_texture_that_tiles_is_seen_from_afar() -> None:
+    sample, both = relief(96)[1:], (True, True)
+    plain, material = ([TextureMap("", "RGB", kind=kind)] for kind in ("", "normal"))
+    light = shading.lit(shading.material(sample, material))
+    drawn = lit(sample, material, both)
+    assert drawn is not None
+    assert torch.equal(drawn, light.repeat(1, 2, 2))
+    assert lit(sample, plain, both) is None
+    for maps, shown in ((plain, sample), (material, light)):
+        far, across = (from_afar(sample, maps, axes) for axes in (both, (False, True)))
+        assert far is not None
+        assert far.shape == (3, 640, 640)
+        assert torch.equal(far[:, :80, :80], far[:, 560:, 160:240])
+        torch.testing.assert_close(far.mean((1, 2)), shown.mean((1, 2)), atol=1, rtol=0)
+        assert across is not None
+        assert across.shape == (3, 80, 640)
+        assert from_afar(sample, maps, (False, False)) is None

@@ -62,7 +62,7 @@ def test_the_page_is_one_file_with_all_sections(folder: Path) -> None:
     assert all(address.startswith("data:") for address in page.addresses)
     assert "script" not in page.tags
     assert headings(text) == [
-        "Training", "Steps of the sampling", "Measures of quality", "Filters",
+        "In use", "Training", "Steps of the sampling", "Measures of quality", "Filters",
         "Analysis of an image", "Denoising", "Copies", "Settings",
     ]  # fmt: skip
     assert "<h1>a &lt;b&gt; &amp; &#39;run&#39;</h1>" in text
@@ -155,6 +155,7 @@ def test_models_without_texture_metrics_have_a_page(settings: list[str], tmp_pat
     assert done.returncode == 0, done.stderr.decode()
     shown = headings((tmp_path / "page" / "index.html").read_text())
     assert "Filters" in shown
+    assert "In use" not in shown  # which do not tile
     assert "Copies" not in shown
 
 

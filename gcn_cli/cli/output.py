@@ -14,8 +14,8 @@ from gcn_cli import __version__ as VERSION
 from gcn_cli import images, metrics, shading
 from gcn_cli.cli.console import print_result
 from gcn_cli.errors import InputError, TakenError
-from gcn_cli.images import Image, SourceFile, TextureMap
-from gcn_cli.images.engines import Layout
+from gcn_cli.images import Image, SourceFile, TextureMap, gltf, write_bytes
+from gcn_cli.images.engines import Layout, MapFile
 from gcn_cli.images.image import mode_of, shrunk_to, side_by_side, tiled
 from gcn_cli.images.materials import is_data
 from gcn_cli.images.provenance import without_folders
@@ -92,12 +92,12 @@ def write_all(
             overwrite=overwrite,
             skip_existing=skip_existing,
         )
-        for texture_map, path in written:
+        for name, path in written:
             if path == "-":
                 continue
             height, width = sample.shape[1:]
             record: dict[str, Any] = {"path": path, "seed": output.seed, "index": output.index}
-            record |= {"map": texture_map.name} if texture_map.name else {}
+            record |= {"map": name} if name else {}
             record |= {"edges": origin["edges"]} if "edges" in origin else {}
             record |= {"width": width, "height": height, "seam_x": seam_x, "seam_y": seam_y}
             if qualities is not None:
@@ -117,19 +117,31 @@ def write_maps(
     *,
     overwrite: bool,
     skip_existing: bool = False,
-) -> list[tuple[TextureMap, str]]:
-    """Write all files of a sample (C, H, W) under one name, or none; returns their paths.
+) -> list[tuple[str, str]]:
+    """Write all files of a sample (C, H, W) under one name, or none.
 
-    With `skip_existing`, files that exist are left out.
+    With `skip_existing`, files that exist are left out. Returns the name of the map, or "", and the
+    path of each.
     """
     new, record = not overwrite, {**origin, "seed": output.seed, "index": output.index}
-    written: list[tuple[TextureMap, str]] = []
-    paths = map(str, output.paths(layout.names))
-    for file, path in zip(layout.files, paths, strict=True):
-        texture_map, part = file.texture_map, file.pixels(sample)
-        about = {**record, **file_facts(part, texture_map)}
+    written: list[tuple[str, str]] = []
+    paths = list(map(str, output.paths(layout.names)))
+
+    def write(file: MapFile | None, path: str) -> None:
+        if file is None:
+            names = [Path(path).name for path in paths]
+            write_bytes(Path(path), material_file(path, names, layout, sample), new=new)
+            return
+        pixels = file.pixels(sample)
+        about = {**record, **file_facts(pixels, file.texture_map)}
+        write_map(pixels, path, file.texture_map, about, new=new, quality=quality)
+
+    jobs: list[tuple[MapFile | None, str]] = list(zip(layout.files, paths, strict=True))
+    if output.material is not None:
+        jobs.append((None, str(output.material)))
+    for file, path in jobs:
         try:
-            write_map(part, path, texture_map, about, new=new, quality=quality)
+            write(file, path)
         except TakenError:
             if skip_existing:
                 log.info("%s: exists already, kept (--skip-existing)", path)
@@ -140,8 +152,20 @@ def write_maps(
                 raise
             free = output.with_free_name(layout.names)
             return write_maps(free, sample, layout, origin, quality, overwrite=False)
-        written.append((texture_map, path))
+        written.append(("" if file is None else file.texture_map.name, path))
     return written
+
+
+def material_file(path: str, images: Sequence[str], layout: Layout, sample: Tensor) -> bytes:
+    """The text of a glTF file `path` of the files of a layout, whose names are `images`."""
+    kinds = {image: file.kinds for image, file in zip(images, layout.files, strict=True)}
+    transparent = any(
+        "albedo" in file.kinds and file.texture_map.mode.endswith("A") for file in layout.files
+    )
+    height, width = sample.shape[1:]
+    return gltf.document(
+        Path(path).stem, kinds, (height, width), f"gcn {VERSION}", transparent=transparent
+    )
 
 
 def write_map(

@@ -259,10 +259,6 @@ def _auto_encode(
                 linked, options.steps or 1, options.noise_level, kind="torch"
             )
         written = write_maps(output, result, layout, origin, quality, overwrite=overwrite)
-        names = [
-            {"map": texture_map.name} if texture_map.name else {} for texture_map, _ in written
-        ]
         yield [
-            {"path": path, **name, **metrics}
-            for (_, path), name in zip(written, names, strict=True)
+            {"path": path, **({"map": name} if name else {}), **metrics} for name, path in written
         ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -31,6 +31,7 @@ from gcn_cli.torchrun import torchrun_ranks
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gcn_cli.images import TextureMap
     from gcn_cli.images.engines import Layout
     from gcn_cli.model import Model
     from gcn_cli.runs.folder import Existing, OutputFile
@@ -106,6 +107,18 @@ class OutputOptions(Options):
         "another model, with other options or in another size.",
         group="Output",
     )
+    names: Literal["unity", "unreal", "godot", "gltf"] | None = option(
+        None,
+        "Name and pack the maps of a material as an engine expects them, in the folder of -o; gltf "
+        "writes a .gltf material beside them.",
+        group="Output",
+    )
+    normals: Literal["y-up", "y-down"] | None = option(
+        None,
+        "Turn green of normal maps up (OpenGL) or down (DirectX).  [default: as the engine, or the "
+        "training image, has it]",
+        group="Output",
+    )
     overwrite: bool = False
     exemplar: str | None = None  # image to measure quality against, in place of the run's
 
@@ -129,6 +142,7 @@ class OutputOptions(Options):
                 )
         if self.sheet == "-":
             raise InputError("--sheet -: stdout has the paths of the images; name a file")
+        self._check_names()
         if self.lit == "-":
             raise InputError("--lit -: name a file, such as lit.webp")
         if self.lit is not None and self.lit in (self.output, self.sheet):
@@ -141,6 +155,30 @@ class OutputOptions(Options):
                 "-o: several processes share the images; name a folder or a name with {seed}, and "
                 "leave --sheet and --lit out"
             )
+
+    def _check_names(self) -> None:
+        from gcn_cli.images import is_image_file
+
+        output = self.output
+        if self.names is None or output is None:
+            return
+        if output == "-" or "{" in output or is_image_file(output):
+            raise InputError(
+                f"--output {output}: --names {self.names} names the files; give a folder, as "
+                "-o material, or leave --names out"
+            )
+
+    def layout(self, maps: "Sequence[TextureMap]") -> "Layout":
+        """The files of every sample of a model. Raises InputError for maps of unknown kinds."""
+        from gcn_cli.images.engines import engine_layout, plain_layout
+
+        y_up = None if self.normals is None else self.normals == "y-up"
+        if self.names is None:
+            return plain_layout(maps, y_up)
+        layout = engine_layout(self.names, maps, y_up)
+        for note in layout.notes:
+            log.warning("--names %s: %s", self.names, note)
+        return layout
 
     def check_several(self, runs: Sequence[str]) -> None:
         """Raise InputError for what is of one run, where there are several."""
@@ -263,22 +301,19 @@ def _synthesize(
 ) -> dict[str, Any]:
     """Make the images of one model, or with `dry_run` tell what they take; the facts for --json."""
     from gcn_cli.cli.output import require_measurable, summarize_quality
-    from gcn_cli.images.engines import plain_layout
     from gcn_cli.runs.folder import sample_outputs
     from gcn_cli.tile_set import TileSet
 
     tiles = TileSet.of(sampling)
     count = output.count if tiles is None else len(tiles)
-    layout = plain_layout(loaded.maps)
+    layout = output.layout(loaded.maps)
     size = loaded.size
     if sampling.size is not None or sampling.fit:
         size = loaded.sample_size(sampling)
     if output.best_of is not None and (sampling.size or sampling.start_kind == "noise"):
         require_measurable(output.best_of, size)
     seeds, folder = _seeds(output, path)
-    files = sample_outputs(
-        output.output, path, seeds, count, size, maps=layout.names, is_material=layout.is_material
-    )
+    files = sample_outputs(output.output, path, seeds, count, size, layout=layout)
     _check_files(files, layout, loaded, output, size, quality, tiles)
     origin = _origin(typed_command(ctx), loaded, sampling, output)
     is_known = sampling.size is not None or sampling.start_kind == "noise"
@@ -288,7 +323,7 @@ def _synthesize(
     facts: dict[str, Any] = {"model": str(path), "steps": loaded.evaluations(sampling)}
     if dry_run:
         facts |= loaded.forecast(sampling, count=len(files))
-        paths = [str(path) for file in files for path in file.paths(layout.names)]
+        paths = [str(path) for file in files for path in file.all_paths(layout.names)]
         return facts | {"dry_run": True, "paths": paths}
     work = (loaded, files, layout, sampling, output, origin, quality)
     facts["files"] = _make(*work, as_json=as_json)
@@ -382,8 +417,9 @@ def _origin(
         # The size is that of the image; the number of tiles and blocks change no image.
         if name not in ("size", "fit", "tile", "variants")
     }
-    if output.best_of is not None:
-        changed["best_of"] = output.best_of
+    for name in ("best_of", "names", "normals"):
+        if getattr(output, name) is not None:
+            changed[name] = getattr(output, name)
     start = sampling.start if sampling.start_kind == "image" else None
     files = [split_kind(file)[1] for file in output.linked]
     inputs = (start, *files, sampling.guide, sampling.mask, model_file(sampling.blend))

@@ -4,14 +4,70 @@ Linked maps are a file each. Game engines expect names of their own, and several
 channels of one file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from gcn_cli.errors import InputError
 from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, TextureMap
-from gcn_cli.images.materials import COLOR_KINDS
+from gcn_cli.images.materials import COLOR_KINDS, MapKind
+
+EngineName = Literal["unity", "unreal", "godot", "gltf"]
+NEUTRAL_VALUES: dict[str, float] = {"ao": 255.0, "roughness": 255.0, "metalness": 0.0}
+"""Of the maps that a packed file needs and a model does not have."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How an engine, or a file format, names the maps of a material, and which it packs."""
+
+    names: Mapping[str, str]  # the last part of the files' names, by kind
+    packed: str  # that of the packed file
+    packing: Sequence[MapKind | None]  # its channels; None is 0
+    y_up: bool = True  # the direction of green in normal maps
+    prefix: str = ""  # the first part of the files' names
+    smoothness: bool = False  # 255 - roughness in place of roughness
+    alpha: bool = True  # opacity is the alpha of the base color
+    deep: bool = True  # packed files may have 16 bits a channel
+    beside: str = ""  # suffix of a file that describes the material
+
+
+_ORM: tuple[MapKind, ...] = ("ao", "roughness", "metalness")
+ENGINES: dict[str, Engine] = {
+    # Base Map, Normal Map, Mask Map and Height Map are the slots of the HDRP Lit shader; channels
+    # of the mask map: HDRP manual, "Mask and detail maps". URP Lit reads metalness in red and
+    # smoothness in alpha of its metallic map, occlusion in green of its occlusion map: one file
+    # serves as both.
+    "unity": Engine(
+        {"albedo": "BaseMap", "normal": "Normal", "height": "Height", "emission": "Emission",
+         "opacity": "Opacity"},
+        "MaskMap", ("metalness", "ao", None, "roughness"), smoothness=True,
+    ),
+    # T_ and a descriptor: Epic, "Recommended Asset Naming Conventions", which has normal and
+    # opacity maps as textures of their own. Base Color and Emissive are inputs of its materials,
+    # and normals are those of DirectX: the texture setting "Flip Green Channel" is for others.
+    "unreal": Engine(
+        {"albedo": "BaseColor", "normal": "N", "height": "H", "emission": "Emissive",
+         "opacity": "Opacity"},
+        "ORM", _ORM, y_up=False, prefix="T_", alpha=False,
+    ),
+    # Occlusion, roughness and metallic in red, green and blue, opacity in alpha of albedo, normals
+    # of OpenGL: docs.godotengine.org, "Standard Material 3D and ORM Material 3D".
+    "godot": Engine(
+        {"albedo": "albedo", "normal": "normal", "height": "height", "emission": "emission",
+         "opacity": "opacity"},
+        "orm", _ORM,
+    ),
+    # registry.khronos.org/glTF/specs/2.0, 3.9 Materials. Height is no part of its material.
+    "gltf": Engine(
+        {"albedo": "baseColor", "normal": "normal", "height": "height", "emission": "emissive",
+         "opacity": "opacity"},
+        "occlusionRoughnessMetallic", _ORM, deep=False, beside=".gltf",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +121,8 @@ class Layout:
     """The files of every sample of a model."""
 
     files: tuple[MapFile, ...]
+    engine: Engine | None = None  # whose names they have
+    notes: tuple[str, ...] = ()  # what a person should know of them
 
     @property
     def maps(self) -> list[TextureMap]:
@@ -78,15 +136,146 @@ class Layout:
 
     @property
     def is_material(self) -> bool:
-        """Whether the files are the maps of a material, all of known kinds."""
-        return len(self.files) > 1 and all(all(file.kinds) for file in self.files)
-
-    def parts(self, sample: Tensor) -> list[Tensor]:
-        """The pixels (C, H, W) of each file, of a sample of the model."""
-        return [file.pixels(sample) for file in self.files]
+        """Whether the files are a material: named as an engine expects, or maps of known kinds."""
+        linked = len(self.files) > 1 and all(all(file.kinds) for file in self.files)
+        return linked or self.engine is not None
 
 
-def plain_layout(maps: Sequence[TextureMap]) -> Layout:
-    """A file for each map, under its name."""
-    firsts = [sum(m.channels for m in maps[:k]) for k in range(len(maps))]
-    return Layout(tuple(map(MapFile.of, maps, firsts)))
+def plain_layout(maps: Sequence[TextureMap], y_up: bool | None = None) -> Layout:
+    """A file for each map, under its name; normals are turned to `y_up` unless it is None.
+
+    Raises InputError if there are none, or if the direction of their green is not known.
+    """
+    known = [m.y_up for m in maps if _is_normal(m)]
+    if y_up is not None and None in known:
+        raise InputError(
+            f"--normals {_in_words(y_up)}: it is not known whether green of the model's normals "
+            "points up; train with --normals y-up or y-down, or leave it out"
+        )
+    if y_up is not None and not known:
+        raise InputError(
+            f"--normals {_in_words(y_up)}: the model has no normal map; leave it out, or train "
+            "with --map normal=FILE"
+        )
+    return Layout(tuple(_turned(MapFile.of(m, k), y_up) for m, k in _with_first_channels(maps)))
+
+
+def engine_layout(name: str, maps: Sequence[TextureMap], y_up: bool | None = None) -> Layout:
+    """The files of linked maps as an engine of ENGINES expects them; `y_up` overrides its normals.
+
+    Maps of unknown kind, and the second of a kind, are files under their own names. Raises
+    InputError if the kind of no map is known.
+    """
+    engine = ENGINES[name]
+    if not any(m.kind for m in maps):
+        raise InputError(
+            f"--names {name}: it is not known what the model's maps are; train with "
+            "--map KIND=FILE, as --map normal=FILE, or on a folder of maps, or leave --names out"
+        )
+    plain_layout(maps, y_up)  # refuses what it refuses
+    by_kind: dict[str, MapFile] = {}
+    files: list[MapFile] = []
+    for texture_map, first in _with_first_channels(maps):
+        file = MapFile.of(texture_map, first)
+        if not texture_map.kind or texture_map.kind in by_kind:
+            files.append(_turned(file, _wanted(engine, y_up)))
+        by_kind.setdefault(texture_map.kind, file)
+    by_kind.pop("", None)
+    notes = _notes(engine, by_kind)
+    if engine.alpha and "opacity" in by_kind and "albedo" in by_kind:
+        opaque = by_kind["albedo"]
+        if not opaque.texture_map.mode.endswith("A"):
+            by_kind["albedo"] = _with_alpha(opaque, by_kind.pop("opacity"), engine)
+    packed = [by_kind[kind] for kind in engine.packing if kind in by_kind]
+    named = []
+    for kind, file in by_kind.items():
+        if kind in engine.names:
+            about = replace(file.texture_map, name=engine.names[kind])
+            named.append(_turned(replace(file, texture_map=about), _wanted(engine, y_up)))
+        elif file is packed[0]:
+            named.append(_packed(engine, by_kind))
+    layout = Layout((*named, *files), engine, notes)
+    lower = [title.lower() for title in layout.names]
+    for title in layout.names:
+        if lower.count(title.lower()) > 1:
+            raise InputError(f"--names {name}: two maps are named {title}; leave --names out")
+    return layout
+
+
+def _wanted(engine: Engine, y_up: bool | None) -> bool:
+    return engine.y_up if y_up is None else y_up
+
+
+def _with_first_channels(maps: Sequence[TextureMap]) -> list[tuple[TextureMap, int]]:
+    return [(m, sum(before.channels for before in maps[:k])) for k, m in enumerate(maps)]
+
+
+def _is_normal(texture_map: TextureMap) -> bool:
+    return texture_map.normals or texture_map.kind == "normal"
+
+
+def _in_words(y_up: bool) -> str:
+    return "y-up" if y_up else "y-down"
+
+
+def _turned(file: MapFile, y_up: bool | None) -> MapFile:
+    """The file with green of its normals in a direction; an unknown one is taken for up."""
+    texture_map = file.texture_map
+    if y_up is None or not _is_normal(texture_map):
+        return file
+    channels = list(file.channels)
+    if y_up != (texture_map.y_up is not False):
+        channels[1] = replace(channels[1], inverted=True)
+    return replace(file, texture_map=replace(texture_map, y_up=y_up), channels=tuple(channels))
+
+
+def _gray(file: MapFile) -> Channel:
+    """The mean of the colors of a file."""
+    colors = len(file.channels) - file.texture_map.mode.endswith("A")
+    return Channel(sum((channel.sources for channel in file.channels[:colors]), ()))
+
+
+def _with_alpha(colors: MapFile, opacity: MapFile, engine: Engine) -> MapFile:
+    about, parts = colors.texture_map, (colors, opacity)
+    depth = max(part.texture_map.bit_depth for part in parts) if engine.deep else 8
+    return MapFile(
+        replace(about, mode=f"{about.mode}A", bit_depth=depth),
+        (*colors.channels, _gray(opacity)),
+        ("albedo", "opacity"),
+    )
+
+
+def _packed(engine: Engine, by_kind: Mapping[str, MapFile]) -> MapFile:
+    """The packed file of the maps that there are; neutral values stand for the others."""
+    parts = {kind: by_kind[kind] for kind in engine.packing if kind is not None and kind in by_kind}
+    channels = []
+    for kind in engine.packing:
+        channel = Channel(constant=0.0 if kind is None else NEUTRAL_VALUES[kind])
+        if kind is not None and kind in parts:
+            channel = _gray(parts[kind])
+        if kind == "roughness" and engine.smoothness:
+            channel = replace(channel, constant=255 - channel.constant, inverted=True)
+        channels.append(channel)
+    first = next(iter(parts.values())).texture_map
+    depth = max(part.texture_map.bit_depth for part in parts.values()) if engine.deep else 8
+    mode = "RGB" if len(channels) == 3 else "RGBA"
+    return MapFile(
+        TextureMap(engine.packed, mode, depth, dpi=first.dpi), tuple(channels), (*parts,)
+    )
+
+
+def _notes(engine: Engine, by_kind: Mapping[str, MapFile]) -> tuple[str, ...]:
+    """What is put in place of maps that are missing, and of a direction that is not known."""
+    notes = []
+    if any(kind in by_kind for kind in engine.packing):
+        missing = [kind for kind in engine.packing if kind is not None and kind not in by_kind]
+        values = [f"{kind} {NEUTRAL_VALUES[kind] / 255:.0f}" for kind in missing]
+        if missing:
+            names = " and ".join(missing)
+            notes.append(f"no map of {names}; {engine.packed} has {' and '.join(values)}")
+    if "normal" in by_kind and by_kind["normal"].texture_map.y_up is None:
+        notes.append(
+            "it is not known whether green of the normals points up, it is taken for up; if bumps "
+            "look like dents, train with --normals y-down"
+        )
+    return tuple(notes)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Literal
 
 from gcn_cli.errors import BusyError, InputError
 from gcn_cli.images import FORMATS, is_image_file, read_record
+from gcn_cli.images.engines import Layout
 from gcn_cli.images.provenance import contradiction
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ class OutputFile:
     """The file, or files of linked maps, of one image: the image `index` (from 0) of a seed.
 
     A `default` name was not chosen by the user and gives way if it is taken; `copy` is its number.
+    `beside` is the suffix of a file that describes the material of the images.
     """
 
     path: str
@@ -149,10 +151,21 @@ class OutputFile:
     index: int
     default: bool = False
     copy: int = 1
+    beside: str = ""
 
     def paths(self, maps: Sequence[str]) -> list[Path]:
-        """The files that are written, one for each name of a linked map; "-" is stdout."""
+        """The image files, one for each name of a linked map; "-" is stdout."""
         return [map_path(self.path, name) for name in maps]
+
+    @property
+    def material(self) -> Path | None:
+        """The file that describes the material of the images, if one is written."""
+        path = Path(self.path)
+        return path.with_name(fitting(path.stem, self.beside)) if self.beside else None
+
+    def all_paths(self, maps: Sequence[str]) -> list[Path]:
+        """All files that are written."""
+        return self.paths(maps) + ([] if self.material is None else [self.material])
 
     def with_free_name(self, maps: Sequence[str] = ("",)) -> "OutputFile":
         """The same image under the next free name, <name>-2.png or above; `maps`: linked maps."""
@@ -161,7 +174,7 @@ class OutputFile:
         for copy in itertools.count(self.copy + 1):
             name = path.with_name(fitting(stem, f"-{copy}{path.suffix}"))
             free = replace(self, path=str(name), copy=copy)
-            if not any(map(_exists, free.paths(maps))):
+            if not any(map(_exists, free.all_paths(maps))):
                 return free
         raise AssertionError("numbers do not end")
 
@@ -182,25 +195,28 @@ def sample_outputs(
     count: int,
     size: tuple[int, int],
     *,
-    maps: Sequence[str] = ("",),
-    is_material: bool = False,
+    layout: Layout | None = None,
 ) -> list[OutputFile]:
     """The files of `count` images for each seed, by --output.
 
     A file, a folder, "-" for stdout, or a template with {seed}, {index}, {size} (WIDTHxHEIGHT),
     {model} and {map}; None is the folder samples/ beside the model file. In folders the names are
-    {model}-{seed}-{index}.png, and with `is_material` that of a single image in a given folder is
-    {model}.png. `size` is (width, height), `maps` the names of linked maps, which follow. Raises
-    InputError if several images would share a file.
+    {model}-{seed}-{index}.png, and that of a single material in a given folder is {model}.png;
+    `layout` has the names of its files, which follow. `size` is (width, height). Raises InputError
+    if several images would share a file.
     """
-    name = model_name(model)
+    engine = None if layout is None else layout.engine
+    maps = [""] if layout is None else layout.names
+    name = f"{engine.prefix if engine else ''}{model_name(model)}"
     if len(seeds) * count > MAX_IMAGES:
         raise InputError(
             f"--count {count}: {len(seeds) * count} images, one command makes {MAX_IMAGES} at most"
         )
     images = [(seed, index) for seed in seeds for index in range(count)]
     if output is not None and "{" in output:
-        paths = [_from_template(output, name, seed, index, size) for seed, index in images]
+        paths = [
+            _from_template(output, model_name(model), seed, index, size) for seed, index in images
+        ]
         if len(set(paths)) < len(paths):
             raise InputError(
                 f"--output {output}: several images get one name; add {{seed}}{{index}}"
@@ -222,13 +238,16 @@ def sample_outputs(
                 f"--output {folder}: is neither a folder nor named like an image; name another"
             )
         endings = [f"-{seed}-{index}.png" for seed, index in images]
-        if is_material and output is not None and len(images) == 1:
+        if layout is not None and layout.is_material and output is not None and len(images) == 1:
             endings = [".png"]
         paths = [str(folder / fitting(name, ending)) for ending in endings]
     if "-" in paths and len(maps) > 1:
         raise InputError(f"--output -: an image has {len(maps)} linked maps; name a file or folder")
-    default = output is None
-    return [OutputFile(path, *image, default) for path, image in zip(paths, images, strict=True)]
+    default, beside = output is None, engine.beside if engine else ""
+    return [
+        OutputFile(path, *image, default, beside=beside)
+        for path, image in zip(paths, images, strict=True)
+    ]
 
 
 def next_seed(output: str | None, model: Path) -> tuple[int, Path | None]:
@@ -241,7 +260,7 @@ def next_seed(output: str | None, model: Path) -> tuple[int, Path | None]:
     if folder is None or not folder.is_dir():
         return 0, folder
     for path in folder.iterdir():
-        named = re.fullmatch(rf"{re.escape(name)}-(\d+)-\d+([-_].*)?", path.stem)
+        named = re.fullmatch(rf"(?:T_)?{re.escape(name)}-(\d+)-\d+([-_].*)?", path.stem)
         if named is not None:
             last = max(last, int(named[1]))
         elif path.suffix.lower() in FORMATS:
@@ -294,11 +313,12 @@ def outputs_to_write(
     """
     left = []
     for output in outputs:
-        paths = output.paths(maps) if output.path != "-" else []
+        paths = output.all_paths(maps) if output.path != "-" else []
         there = [path for path in paths if _exists(path)]
         if there and existing in ("skip", "update"):
             assert expected is not None
-            found = ((path, contradiction(path, expected(output))) for path in there)
+            made = [path for path in there if path != output.material]  # images, with records
+            found = ((path, contradiction(path, expected(output))) for path in made)
             others = [(path, words) for path, words in found if words is not None]
             if others and existing == "skip":
                 raise InputError(

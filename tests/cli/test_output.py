@@ -78,7 +78,7 @@ def test_a_default_name_taken_meanwhile_changes_to_the_next(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["albedo", "rough"])
 def test_linked_maps_share_one_number(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "run" / "samples"
-    outputs = sample_outputs(None, model_in(tmp_path), [0], 1, (8, 8), maps=["albedo", "rough"])
+    outputs = sample_outputs(None, model_in(tmp_path), [0], 1, (8, 8), layout=plain_layout(LINKED))
     taken = folder / f"run-0-0_{name}.png"
     names = write(outputs, LINKED, taken)
     assert names == ["run-0-0-2_albedo.png", "run-0-0-2_rough.png"]
@@ -95,7 +95,7 @@ def test_a_default_name_taken_before_sampling_is_no_error(tmp_path: Path) -> Non
 
 def test_a_given_name_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
     name = str(tmp_path / "mine.png")
-    outputs = sample_outputs(name, model_in(tmp_path), [0], 1, (8, 8), maps=["albedo", "rough"])
+    outputs = sample_outputs(name, model_in(tmp_path), [0], 1, (8, 8), layout=plain_layout(LINKED))
     taken = tmp_path / "mine_rough.png"
     with pytest.raises(TakenError, match=r"mine_rough\.png: .* name another file, or add --over"):
         write(outputs, LINKED, taken)
@@ -107,8 +107,9 @@ def test_a_given_name_taken_meanwhile_is_an_error(tmp_path: Path) -> None:
 
 def test_skipping_jobs_make_what_is_missing_and_keep_what_appears(tmp_path: Path) -> None:
     """Two jobs with --skip-existing share a folder; the second finds files of the first."""
-    maps = ["albedo", "rough"]
-    outputs = sample_outputs(str(tmp_path), model_in(tmp_path), [0], 2, (8, 8), maps=maps)
+    outputs = sample_outputs(
+        str(tmp_path), model_in(tmp_path), [0], 2, (8, 8), layout=plain_layout(LINKED)
+    )
     taken = tmp_path / "run-0-0_albedo.png"
     pictures = samples(LINKED, 2, taken)
     records = write_all(

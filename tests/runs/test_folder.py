@@ -18,6 +18,8 @@ import torch
 import gcn_cli as gcn
 from gcn_cli import images
 from gcn_cli.errors import BusyError, InputError
+from gcn_cli.images import TextureMap
+from gcn_cli.images.engines import plain_layout
 from gcn_cli.runs import folder
 from gcn_cli.runs.folder import (
     OutputFile,
@@ -86,9 +88,8 @@ def test_a_single_material_in_a_given_folder_has_no_numbers(tmp_path: Path) -> N
 
     def outputs(output: Path | None, *, count: int = 1, is_material: bool = True) -> list[str]:
         target = None if output is None else str(output)
-        files = sample_outputs(
-            target, model, [3], count, (8, 8), maps=maps, is_material=is_material
-        )
+        layout = plain_layout([TextureMap(name, kind=name * is_material) for name in maps])
+        files = sample_outputs(target, model, [3], count, (8, 8), layout=layout)
         return names_of(files, maps)
 
     assert outputs(tmp_path / "out") == ["bark_albedo.png", "bark_normal.png"]
@@ -103,9 +104,10 @@ def test_a_single_material_in_a_given_folder_has_no_numbers(tmp_path: Path) -> N
 
 def test_templates_name_the_map(tmp_path: Path) -> None:
     model, maps = tmp_path / "bark" / folder.MODEL_FILE, ["albedo", "normal"]
-    (output,) = sample_outputs("a/{map}/{model}.v2-{seed}.png", model, [3], 1, (8, 8), maps=maps)
-    assert output.paths(maps) == [Path(f"a/{name}/bark.v2-3.png") for name in maps]
-    (output,) = sample_outputs("{model}-{seed}.png", model, [3], 1, (8, 8), maps=maps)
+    layout = plain_layout([TextureMap(name) for name in maps])
+    (output,) = sample_outputs("{map}/{model}.v2-{seed}.png", model, [3], 1, (8, 8), layout=layout)
+    assert output.paths(maps) == [Path(f"{name}/bark.v2-3.png") for name in maps]
+    (output,) = sample_outputs("{model}-{seed}.png", model, [3], 1, (8, 8), layout=layout)
     assert names_of([output], maps) == ["bark-3_albedo.png", "bark-3_normal.png"]
     with pytest.raises(InputError, match=r"\{map\} is for linked maps"):
         sample_outputs("{model}-{map}.png", model, [3], 1, (8, 8))

@@ -86,14 +86,18 @@ class NoiseConditionalKind:
     ) -> GenerativeModel:
         """The generative ConvNet p_s at a noise level, by default 1, with the padding of training.
 
-        phases: of the lattice in the images. Raises InputError if the level is not positive.
+        phases: of the lattice in the images. Raises InputError for a level that was not trained.
         """
-        if level is not None:
-            check_rules(f"--noise-level {level}", level, {"above": 0})
+        self._check_level(level)
         if padding_mode is not None:
             _check_padding(padding_mode)
         noise = DEFAULT_LEVEL if level is None else level
         return model_at(self.net, noise, dtype, padding_mode, phases)
+
+    def _check_level(self, level: float | None) -> None:
+        """Raise InputError for a noise level that is not positive, or above those of training."""
+        shown = f"--noise-level {level}"
+        check_rules(shown, level, {"above": 0, "high": self.config.noise_max})
 
     def at_level(
         self,
@@ -164,9 +168,7 @@ class NoiseConditionalKind:
                 raise InputError(f"{option}: only for published models; leave it out")
         if options.noise_level is not None and options.start_kind == "noise":
             raise InputError("--noise-level: needs --start IMAGE")
-        level, highest = options.noise_level, self.config.noise_max
-        if level is not None and level > highest:
-            raise InputError(f"--noise-level {level:g}: must be {highest:g} or less, as trained")
+        self._check_level(options.noise_level)
         if options.steps is not None and options.steps < 1:
             raise InputError(f"--steps {options.steps}: must be 1 or more for this model")
         if options.seamless is None:

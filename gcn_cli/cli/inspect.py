@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import shlex
 import sys
 import time
@@ -260,7 +261,7 @@ def image_command(
     """
     if (at is None) != (filters is None):
         raise click.UsageError("--at, --filters: give both, a pixel and the file for its filters")
-    _check_files(overwrite, filters, map_file)
+    _check_files(filters, map_file, overwrite=overwrite, as_json=as_json)
     from gcn_cli.images import write
     from gcn_cli.report.figures import filters_at, heat_map
 
@@ -295,7 +296,7 @@ def image_command(
 @output_options
 def filters_command(file: str, model: str | None, overwrite: bool, as_json: bool) -> None:
     """Write the filters of the first layer to an image FILE."""
-    _check_files(overwrite, file)
+    _check_files(file, overwrite=overwrite, as_json=as_json)
     from gcn_cli.images import write
 
     result, loaded = JsonResult("inspect"), _load(model)
@@ -408,11 +409,16 @@ def _load(run: str | None, device: str = "cpu", threads: int | None = None) -> "
     return load(run, device=device)
 
 
-def _check_files(overwrite: bool, *files: str | None) -> None:
-    """Raise InputError if an image file exists, or is of a format that is not written."""
+def _check_files(*files: str | None, overwrite: bool, as_json: bool) -> None:
+    """Raise InputError if an image file exists, is given twice, or is of no format written."""
     from gcn_cli.images import check_format
     from gcn_cli.runs.folder import refuse_existing
 
+    if as_json and "-" in files:
+        raise InputError("--json, -: both print to stdout; name a file")
+    names = [os.path.realpath(file) for file in files if file is not None]
+    if len(set(names)) < len(names):
+        raise InputError(f"{files[0]}: is given twice; name a file for each result")
     for file in files:
         if file not in (None, "-"):
             check_format(file)

@@ -88,6 +88,8 @@ def command(
     gcn reconstruct noisy.png --denoise auto
     """
     options, quality = collect(ReconstructOptions, given), collect(FileOptions, given).quality
+    if output == "-":
+        raise InputError("--output -: stdout has the paths of the results; name a file or a folder")
 
     from gcn_cli.cli.console import JsonResult, hardware_facts
     from gcn_cli.cli.output import maps_like_sources, origin_of
@@ -108,6 +110,11 @@ def command(
     folder = path.parent / ("reconstructions" if auto_encodes else "repairs")
     targets = reconstruction_outputs(output or str(folder), sources, options.count)
     loaded = load(path, device=device, precision=precision)
+    if linked and len(linked) >= len(loaded.maps):
+        raise InputError(
+            f"--map {linked[-1]}: {len(linked) + 1} images for a model of {len(loaded.maps)}; "
+            "leave it out"
+        )
     images = [linked_images((source, *linked), loaded.maps) for source in sources]
     seed, count = options.seed or 0, options.count or 1
     outputs = outputs_to_write(

@@ -245,6 +245,9 @@ def test_models_that_cannot_be_compared_are_refused(two_models: Path) -> None:
     assert b"compare: gray and color models are not comparable" in mixed.stderr
 
 
+AT = ["image", "odd.png", "--at", "3,4", "--filters"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -253,6 +256,15 @@ def test_models_that_cannot_be_compared_are_refused(two_models: Path) -> None:
         (["image", "odd.png", "--at", "3", "--filters", "x.png"], "'3' is not X,Y in pixels"),
         (["image", "odd.png", "--at", "3,96", "--filters", "x.png"], "--at 3,96: the image has 96"),
         (["image", "odd.png", "--noise-level", "nan"], "--noise-level nan: must be"),
+        (["image", "odd.png", "--noise-level", "1e30"], "--noise-level 1e+30: must be 100.0 or"),
+        (
+            ["image", "odd.png", "--at", "3,4", "--filters", "x.png", "--unusual", "./x.png"],
+            "twice",
+        ),
+        (
+            ["image", "odd.png", "--at", "3,4", "--filters", "-", "--unusual", "-"],
+            "-: is given twi",
+        ),
         (["compare", "odd.png", "run", "run", "--details"], "No such option"),
         (["run"], "--model run, run: give one of them"),
         (["fitlers"], "No such command 'fitlers'; did you mean gcn inspect filters?"),

@@ -179,6 +179,10 @@ def test_noise_is_removed_and_its_level_is_logged(folder: Path) -> None:
         (["--mask", "absent.png"], "--mask absent.png: no such file"),
         (["--mask", "mask.png", "--noise-level", "1"], "--noise-level: only for auto-encoding"),
         (["--noise-level", "nan"], "--noise-level nan: must be more than 0"),
+        (["--noise-level", "1e30"], "--noise-level 1e+30: must be 100.0 or less"),
+        (["--output", "-"], "--output -: stdout has the paths of the results; name a file"),
+        (["--map", "mask.png"], "--map mask.png: 2 images for a model of 1; leave it out"),
+        (["--steps", "99999999999999999999"], "must be 100000 or less"),
         (["--count", "2"], "--count, --seed: need --mask"),
         (["--outpaint", "0,0,0,0"], "--outpaint 0,0,0,0: pixels to add"),
         (["--upscale", "3"], "--upscale 3: must be 2 or 4"),
@@ -190,7 +194,7 @@ def test_noise_is_removed_and_its_level_is_logged(folder: Path) -> None:
     ],
 )
 def test_impossible_options_are_refused(arguments: list[str], message: str, folder: Path) -> None:
-    done = gcn("reconstruct", "photo.png", *arguments, "-o", "no.png", cwd=folder)
+    done = gcn("reconstruct", "photo.png", "-o", "no.png", *arguments, cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
@@ -231,7 +235,7 @@ def test_linked_maps_are_synthesized_together(linked: Path) -> None:
     assert [image.mode for image in samples] == ["RGB", "RGB", "L"]
     normals = samples[1].pixels / 127.5 - 1
     assert float((normals.norm(dim=0) - 1).abs().max()) < 0.02
-    assert read_image(str(linked / "sheet.png")).size == (2 * 26 + 2, 3 * 37)
+    assert read_image(str(linked / "sheet.png")).size == (2 * 26 + 2, 4 * 37)  # and lit
     named = ["-o", "tiles/maps-0-0.png"]
     again = gcn("synthesize", "--model", "maps", *named, *FEW, cwd=linked)
     assert again.returncode == 2

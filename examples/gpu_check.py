@@ -7,7 +7,8 @@ Parts: tests (tests/test_gpu.py), iterations (time and share of the device's own
 of a step of each preset, by phase), commands (whole processes: default, 512 pixels, best, object),
 each (eight textures by `gcn train --each` with 1, 2, 4, 8 jobs), samples (2048 and 4096 pixels).
 A sweep trains each line of FILE, `NAME OPTIONS...`, on every image of --images, and saves three
-samples of each to --samples. --small runs everything on a processor at small sizes.
+samples of each to --samples; examples/gpu_sweep.txt is a search for a preset. --small runs
+everything on a processor at small sizes.
 """
 
 import argparse

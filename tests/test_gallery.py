@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from gcn_cli.presets import build_config
 from tests.cli.running import TEXTURE
 
 pytestmark = pytest.mark.slow
@@ -90,3 +91,14 @@ def test_the_gpu_check_runs_to_its_end_on_a_processor(tmp_path: Path) -> None:
     ]
     assert min(shares) > 0
     assert len(list((tmp_path / "sweep" / "tiny").glob("*.png"))) == 2 * 3
+
+
+def test_the_settings_of_the_gpu_sweep_exist() -> None:
+    lines = (ROOT / "examples" / "gpu_sweep.txt").read_text().splitlines()
+    assert len({line.split()[0] for line in lines}) == 10
+    for line in lines:
+        words = line.split()[1:]
+        given = list(zip(words[::2], words[1::2], strict=True))
+        assert {flag for flag, _ in given} <= {"--preset", "--batch-size", "--iterations", "--set"}
+        settings = dict(text.split("=", 1) for flag, text in given if flag == "--set")
+        build_config(settings, preset=dict(given).get("--preset"))

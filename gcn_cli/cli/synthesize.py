@@ -140,13 +140,10 @@ class OutputOptions(Options):
                     f"--best-of {self.best_of}: does not go with --variants and --edges, whose "
                     "tiles have the same edges; leave it out"
                 )
-        if self.sheet == "-":
-            raise InputError("--sheet -: stdout has the paths of the images; name a file")
         self._check_names()
-        if self.lit == "-":
-            raise InputError("--lit -: name a file, such as lit.webp")
-        if self.lit is not None and self.lit in (self.output, self.sheet):
-            raise InputError(f"--lit {self.lit}: another option names this file; name two files")
+        for name, file in (("--sheet", self.sheet), ("--lit", self.lit)):
+            if file == "-":
+                raise InputError(f"{name} -: stdout has the paths of the images; name a file")
         shown = self.sheet or self.lit
         if self.skip_existing and (shown or self.output == "-"):
             raise InputError("--skip-existing: needs files, and no --sheet or --lit")
@@ -410,6 +407,7 @@ def _origin(
     """How the images are made, for their metadata."""
     from gcn_cli.cli.output import model_file, origin_of
     from gcn_cli.images.materials import split_kind
+    from gcn_cli.tile_set import TileSet
 
     changed = {
         name: value
@@ -417,6 +415,8 @@ def _origin(
         # The size is that of the image; the number of tiles and blocks change no image.
         if name not in ("size", "fit", "tile", "variants")
     }
+    if (tiles := TileSet.of(sampling)) is not None:
+        changed["border"] = tiles.border  # tells a tile from a single image
     for name in ("best_of", "names", "normals"):
         if getattr(output, name) is not None:
             changed[name] = getattr(output, name)
@@ -472,10 +472,12 @@ def _check_files(
         for file in files
         for path, texture_map in zip(file.paths(layout.names), layout.maps, strict=True)
     ]
+    places = {os.path.realpath(path) for path, _ in checked if path != "-"}
+    for name, shown_in in (("--sheet", output.sheet), ("--lit", output.lit)):
+        if shown_in is not None and os.path.realpath(shown_in) in places:
+            raise InputError(f"{name} {shown_in}: is the name of an image; name another file")
+        places |= set() if shown_in is None else {os.path.realpath(shown_in)}
     if output.sheet is not None:
-        places = {os.path.realpath(path) for path, _ in checked if path != "-"}
-        if os.path.realpath(output.sheet) in places:
-            raise InputError(f"--sheet {output.sheet}: is the name of an image; name another file")
         columns = round(len(files) ** 0.5) if len(files) > 1 else 2
         rows = -(-len(files) // columns) if len(files) > 1 else 2
         shown = len(model.maps) + has_relief(model.maps)

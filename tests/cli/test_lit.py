@@ -122,11 +122,14 @@ def test_the_sheet_has_a_column_in_the_light(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--lit", "-"], "--lit -: name a file, such as lit.webp"),
+        (["--lit", "-"], "--lit -: stdout has the paths of the images; name a file"),
         (["--lit", "x.gif"], "x.gif: unknown image format"),
         (["--lit", "x.pgm"], "x.pgm: the image has colors"),
         (["--lit", "color.png"], "color.png: exists; add --overwrite"),
-        (["--lit", "no.png"], "--lit no.png: another option names this file"),
+        (
+            ["--sheet", "x.png", "--lit", "x.png"],
+            "--lit x.png: is the name of an image; name another file",
+        ),
         (["--lit", "x.png", "--skip-existing"], "needs files, and no --sheet or --lit"),
         (["--lit", "x.png", "--quality", "5"], "--quality 5: is for .jpg"),
         (["--lit", "x.png", "plain"], "--lit x.png: the model has no normal or height map, and a"),

@@ -124,6 +124,10 @@ def test_a_tile_set_and_a_picture_of_it_laid_at_random(folder: Path) -> None:
     laid = read(str(folder / "tiles/laid.png"))
     assert laid.shape == (3, 4 * 40, 6 * 32)
     assert torch.equal(laid[:, :4].view(3, 4, 6, 32), one[:, :4, None].expand(3, 4, 6, 32))
+    plain = ["synthesize", "--model", "runs/texture", "--count", "2", "-o", "tiles"]
+    done = gcn(*plain, *few[:4], *few[6:], "--skip-existing", cwd=folder)
+    assert done.returncode == 2
+    assert b"was made with other border" in done.stderr
 
 
 def test_a_wang_set_tells_its_edges(folder: Path) -> None:

@@ -468,7 +468,7 @@ class ReconstructOptions(Options):
     temperature: float | None = option(
         None,
         "With --upscale: 1 is as crisp as the texture, less is closer to what IMAGE shows.  "
-        "[default: 0.5]",
+        "[default: 0.4]",
         group="Upscaling",
         above=0,
     )

@@ -33,9 +33,8 @@ from gcn_cli.synthesis import (
 
 START_LEVEL = 3.0  # noise level of the first step: details of small blocks are decided below
 STEPS = 14
-TEMPERATURE = 0.5
-"""Closer to the truth than 1, and a little softer: on held-out parts of a photograph the error is
-1 dB above that of bicubic interpolation, with 1 it is 2.6 dB."""
+TEMPERATURE = 0.4
+"""Closer to the truth than 1, and a little softer: see docs/measured.md."""
 BISECTIONS = 60
 
 

@@ -213,8 +213,8 @@ def _repair(
     from gcn_cli.images.engines import plain_layout
     from gcn_cli.signals import exit_on_signals
 
-    state = "finished images are saved"
-    with interrupted_as(state), exit_on_signals(state), Progress("repairing") as progress:
+    state, work = "finished images are saved", "repairing" if options.is_repair else "enlarging"
+    with interrupted_as(state), exit_on_signals(state), Progress(work) as progress:
 
         def variants() -> "Iterator[Tensor]":
             for linked in images:

@@ -272,6 +272,7 @@ class SampleOptions(Options):
         "the training images.",
         group="Sampling",
         above=0,
+        high=100,
     )
     restarts: int = option(
         0,
@@ -471,6 +472,7 @@ class ReconstructOptions(Options):
         "[default: 0.4]",
         group="Upscaling",
         above=0,
+        high=100,
     )
     seamless: Seamless | None = option(
         None,

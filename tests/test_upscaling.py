@@ -120,6 +120,7 @@ def test_details_depend_on_the_temperature(model: Model) -> None:
         ({"factor": 3}, "upscale 3: must be 2 or 4"),
         ({"mask": "alpha"}, "give only one of them"),
         ({"temperature": 0.0}, "temperature 0.0: must be more than 0"),
+        ({"temperature": 101.0}, "temperature 101.0: must be 100 or less"),
         ({"noise_level": 1.0}, "noise_level: only for auto-encoding"),
     ],
 )

@@ -44,8 +44,11 @@ def check_files(
 
     Logs what the formats of the files do not keep, once for each map.
     """
-    said, any_takes_quality = set[str](), False
+    kinds: dict[tuple[str, TextureMap], str] = {}  # a million files are of few
     for path, texture_map in files:
+        kinds.setdefault((path.rpartition(".")[2], texture_map), path)
+    said, any_takes_quality = set[str](), False
+    for (_, texture_map), path in kinds.items():
         images.check_format(path, size[::-1], texture_map)
         any_takes_quality |= images.takes_quality(path)
         lost = " or ".join(images.losses(path, texture_map, quality))
@@ -125,7 +128,7 @@ def write_maps(
     """
     new, record = not overwrite, {**origin, "seed": output.seed, "index": output.index}
     written: list[tuple[str, str]] = []
-    paths = list(map(str, output.paths(layout.names)))
+    paths = output.paths(layout.names)
 
     def write(file: MapFile | None, path: str) -> None:
         if file is None:
@@ -138,7 +141,7 @@ def write_maps(
 
     jobs: list[tuple[MapFile | None, str]] = list(zip(layout.files, paths, strict=True))
     if output.material is not None:
-        jobs.append((None, str(output.material)))
+        jobs.append((None, output.material))
     for file, path in jobs:
         try:
             write(file, path)

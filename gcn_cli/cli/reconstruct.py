@@ -181,7 +181,7 @@ def _check_formats(
     widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
     check_files(
         [
-            (str(path), m)
+            (path, m)
             for file, ms in zip(outputs, maps, strict=True)
             for path, m in zip(file.paths([m.name for m in ms]), ms, strict=True)
         ],

@@ -28,6 +28,7 @@ RUNS = Path("runs")
 MODEL_FILE = "model.safetensors"
 MAX_IMAGES = 1_000_000  # of one command
 LONGEST_NAME = 255  # bytes, on most file systems
+TEMPLATE_FIELD = re.compile(r"\{(seed|index|size|model|map)\b")
 MAP_PLACE = "\0"  # stands for {map} in the path of an image; no file's name has it
 
 
@@ -153,17 +154,19 @@ class OutputFile:
     copy: int = 1
     beside: str = ""
 
-    def paths(self, maps: Sequence[str]) -> list[Path]:
+    def paths(self, maps: Sequence[str]) -> list[str]:
         """The image files, one for each name of a linked map; "-" is stdout."""
         return [map_path(self.path, name) for name in maps]
 
     @property
-    def material(self) -> Path | None:
+    def material(self) -> str | None:
         """The file that describes the material of the images, if one is written."""
+        if not self.beside:
+            return None
         path = Path(self.path)
-        return path.with_name(fitting(path.stem, self.beside)) if self.beside else None
+        return str(path.with_name(fitting(path.stem, self.beside)))
 
-    def all_paths(self, maps: Sequence[str]) -> list[Path]:
+    def all_paths(self, maps: Sequence[str]) -> list[str]:
         """All files that are written."""
         return self.paths(maps) + ([] if self.material is None else [self.material])
 
@@ -214,9 +217,11 @@ def sample_outputs(
         )
     images = [(seed, index) for seed in seeds for index in range(count)]
     if output is not None and "{" in output:
-        paths = [
-            _from_template(output, model_name(model), seed, index, size) for seed, index in images
-        ]
+        template = _checked_template(output)
+        fields = {"size": f"{size[0]}x{size[1]}", "map": MAP_PLACE, "model": model_name(model)}
+        paths = [template.format(seed=seed, index=index, **fields) for seed, index in images]
+        if not is_image_file(paths[0]):
+            raise InputError(f"--output {output}: must end in an image format such as .png")
         if len(set(paths)) < len(paths):
             raise InputError(
                 f"--output {output}: several images get one name; add {{seed}}{{index}}"
@@ -229,7 +234,7 @@ def sample_outputs(
                 f"--output {output}: one file for {len(images)} images; name a folder, or use "
                 "{seed} and {index} in the name"
             )
-        paths = [output]
+        paths = [str(Path(output))]
     else:
         folder = _samples_folder(output, model)
         assert folder is not None
@@ -240,7 +245,8 @@ def sample_outputs(
         endings = [f"-{seed}-{index}.png" for seed, index in images]
         if layout is not None and layout.is_material and output is not None and len(images) == 1:
             endings = [".png"]
-        paths = [str(folder / fitting(name, ending)) for ending in endings]
+        place = str(folder / "-")[:-1]
+        paths = [place + fitting(name, ending) for ending in endings]
     if "-" in paths and len(maps) > 1:
         raise InputError(f"--output -: an image has {len(maps)} linked maps; name a file or folder")
     default, beside = output is None, engine.beside if engine else ""
@@ -286,6 +292,11 @@ def reconstruction_outputs(output: str, sources: Sequence[str], variants: int | 
     `variants` is the number of images for each source, numbered from 1; None is one, without a
     number. Raises InputError if several images would share a file.
     """
+    if TEMPLATE_FIELD.search(output):
+        raise InputError(
+            f"--output {output}: reconstruct fills in no {{...}}; name a file, or a folder, where "
+            "results are named after each IMAGE and numbered by --count"
+        )
     if is_image_file(output):
         if len(sources) * (variants or 1) > 1:
             raise InputError(f"--output {output}: one file for several images; name a folder")
@@ -329,25 +340,27 @@ def outputs_to_write(
                 continue
         elif there and output.default and existing == "refuse":
             output = output.with_free_name(maps)  # noqa: PLW2901
-            paths = []
-        for path in paths:
-            refuse_existing(path, existing != "refuse")
+        elif there:
+            refuse_existing(there[0], existing != "refuse")
         left.append(output)
     return left
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_existing(path: str | Path, overwrite: bool) -> None:
     """Raise InputError if a file exists and --overwrite is not given, or its name is impossible."""
     if _exists(path) and not overwrite:
         raise InputError(f"{path}: exists; add --overwrite to replace it, or name another")
 
 
-def _exists(path: Path, option: str = "") -> bool:
+def _exists(path: str | Path, option: str = "") -> bool:
     """Whether a name is in use, also by a link to nothing. Raises InputError if it cannot be."""
     try:
-        path.lstat()
+        os.lstat(path)
     except FileNotFoundError as error:
-        if all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts):
+        name = os.fsencode(path)
+        if len(name) <= LONGEST_NAME or all(
+            len(os.fsencode(part)) <= LONGEST_NAME for part in Path(path).parts
+        ):
             return False
         raise InputError(f"{option}{path}: File name too long; use another name") from error
     except OSError as error:
@@ -355,12 +368,12 @@ def _exists(path: Path, option: str = "") -> bool:
     return True
 
 
-def map_path(path: str, name: str) -> Path:
+def map_path(path: str, name: str) -> str:
     """The file of a linked map: its name is put in the place of {map}, or before the suffix."""
-    file = Path(path.replace(MAP_PLACE, name))
     if not name or MAP_PLACE in path:
-        return file
-    return file.with_name(fitting(f"{file.stem}_{name}", file.suffix))
+        return path.replace(MAP_PLACE, name)
+    file = Path(path)
+    return str(file.with_name(fitting(f"{file.stem}_{name}", file.suffix)))
 
 
 def fitting(stem: str, ending: str) -> str:
@@ -372,26 +385,20 @@ def fitting(stem: str, ending: str) -> str:
     return f"{stem}{ending}"
 
 
-def _from_template(template: str, model: str, seed: int, index: int, size: tuple[int, int]) -> str:
-    fields = {
-        "seed": seed,
-        "index": index,
-        "size": f"{size[0]}x{size[1]}",
-        "map": MAP_PLACE,
-        "model": model,
-    }
+def _checked_template(template: str) -> str:
+    """A template for `str.format`. Raises InputError for unknown fields."""
+    known = ("seed", "index", "size", "map", "model")
     try:
         for _, name, width, conversion in Formatter().parse(template):
-            if name is not None and (name not in fields or conversion is not None):
+            if name is not None and (name not in known or conversion is not None):
                 raise KeyError(name)
-            if width and not re.fullmatch(r"0?[1-9]\d?d?", width):
+            if width and (
+                name not in ("seed", "index") or not re.fullmatch(r"0?[1-9]\d?d?", width)
+            ):
                 raise ValueError(width)
-        path = template.format(**fields)
     except (KeyError, ValueError) as error:
         raise InputError(
             f"--output {template}: a template knows {{seed}}, {{index}}, {{size}}, {{model}} and "
             "{map}, and numbers with zeros, as {seed:03}"
         ) from error
-    if not is_image_file(path):
-        raise InputError(f"--output {template}: must end in an image format such as .png")
-    return path
+    return template if template.endswith("/") else str(Path(template))

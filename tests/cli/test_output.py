@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcn_cli.cli.output import write_all
+from gcn_cli.cli.output import check_files, write_all
 from gcn_cli.errors import TakenError
 from gcn_cli.images import TextureMap, read_image, writing
 from gcn_cli.images.engines import plain_layout
@@ -183,3 +183,16 @@ def test_the_command_keeps_a_file_that_another_job_wrote(
     failed = gcn("synthesize", "--model", "run", "--sheet", "sheet.png", cwd=tmp_path)
     assert failed.returncode == 1
     assert taken.read_bytes() == OTHER_JOB
+
+
+def test_one_file_of_each_format_and_map_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    monkeypatch.setattr("gcn_cli.images.check_format", lambda path, *_: checked.append(path))
+    files = [
+        (f"{seed}.{suffix}", one)
+        for seed in range(9)
+        for suffix in ("png", "tif")
+        for one in LINKED
+    ]
+    check_files(files, (8, 8), None)
+    assert checked == ["0.png", "0.png", "0.tif", "0.tif"]

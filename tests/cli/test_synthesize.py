@@ -209,6 +209,7 @@ def test_published_models_take_expert_settings(folder: Path) -> None:
         (["--steps", "0"], "--steps 0: must be 1 or more"),
         (["--temperature", "0"], "--temperature 0.0: must be more than 0"),
         (["--temperature", "nan"], "--temperature nan"),
+        (["--temperature", "1e30"], "--temperature 1e+30: must be 100 or less"),
         (["--seamless", "x", "--set", "padding_mode=reflect"], "--seamless: needs circular"),
         (["--size", "1000000"], "GiB for the image"),
         (["--size", "1000000000000"], "GiB for the image"),

@@ -80,7 +80,7 @@ def test_the_next_seed_follows_the_largest_of_the_same_model(tmp_path: Path) -> 
 
 
 def names_of(outputs: list[OutputFile], maps: list[str]) -> list[str]:
-    return [path.name for output in outputs for path in output.paths(maps)]
+    return [Path(path).name for output in outputs for path in output.paths(maps)]
 
 
 def test_a_single_material_in_a_given_folder_has_no_numbers(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_templates_name_the_map(tmp_path: Path) -> None:
     model, maps = tmp_path / "bark" / folder.MODEL_FILE, ["albedo", "normal"]
     layout = plain_layout([TextureMap(name) for name in maps])
     (output,) = sample_outputs("{map}/{model}.v2-{seed}.png", model, [3], 1, (8, 8), layout=layout)
-    assert output.paths(maps) == [Path(f"{name}/bark.v2-3.png") for name in maps]
+    assert output.paths(maps) == [f"{name}/bark.v2-3.png" for name in maps]
     (output,) = sample_outputs("{model}-{seed}.png", model, [3], 1, (8, 8), layout=layout)
     assert names_of([output], maps) == ["bark-3_albedo.png", "bark-3_normal.png"]
     with pytest.raises(InputError, match=r"\{map\} is for linked maps"):
@@ -132,6 +132,26 @@ def test_samples_go_to_folders_and_images_only(tmp_path: Path) -> None:
     assert Path(sample.path).parent == Path("a.png")
     (sample,) = sample_outputs("{seed:03}.png", tmp_path / "model.safetensors", [7], 1, (8, 8))
     assert sample.path == "007.png"
+    (sample,) = sample_outputs(".//a/{seed}.png", tmp_path / "model.safetensors", [7], 1, (8, 8))
+    assert sample.path == "a/7.png"
+
+
+@pytest.mark.parametrize("output", [None, "{model}-{seed:06}.png"])
+def test_a_hundred_thousand_names_take_no_objects_of_their_own(
+    output: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of many files are text: a path object of each takes most of a minute for a million."""
+    created: list[Path] = []
+
+    def counted(*parts: str) -> Path:
+        created.append(Path(*parts))
+        return created[-1]
+
+    monkeypatch.setattr("gcn_cli.runs.folder.Path", counted)
+    model = tmp_path / "bark" / folder.MODEL_FILE
+    outputs = sample_outputs(output, model, range(1000), 1, (8, 8))
+    assert len(outputs_to_write(outputs, [""], "refuse")) == 1000
+    assert len(created) < 20
 
 
 def test_sources_lie_outside_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +196,15 @@ def test_runs_are_named_after_their_sources(
         assert run_name(source) == expected
 
 
+def test_a_template_is_refused_where_none_is_filled_in(tmp_path: Path) -> None:
+    for output in ("{seed}.png", "out/{model}-{index:03}.png", "{map}"):
+        with pytest.raises(
+            InputError, match=r"reconstruct fills in no \{\.\.\.\}; name a file, or a f"
+        ):
+            reconstruction_outputs(output, ["a.png"], None)
+    assert reconstruction_outputs("{a}.png", ["a.png"], None) == [Path("{a}.png")]
+
+
 LONG, BYTES = "é" * 125 + "a", os.fsdecode(b"caf\xe9")
 
 
@@ -186,13 +215,13 @@ def test_names_are_as_long_as_a_file_system_allows(tmp_path: Path) -> None:
     assert plain.name == f"{LONG}.png"
     model = tmp_path / f"{LONG}b.safetensors"
     (sample,) = sample_outputs(str(tmp_path), model, [3], 1, (8, 8))
-    linked = folder.map_path(sample.path, LONG)
+    linked = Path(folder.map_path(sample.path, LONG))
     for path in (numbered, other, plain, linked):
         path.touch()
     assert len(os.fsencode(Path(sample.path).name)) == 255
     third = Path(sample.with_free_name().with_free_name().path).name
     assert (third[-6:], len(os.fsencode(third))) == ("-3.png", 255)
-    assert folder.map_path(f"{BYTES}.png", "gray").name == f"{BYTES}_gray.png"
+    assert folder.map_path(f"{BYTES}.png", "gray") == f"{BYTES}_gray.png"
 
 
 def test_impossible_names_and_links_to_nothing_are_refused_before_any_work(tmp_path: Path) -> None:

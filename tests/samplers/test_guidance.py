@@ -77,8 +77,10 @@ def test_temperature_scales_the_stationary_variance(temperature: float) -> None:
     assert float(x.var()) == pytest.approx(temperature / (1 - step**2 / 4), rel=0.03)
 
 
-def test_temperature_1_changes_nothing_and_0_is_refused() -> None:
+def test_temperature_1_changes_nothing_and_0_and_1e30_are_refused() -> None:
     noise = ImageNoise(0, "chain", [0])
     assert noise.scaled(1.0) is noise
     with pytest.raises(InputError, match="temperature 0"):
         SampleOptions(temperature=0.0)
+    with pytest.raises(InputError, match=r"temperature 1e\+30: must be 100 or less"):
+        SampleOptions(temperature=1e30)

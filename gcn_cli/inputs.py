@@ -19,7 +19,7 @@ from gcn_cli.errors import InputError
 from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
 from gcn_cli.images.color import to_map
 from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, mode_of
-from gcn_cli.images.materials import contradiction, kind_of_name, split_kind
+from gcn_cli.images.materials import contradiction, is_data, kind_of_name, split_kind
 from gcn_cli.images.reading import image_from_pillow
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,10 @@ def linked_images(files: Sequence[str], maps: Sequence[TextureMap]) -> list[Imag
                     f"{path}: taken for {texture_map.kind}, but {wrong}; give {_names(maps)} in "
                     "this order, or as --map KIND=FILE"
                 )
-    matched = [to_map(image, map_) for image, map_ in zip(opened, maps, strict=False)]
+    matched = [  # colors keep their profile, to which a repair goes back
+        to_map(image, map_) if is_data(map_.kind) else image
+        for image, map_ in zip(opened, maps, strict=False)
+    ]
     return matched + opened[len(maps) :]
 
 

@@ -225,6 +225,8 @@ def test_maps_find_their_place_by_kind(folder: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             linked_images(files, maps)
+    wide = replace(maps[0], icc_profile=made_profile(PRIMARIES[9], (1.8,), 3))
+    assert linked_images([albedo], [wide])[0].icc_profile is None  # a repair returns to it
     other = replace(maps[2], name="orm", kind="")
     files = [albedo, normal, plain[2]]
     assert len(linked_images(files, [*maps[:2], other])) == 3

@@ -54,6 +54,7 @@ def test_the_public_names() -> None:
         "has_texture_metrics", "history", "image_facts", "level_reports", "maps", "phases",
         "quality", "reconstruct", "repair", "run", "sample_size", "samples", "save", "score",
         "size", "split", "summary", "synthesize", "texture_metrics", "to_image", "to_model",
+        "upscale",
     }  # fmt: skip
 
 

@@ -234,12 +234,15 @@ def check_sample_files(
     from gcn_cli.runs.folder import refuse_existing
     from gcn_cli.shading import has_relief
 
+    names, maps = layout.names, layout.maps
     checked = [
         (path, texture_map)
         for file in files
-        for path, texture_map in zip(file.paths(layout.names), layout.maps, strict=True)
+        for path, texture_map in zip(file.paths(names), maps, strict=True)
     ]
-    places = {os.path.realpath(path) for path, _ in checked if path != "-"}
+    places: set[str] = set()
+    if output.sheet is not None or output.lit is not None:  # takes long where there are many images
+        places = {os.path.realpath(path) for path, _ in checked if path != "-"}
     for name, shown_in in (("--sheet", output.sheet), ("--lit", output.lit)):
         if shown_in is not None and os.path.realpath(shown_in) in places:
             raise InputError(f"{name} {shown_in}: is the name of an image; name another file")

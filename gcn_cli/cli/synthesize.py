@@ -172,7 +172,8 @@ def _synthesize(
     facts: dict[str, Any] = {"model": str(path), "steps": loaded.evaluations(sampling)}
     if dry_run:
         facts |= loaded.forecast(sampling, count=len(files))
-        paths = [path for file in files for path in file.all_paths(layout.names)]
+        names = layout.names
+        paths = [path for file in files for path in file.all_paths(names)]
         return facts | {"dry_run": True, "paths": paths}
     work = (loaded, files, layout, sampling, output, origin, quality)
     facts["files"] = _make(*work, as_json=as_json)

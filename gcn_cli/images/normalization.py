@@ -26,14 +26,15 @@ class Normalization:
         mean: tuple[float, ...] | None,
         *,
         unit_deviation: bool,
-        groups: Sequence[tuple[str, int]],
+        groups: Sequence[tuple[str, int, float]],
         known: Sequence[Tensor],
     ) -> "Normalization":
         """The normalization of images (C, H, W).
 
         mean: of each channel; None takes the mean color of the images. unit_deviation: whether
-        the scale is the standard deviation about the mean, else 1. groups: titles and sizes of
-        the channel groups that share one scale. known: masks (H, W) of the pixels to use. Raises
+        the scale is the standard deviation about the mean, over the group's own in model units,
+        else 1. groups: title, size, and deviation in model units, of the channel groups that share
+        one scale. known: masks (H, W) of the pixels to use. Raises
         InputError if a group has one color only, or if `mean` has the wrong length.
         """
         channels = len(images[0])
@@ -46,12 +47,12 @@ class Normalization:
         centered = cls(center, (1.0,) * channels)
         squares = [centered.to_model(image).double().square() for image in images]
         totals, scale = _sum_over_images(squares, known), list[float]()
-        parts = torch.split(totals, [size for _, size in groups])
-        for (title, _), total in zip(groups, parts, strict=True):
+        parts = torch.split(totals, [size for _, size, _ in groups])
+        for (title, _, wanted), total in zip(groups, parts, strict=True):
             deviation = math.sqrt(float(total.sum() / (count * len(total))))
             if not deviation >= MIN_DEVIATION:
                 raise InputError(f"{title}: has one color only, nothing to learn; leave it out")
-            scale += [deviation if unit_deviation else 1.0] * len(total)
+            scale += [deviation / wanted if unit_deviation else 1.0] * len(total)
         return cls(center, tuple(scale))
 
     def to_model(self, pixels: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from gcn_cli.detection import find_pattern
 from gcn_cli.errors import InputError
 from gcn_cli.images import Normalization
 from gcn_cli.images.image import NEUTRAL, side_by_side
+from gcn_cli.images.materials import is_data
 from gcn_cli.kinds import ModelKind, make_trainer
 from gcn_cli.models.layers import filter_parameters, responses_per_pixel
 from gcn_cli.options import TrainOptions
@@ -34,6 +35,7 @@ from gcn_cli.training_images import TrainingImages
 
 log = logging.getLogger(__name__)
 
+DATA_DEVIATION = 0.5  # of the data maps of a material, in model units; colors have 1
 EXTENSION_SHARE = 0.93  # of the time of an extension is planned for, at the speed so far
 MIN_EXTENSION = 20  # iterations of an extension by time
 # A lower bound on memory. Activations: response, gate and both in the backward pass, two bytes each
@@ -238,12 +240,15 @@ class Session:
         )
 
 
-def _groups(images: TrainingImages) -> list[tuple[str, int]]:
-    """The channel groups that share one scale: whose they are, and their sizes."""
+def _groups(images: TrainingImages) -> list[tuple[str, int, float]]:
+    """The channel groups that share one scale: whose they are, their sizes, their deviations.
+
+    Data maps have a smaller deviation, and count less, or the albedo is learned too little.
+    """
     linked = len(images.maps) > 1
     titles = images.titles if linked or len(images.images) == 1 else ("every image",)
     return [
-        (title, size)
+        (title, size, DATA_DEVIATION if linked and is_data(texture_map.kind) else 1.0)
         for title, texture_map in zip(titles, images.maps, strict=False)
         for size in texture_map.groups
     ]

@@ -57,6 +57,9 @@ TRANSITION_FACTORS = (2.5, 4.0)
 # Stages also learn levels up to this factor above, and down to it below, the transition: chains
 # over a longer range of levels show the errors of a stage.
 LEVEL_OVERLAP = 2.5
+# Samples change to the finest stage at this factor above the transition, within its range: it errs
+# less there than the next stage, which knows much of its smaller images by heart.
+FINEST_REACH = 1.6
 
 LIKELIHOOD_RATE = 0.1  # share of the learning rates at which likelihood training starts
 # Iterations of likelihood training that start at that rate: as many as the presets have.
@@ -82,10 +85,11 @@ PREVIEW_STEPS = 16
 def level_ranges(
     config: NoiseConditionalConfig, gains: Sequence[float]
 ) -> tuple[list[float], list[tuple[float, float]]]:
-    """The transition to each coarser stage, and the (lowest, highest) noise level of every stage.
+    """The level at which samples change to each coarser stage, and the range of every stage.
 
-    Ranges are in deviations of the data of each stage, a transition in those of the finer stage.
-    Downsampling keeps 1 / gain^2 of the variance. Raises ValueError if a stage has no levels left.
+    A range is the (lowest, highest) noise level that a stage learns, in deviations of its data; a
+    change is in those of the finer stage. Downsampling keeps 1 / gain^2 of the variance. Raises
+    ValueError if a stage has no levels left.
     """
     transitions, ranges = [], []
     lowest, highest = config.noise_min, config.noise_max
@@ -98,8 +102,9 @@ def level_ranges(
                 f"--set stages: noise_max is below the transition to stage {stage + 2}, "
                 f"{transition:.2g}; use fewer stages"
             )
-        transitions.append(transition)
         ranges.append((lowest, min(LEVEL_OVERLAP * transition, highest)))
+        reach = FINEST_REACH if stage == 0 else 1.0
+        transitions.append(min(reach * transition, ranges[-1][1]))
         lowest, highest = transition * gain / 2 / LEVEL_OVERLAP, highest * gain / 2
     return transitions, [*ranges, (lowest, highest)]
 

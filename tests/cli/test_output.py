@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from gcn_cli.cli import sample_files
 from gcn_cli.cli.output import check_files, write_all
 from gcn_cli.errors import TakenError
 from gcn_cli.images import TextureMap, read_image, writing
@@ -196,3 +199,15 @@ def test_one_file_of_each_format_and_map_is_checked(monkeypatch: pytest.MonkeyPa
     ]
     check_files(files, (8, 8), None)
     assert checked == ["0.png", "0.png", "0.tif", "0.tif"]
+
+
+def test_links_are_followed_only_for_a_sheet_or_a_lit_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Following links takes most of the time of a million names."""
+    followed = []
+    real = SimpleNamespace(path=SimpleNamespace(realpath=followed.append))
+    monkeypatch.setattr(sample_files, "os", real)
+    layout = plain_layout(SINGLE)
+    outputs = sample_outputs("{seed}.png", model_in(Path()), range(9), 1, (8, 8), layout=layout)
+    chosen, model = sample_files.OutputOptions(output="{seed}.png"), SimpleNamespace(maps=SINGLE)
+    sample_files.check_sample_files(outputs, layout, cast(Any, model), chosen, (8, 8), None, None)
+    assert followed == []

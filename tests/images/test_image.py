@@ -109,9 +109,9 @@ def test_normalization_inverts() -> None:
 def test_normalization_has_a_scale_for_each_group_and_ignores_unknown_pixels() -> None:
     image = torch.cat([torch.randn(1, 64, 64) * 3 + 100, torch.randn(2, 64, 64) * 30 + 50])
     everywhere = [torch.ones(64, 64, dtype=torch.bool)]
-    groups = [("height", 1), ("albedo", 2)]
+    groups = [("height", 1, 0.5), ("albedo", 2, 1.0)]
     known = Normalization.fit([image], None, unit_deviation=True, groups=groups, known=everywhere)
-    assert known.scale[0] == pytest.approx(3, rel=0.05)
+    assert known.scale[0] == pytest.approx(6, rel=0.05)
     assert known.scale[1] == known.scale[2] == pytest.approx(30, rel=0.05)
     masked, mask = torch.cat([image, image + 50], dim=2), torch.arange(128).expand(64, 128) < 64
     of_masked = Normalization.fit([masked], None, unit_deviation=True, groups=groups, known=[mask])

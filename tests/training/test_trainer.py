@@ -28,6 +28,7 @@ from gcn_cli.training.trainer import (
     COARSE_FULL_RATE_ITERATIONS,
     COARSE_LIKELIHOOD_RATE,
     COARSE_LIKELIHOOD_SHARE,
+    FINEST_REACH,
     FULL_RATE_ITERATIONS,
     LEVEL_OVERLAP,
     LIKELIHOOD_RATE,
@@ -301,11 +302,12 @@ def test_a_preview_has_two_samples(config: NoiseConditionalConfig) -> None:
 
 def test_ranges_of_levels_overlap_around_the_transitions() -> None:
     gains = [1.2, 1.1]
-    transitions, ranges = level_ranges(THREE, gains)
-    assert transitions == [
+    changes, ranges = level_ranges(THREE, gains)
+    transitions = [
         factor * math.sqrt(1 - 1 / gain**2)
         for factor, gain in zip(TRANSITION_FACTORS, gains, strict=True)
     ]
+    assert changes == pytest.approx([FINEST_REACH * transitions[0], transitions[1]])
     assert ranges[0][0] == THREE.noise_min
     assert ranges[-1][1] == pytest.approx(THREE.noise_max * 1.2 * 1.1 / 4)
     for transition, gain, finer, coarser in zip(

@@ -203,7 +203,7 @@ def test_one_file_of_each_format_and_map_is_checked(monkeypatch: pytest.MonkeyPa
 
 def test_links_are_followed_only_for_a_sheet_or_a_lit_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Following links takes most of the time of a million names."""
-    followed = []
+    followed: list[str] = []
     real = SimpleNamespace(path=SimpleNamespace(realpath=followed.append))
     monkeypatch.setattr(sample_files, "os", real)
     layout = plain_layout(SINGLE)

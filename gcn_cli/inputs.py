@@ -125,8 +125,8 @@ def linked_images(files: Sequence[str], maps: Sequence[TextureMap]) -> list[Imag
     That is the order of the files, unless KIND=FILE or the names of all files tell the kinds of the
     maps. Raises InputError for an image that is not of the kind of its map.
     """
-    stated = [kind for kind, _ in map(split_kind, files)]
-    paths = [path for _, path in map(split_kind, files)]
+    named = [split_kind(file) for file in files]
+    stated, paths = [kind for kind, _ in named], [path for _, path in named]
     opened = [images.read_image(path) for path in paths]
     if len(maps) > 1 and len(opened) == len(maps):  # `to_pixels` refuses another number
         order = _places(stated, paths, maps)

@@ -334,7 +334,7 @@ class Model:
             >>> (wider,) = model.repair("photo.png", outpaint=(0, 0, 256, 0))
         """
         chosen = ReconstructOptions().with_changes(mask=mask, **options)
-        colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
+        colors = self._in_own_profile(image)
         drop_alpha = isinstance(mask, str) and mask == "alpha"
         with interactive.progress_bar("repair", on_step, shown=progress) as note:
             for variant in inpaint.repair(self.checkpoint, colors.images, chosen, self.dtype, note):
@@ -365,7 +365,7 @@ class Model:
             options: fields of `ReconstructOptions`: temperature, seamless, count, seed, steps.
         """
         chosen = ReconstructOptions().with_changes(upscale=factor, **options)
-        colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
+        colors = self._in_own_profile(image)
         source = inpaint.SourceImages.of(colors.images, self.maps, drop_alpha=False)
         with interactive.progress_bar("upscale", on_step, shown=progress) as note:
             for variant in upscaling.upscale(self.checkpoint, source, chosen, self.dtype, note):
@@ -388,11 +388,15 @@ class Model:
             sigma: deviation of the noise in gray levels; None estimates it.
             kind: type of the result: "pillow", "numpy" or "torch".
         """
-        colors = ColorMatch.of([open_image(p) for p in linked_list(image)], self.maps)
+        colors = self._in_own_profile(image)
         source = inpaint.SourceImages.of(colors.images, self.maps, drop_alpha=False)
         clean, _ = reconstruction.denoise_image(self.checkpoint, source.pixels, sigma, self.dtype)
         pixels = colors.restore(source.restore(clean, (0, 0, 0, 0)))
         return convert_output(pixels, kind, colors.icc_profile)
+
+    def _in_own_profile(self, image: LinkedImages) -> ColorMatch:
+        """An image, or linked images, in the color profiles of the maps, and the way back."""
+        return ColorMatch.of([open_image(part) for part in linked_list(image)], self.maps)
 
     # Evaluation
 

@@ -20,7 +20,7 @@ from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.errors import InputError
 from gcn_cli.kinds import ModelKind
 from gcn_cli.models.noise_conditional import PhaseMap
-from gcn_cli.options import SampleOptions
+from gcn_cli.options import ReconstructOptions, SampleOptions
 from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.samplers.rng import named_generator
 from gcn_cli.synthesis import (
@@ -35,7 +35,7 @@ from gcn_cli.synthesis import (
 BORDER = 32  # pixels, of the bands by default
 CORNER = 16  # pixels beyond the bands where they meet, that bands of all colors share
 SURROUNDING = 32  # pixels beyond the bands that are sampled too, where the bands do not tile alone
-RESAMPLING_STEPS = 2  # as in repairs: the inside adapts to the bands
+RESAMPLING_STEPS = ReconstructOptions.resampling_steps  # the inside adapts to the bands
 
 
 class Edges(NamedTuple):
@@ -149,7 +149,10 @@ def sample_tiles(
     tiles.check(size)
     check_lattice(checkpoint, options, size)
     total = tiles.evaluations(kind, options, indices)
-    sampler = _TileSampler(checkpoint, options, tiles, size, dtype, total, on_step, on_state)
+    phases = lattice(checkpoint, options, size, 0)
+    sampler = _TileSampler(
+        checkpoint, options, tiles, size, dtype, phases, total, on_step, on_state
+    )
     for index in indices:
         yield sampler.tile(index)
 
@@ -163,6 +166,7 @@ class _TileSampler:
     tiles: TileSet
     size: tuple[int, int]
     dtype: torch.dtype
+    phases: PhaseMap | None  # of the lattice that all tiles share
     total: int  # evaluations
     on_step: OnEvaluation | None
     on_state: Callable[[Tensor], None] | None
@@ -182,7 +186,7 @@ class _TileSampler:
     def base(self, color: int) -> Tensor:
         """The seamless sample (C, H, W) in 0..255 whose edges are the bands of a color."""
         if color not in self.bases and color == 0:
-            self.bases[0] = self._sample(self.options, 0, self.size, None, self._phases((0, 0)))
+            self.bases[0] = self._sample(self.options, 0, self.size, None, self.phases)
         elif color not in self.bases:
             # Near the corners all colors are the same; elsewhere the sample is a new one.
             corner = torch.full(self.size, -1)
@@ -202,9 +206,9 @@ class _TileSampler:
         rows, columns = (torch.arange(-margin, side + margin) for side in self.size)
         height, width = self.size
         down, across = rows[:, None], columns[None]
-        own_rows = (down >= 0) & (down < height) | torch.zeros_like(across, dtype=torch.bool)
-        own_columns = (across >= 0) & (across < width) | torch.zeros_like(down, dtype=torch.bool)
         colors = torch.full((len(rows), len(columns)), -1)
+        own_rows = ((down >= 0) & (down < height)).expand_as(colors)
+        own_columns = ((across >= 0) & (across < width)).expand_as(colors)
         in_band = torch.zeros_like(colors, dtype=torch.bool)
         for place, color, position, along in (
             (0, edges.top, down, own_columns),
@@ -250,8 +254,8 @@ class _TileSampler:
         return torch.where(missing, sample, image)
 
     def _phases(self, start: tuple[int, int]) -> PhaseMap | None:
-        """Phases of the lattice that all tiles share, in an image whose tile begins at `start`."""
-        phases = lattice(self.checkpoint, self.options, self.size, 0)
+        """The phases in an image whose tile begins at `start`."""
+        phases = self.phases
         if phases is None or start == (0, 0):
             return phases
         return lambda rows, columns: phases(rows - start[0], columns - start[1])

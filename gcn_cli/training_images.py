@@ -20,7 +20,7 @@ from gcn_cli.config import MAX_CROP_SHARE, Config, option_text
 from gcn_cli.errors import InputError
 from gcn_cli.images import Image, SourceFile, TextureMap
 from gcn_cli.images.color import fits, profile_name, to_profile
-from gcn_cli.images.image import green_direction, is_normal_map
+from gcn_cli.images.image import first_channels, green_direction, is_normal_map
 from gcn_cli.images.materials import (
     COLOR_KINDS,
     MapKind,
@@ -85,11 +85,11 @@ class TrainingImages:
         """
         if not (config.flips or config.rotations):
             return []
-        found, first = [], 0
-        for index, texture_map in enumerate(self.maps):
-            if texture_map.normals:
-                found.append((first, self._green_is_up(index, first, config)))
-            first += texture_map.channels
+        found = [
+            (first, self._green_is_up(index, first, config))
+            for index, first in enumerate(first_channels(self.maps))
+            if self.maps[index].normals
+        ]
         if config.normals != "auto" and not found:
             raise InputError(
                 f"{option_text('normals', config.normals)}: no image is a normal map, whose colors "
@@ -147,8 +147,9 @@ class TrainingImages:
 
     def with_directions(self, config: Config) -> "TrainingImages":
         """The same with `y_up` of the normal maps, None if it is open. Logs a wrong name."""
-        maps, first = list(self.maps), 0
-        for index, texture_map in enumerate(self.maps):
+        maps = list(self.maps)
+        for index, first in enumerate(first_channels(maps)):
+            texture_map = maps[index]
             if texture_map.normals:
                 named, shown = self._directions(index, first)
                 for file, name, slopes in zip(self.titles[index:], named, shown, strict=False):
@@ -163,7 +164,6 @@ class TrainingImages:
                 if config.normals != "auto":
                     y_up = config.normals == "y-up"
                 maps[index] = replace(texture_map, y_up=y_up)
-            first += texture_map.channels
         return replace(self, maps=tuple(maps))
 
 

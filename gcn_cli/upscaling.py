@@ -34,7 +34,7 @@ from gcn_cli.synthesis import (
 START_LEVEL = 3.0  # noise level of the first step: details of small blocks are decided below
 STEPS = 14
 TEMPERATURE = 0.4
-"""Closer to the truth than 1, and a little softer: see docs/measured.md."""
+"""Closer to the truth than 1, and a little softer: docs/experiments.md has the figures."""
 BISECTIONS = 60
 
 

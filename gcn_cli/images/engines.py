@@ -6,16 +6,14 @@ channels of one file.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gcn_cli.errors import InputError
-from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, TextureMap
-from gcn_cli.images.materials import COLOR_KINDS, MapKind
+from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, TextureMap, first_channels
+from gcn_cli.images.materials import MapKind, is_data
 
-EngineName = Literal["unity", "unreal", "godot", "gltf"]
 NEUTRAL_VALUES: dict[str, float] = {"ao": 255.0, "roughness": 255.0, "metalness": 0.0}
 """Of the maps that a packed file needs and a model does not have."""
 
@@ -102,7 +100,7 @@ class MapFile:
     @classmethod
     def of(cls, texture_map: TextureMap, first: int) -> "MapFile":
         """The file of a map alone, whose channels begin at `first`. Data have no color profile."""
-        if texture_map.kind and texture_map.kind not in COLOR_KINDS:
+        if is_data(texture_map.kind):
             texture_map = replace(texture_map, icc_profile=None)
         sources = range(first, first + texture_map.channels)
         return cls(texture_map, tuple(Channel((k,)) for k in sources), (texture_map.kind,))
@@ -157,7 +155,9 @@ def plain_layout(maps: Sequence[TextureMap], y_up: bool | None = None) -> Layout
             f"--normals {_in_words(y_up)}: the model has no normal map; leave it out, or train "
             "with --map normal=FILE"
         )
-    return Layout(tuple(_turned(MapFile.of(m, k), y_up) for m, k in _with_first_channels(maps)))
+    return Layout(
+        tuple(_turned(file, y_up) for file in map(MapFile.of, maps, first_channels(maps)))
+    )
 
 
 def engine_layout(name: str, maps: Sequence[TextureMap], y_up: bool | None = None) -> Layout:
@@ -175,8 +175,7 @@ def engine_layout(name: str, maps: Sequence[TextureMap], y_up: bool | None = Non
     plain_layout(maps, y_up)  # refuses what it refuses
     by_kind: dict[str, MapFile] = {}
     files: list[MapFile] = []
-    for texture_map, first in _with_first_channels(maps):
-        file = MapFile.of(texture_map, first)
+    for texture_map, file in zip(maps, map(MapFile.of, maps, first_channels(maps)), strict=True):
         if not texture_map.kind or texture_map.kind in by_kind:
             files.append(_turned(file, _wanted(engine, y_up)))
         by_kind.setdefault(texture_map.kind, file)
@@ -204,10 +203,6 @@ def engine_layout(name: str, maps: Sequence[TextureMap], y_up: bool | None = Non
 
 def _wanted(engine: Engine, y_up: bool | None) -> bool:
     return engine.y_up if y_up is None else y_up
-
-
-def _with_first_channels(maps: Sequence[TextureMap]) -> list[tuple[TextureMap, int]]:
-    return [(m, sum(before.channels for before in maps[:k])) for k, m in enumerate(maps)]
 
 
 def _is_normal(texture_map: TextureMap) -> bool:

@@ -7,6 +7,7 @@ channels of a model that form one image; a model of linked maps (albedo, normal,
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,11 @@ class TextureMap:
     def groups(self) -> list[int]:
         """Sizes of the channel groups that share one scale: colors, alpha."""
         return [self.channels - 1, 1] if self.mode.endswith("A") else [self.channels]
+
+
+def first_channels(maps: Sequence[TextureMap]) -> list[int]:
+    """The index of the first channel of each map in the channels of a model."""
+    return [0, *accumulate(texture_map.channels for texture_map in maps)][:-1]
 
 
 def split_maps(pixels: Tensor, maps: Sequence[TextureMap]) -> list[Tensor]:

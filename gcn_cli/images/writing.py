@@ -251,15 +251,15 @@ def write_animation(
     milliseconds: int,
     icc_profile: bytes | None = None,
     *,
-    new: bool = False,
-    quality: int = 80,
-    record: Mapping[str, Any] | None = None,
+    new: bool,
+    quality: int,
+    record: Mapping[str, Any],
 ) -> None:
     """Write images (C, H, W) in 0..255 as a WebP that shows each for a time, over and over.
 
     quality, new and record: as for `write`.
     """
-    options = {} if record is None else provenance.save_options("WEBP", record)
+    options = provenance.save_options("WEBP", record)
     first, *others = map(to_pillow, frames)
     buffer = io.BytesIO()
     first.save(

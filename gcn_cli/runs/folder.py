@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 
 from gcn_cli.errors import BusyError, InputError
 from gcn_cli.images import FORMATS, is_image_file, read_record
-from gcn_cli.images.engines import Layout
+from gcn_cli.images.engines import ENGINES, Layout
 from gcn_cli.images.provenance import contradiction
 
 log = logging.getLogger(__name__)
@@ -265,8 +265,9 @@ def next_seed(output: str | None, model: Path) -> tuple[int, Path | None]:
     folder, name, last = _samples_folder(output, model), model_name(model), -1
     if folder is None or not folder.is_dir():
         return 0, folder
+    prefixes = "|".join({re.escape(engine.prefix) for engine in ENGINES.values()})
     for path in folder.iterdir():
-        named = re.fullmatch(rf"(?:T_)?{re.escape(name)}-(\d+)-\d+([-_].*)?", path.stem)
+        named = re.fullmatch(rf"(?:{prefixes}){re.escape(name)}-(\d+)-\d+([-_].*)?", path.stem)
         if named is not None:
             last = max(last, int(named[1]))
         elif path.suffix.lower() in FORMATS:

@@ -332,3 +332,22 @@ def test_a_kind_on_the_command_line(tmp_path: Path) -> None:
     done = run("train", "a.png", "--map", "normals=n.png", cwd=tmp_path)
     assert done.returncode == 2
     assert b"--map normals=n.png: the kind must be one of albedo, normal" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "deviations"),
+    [
+        ({"a_albedo.png": "albedo", "a_normal.png": "normal"}, [1.0, 0.5]),
+        ({"a_height.png": "gray", "a_normal.png": "normal"}, [1.0, 1.0]),
+    ],
+)
+def test_data_maps_count_less_beside_colors_only(
+    files: dict[str, str], deviations: list[float], folder: Path
+) -> None:
+    first, second = saved(folder, files)
+    model = gcn.train(first, linked=(second,), iterations=1, **SMALL_TEXTURE)
+    maps = [read_image(Path(name)).pixels for name in (first, second)]
+    learned = model.checkpoint.normalization.to_model(torch.cat(maps))
+    parts = learned.split([len(one) for one in maps])
+    found = [float(part.var(dim=(1, 2), unbiased=False).mean()) ** 0.5 for part in parts]
+    assert found == pytest.approx(deviations, rel=0.01)

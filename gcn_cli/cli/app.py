@@ -1,5 +1,6 @@
 """The command `gcn`: its subcommands, and the exit code and message of every error."""
 
+import errno
 import importlib
 import io
 import os
@@ -26,6 +27,7 @@ OUT_OF_MEMORY = (
     "out of memory; use a smaller --size, --resize, --batch-size or --set crop, or fewer filters "
     "in --set layers"
 )
+WRITE_ERRORS = {errno.EBADF, errno.EDQUOT, errno.EIO, errno.ENOSPC}
 
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -183,8 +185,9 @@ def describe(error: BaseException) -> tuple[str, int]:
     ):
         return OUT_OF_MEMORY, 1
     if isinstance(error, OSError) and error.strerror is not None:
-        file = f"{error.filename}: " if error.filename else ""
-        return f"{file}{error.strerror}; files saved before are complete", 1
+        nameless = "standard output or a temporary file" if error.errno in WRITE_ERRORS else ""
+        where = f"{file}: " if (file := error.filename or nameless) else ""
+        return f"{where}{error.strerror}; files saved before are complete", 1
     text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return f"{text} (gcn --debug {' '.join(sys.argv[1:2])} ... shows where)", 1
 

@@ -225,6 +225,13 @@ def _gray_16(image: PillowImage.Image, source: str, coding: Coding) -> Image:
     if float(integers.min()) < 0 or float(integers.max()) > 65535:
         lowest, highest = (f"{float(value):.0f}" for value in (integers.min(), integers.max()))
         raise InputError(f"{source}: grays from {lowest} to {highest}; save it with 8 or 16 bits")
+    if 0 < (highest := float(integers.max())) <= 255:
+        log.warning(
+            "%s: 16-bit grays of at most %.0f of 65535, nearly black; save it with 8 bits if 255 is "
+            "meant to be white",
+            source,
+            highest,
+        )
     pixels = integers / (4095 / 255 if coding.raw_mode == "I;12" else UINT16_PER_GRAY_LEVEL)
     if coding.white_is_zero:  # Pillow inverts 8 bits only
         pixels = 255 - pixels

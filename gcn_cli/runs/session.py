@@ -35,7 +35,7 @@ from gcn_cli.training_images import TrainingImages
 
 log = logging.getLogger(__name__)
 
-DATA_DEVIATION = 0.5  # of the data maps of a material, in model units; colors have 1
+DATA_DEVIATION = 0.5  # of data maps beside colors, in model units; everything else has 1
 EXTENSION_SHARE = 0.93  # of the time of an extension is planned for, at the speed so far
 MIN_EXTENSION = 20  # iterations of an extension by time
 # A lower bound on memory. Activations: response, gate and both in the backward pass, two bytes each
@@ -243,12 +243,14 @@ class Session:
 def _groups(images: TrainingImages) -> list[tuple[str, int, float]]:
     """The channel groups that share one scale: whose they are, their sizes, their deviations.
 
-    Data maps have a smaller deviation, and count less, or the albedo is learned too little.
+    Data maps beside colors have a smaller deviation, and count less, or the albedo is learned too
+    little.
     """
     linked = len(images.maps) > 1
+    beside_colors = linked and not all(is_data(texture_map.kind) for texture_map in images.maps)
     titles = images.titles if linked or len(images.images) == 1 else ("every image",)
     return [
-        (title, size, DATA_DEVIATION if linked and is_data(texture_map.kind) else 1.0)
+        (title, size, DATA_DEVIATION if beside_colors and is_data(texture_map.kind) else 1.0)
         for title, texture_map in zip(titles, images.maps, strict=False)
         for size in texture_map.groups
     ]

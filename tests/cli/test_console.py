@@ -93,6 +93,18 @@ def test_ctrl_c_says_what_is_saved(message: str) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left"), "standard output or a temporary file: No space left; "),
+        (OSError(28, "No space left", "a.png"), "a.png: No space left; "),
+        (ConnectionError(111, "Connection refused"), "Connection refused; "),
+    ],
+)
+def test_an_error_of_the_system_says_where(error: OSError, message: str) -> None:
+    assert app.describe(error) == (message + "files saved before are complete", 1)
+
+
 def test_work_of_more_than_three_seconds_is_said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

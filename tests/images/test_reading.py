@@ -223,6 +223,19 @@ def test_a_file_that_is_not_read_says_why(
         images.read_image(str(tmp_path / "signed.tif"))
 
 
+@pytest.mark.parametrize(("top", "warned"), [(0, False), (200, True), (256, False)])
+def test_16_bit_grays_in_the_range_of_8_bits_are_said(
+    top: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ramp = np.linspace(0, top, 20).reshape(4, 5)
+    for dtype in (np.int32, np.uint16):
+        caplog.clear()
+        PillowImage.fromarray(ramp.astype(dtype)).save(tmp_path / "gray.tif")
+        read = images.read_image(str(tmp_path / "gray.tif"))
+        assert float(read.pixels.max()) == pytest.approx(top / 257)
+        assert ("at most 200 of 65535, nearly black" in caplog.text) == warned
+
+
 def test_16_bit_colors_are_divided_by_alpha(tmp_path: Path) -> None:
     pixels = np.full((6, 5, 4), (40000, 20000, 10000, 32768), np.uint16)
     image = pyvips.Image.new_from_array(pixels).copy(interpretation="rgb16")

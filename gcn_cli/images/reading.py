@@ -227,8 +227,8 @@ def _gray_16(image: PillowImage.Image, source: str, coding: Coding) -> Image:
         raise InputError(f"{source}: grays from {lowest} to {highest}; save it with 8 or 16 bits")
     if 0 < (highest := float(integers.max())) <= 255:
         log.warning(
-            "%s: 16-bit grays of at most %.0f of 65535, nearly black; save it with 8 bits if 255 is "
-            "meant to be white",
+            "%s: 16-bit grays of at most %.0f of 65535, nearly black; save it with 8 bits if 255 "
+            "is meant to be white",
             source,
             highest,
         )

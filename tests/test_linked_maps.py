@@ -346,8 +346,8 @@ def test_data_maps_count_less_beside_colors_only(
 ) -> None:
     first, second = saved(folder, files)
     model = gcn.train(first, linked=(second,), iterations=1, **SMALL_TEXTURE)
-    maps = [read_image(Path(name)).pixels for name in (first, second)]
+    maps = [read_image(name).pixels for name in (first, second)]
     learned = model.checkpoint.normalization.to_model(torch.cat(maps))
-    parts = learned.split([len(one) for one in maps])
+    parts = torch.split(learned, [len(one) for one in maps])
     found = [float(part.var(dim=(1, 2), unbiased=False).mean()) ** 0.5 for part in parts]
     assert found == pytest.approx(deviations, rel=0.01)

@@ -222,10 +222,11 @@ def image_from_pillow(
 def _gray_16(image: PillowImage.Image, source: str, coding: Coding) -> Image:
     """16-bit grays, with alpha if a gray is marked transparent."""
     integers = torch.from_numpy(np.asarray(image, dtype=np.float32).copy())[None]
-    if float(integers.min()) < 0 or float(integers.max()) > 65535:
-        lowest, highest = (f"{float(value):.0f}" for value in (integers.min(), integers.max()))
-        raise InputError(f"{source}: grays from {lowest} to {highest}; save it with 8 or 16 bits")
-    if 0 < (highest := float(integers.max())) <= 255:
+    lowest, highest = float(integers.min()), float(integers.max())
+    if lowest < 0 or highest > 65535:
+        grays = f"grays from {lowest:.0f} to {highest:.0f}"
+        raise InputError(f"{source}: {grays}; save it with 8 or 16 bits")
+    if 0 < highest <= 255:
         log.warning(
             "%s: 16-bit grays of at most %.0f of 65535, nearly black; save it with 8 bits if 255 "
             "is meant to be white",

@@ -31,7 +31,7 @@ from gcn_cli.reconstruction import fit_to_model, fit_to_model_with_scale
 from gcn_cli.samplers.annealed import noise_levels
 from gcn_cli.samplers.evidence import denoising_errors, relative_log_likelihood
 from gcn_cli.samplers.rng import named_generator
-from gcn_cli.synthesis import OnEvaluation
+from gcn_cli.synthesis import OnEvaluation, evaluation_counter
 
 HISTORY_ROWS = 10
 ERROR_TOLERANCE = 1.1  # factor by which an error may exceed its bound by chance
@@ -155,11 +155,7 @@ def level_reports(
     plan, options = TilingPlan((exemplar.shape[2], exemplar.shape[3])), SampleOptions(seed=0)
     kind, phases = checkpoint.kind, checkpoint.phases(exemplar)
     chain_variances: dict[float, float] = {}
-    total = 2 * kind.evaluations(options)
-
-    def count(done: int) -> None:
-        if on_step is not None:
-            on_step(done, total)
+    count = evaluation_counter(on_step, 2 * kind.evaluations(options))
 
     def recorded(denoise: Denoiser) -> Denoiser:
         def denoise_and_record(x: Tensor, noise: float) -> Tensor:
@@ -169,9 +165,7 @@ def level_reports(
 
         return denoise_and_record
 
-    kind.sample(
-        options, [0], None, plan, dtype, lambda k, _: count(k), guidance=recorded, phases=phases
-    )
+    kind.sample(options, [0], None, plan, dtype, count, guidance=recorded, phases=phases)
     denoise = kind.denoiser(options, plan, dtype, phases)
     inner, reports = _inner_part(exemplar), []
     variance = float(inner.var())
@@ -181,7 +175,7 @@ def level_reports(
         mean = _inner_part(denoise(exemplar + noise * z, noise))
         values = (float((mean - inner).square().mean()), float(mean.var()), chain_variance)
         reports.append(LevelReport(noise, *(value / variance for value in values)))
-        count(total // 2 + index + 1)
+        count()
     return reports
 
 

@@ -497,6 +497,12 @@ CONFIG_OF_LEARNER: dict[str, type[NoiseConditionalConfig] | type[PublishedConfig
     "mle": PublishedConfig,
     "cd": PublishedConfig,
 }
+LEARNERS_IN_WORDS = {
+    "denoise": "denoising",
+    DENOISE_MLE: "denoising and likelihood",
+    "mle": "maximum likelihood",
+    "cd": "contrastive divergence",
+}
 SETTINGS: dict[str, dataclasses.Field[Any]] = {
     spec.name: spec for spec in dataclasses.fields(NoiseConditionalConfig)
 }

@@ -23,6 +23,7 @@ from gcn_cli.options import ReconstructOptions, SampleOptions, Seamless
 from gcn_cli.samplers.guidance import KnownPixels
 from gcn_cli.synthesis import (
     OnEvaluation,
+    evaluation_counter,
     mirror_positions,
     plan_tiling,
     sampling_size,
@@ -80,7 +81,7 @@ def repair(
     )
     count = options.count or 1
     for result in inpaint(checkpoint, pixels, missing, sampling, count, dtype, on_step):
-        yield source.restore(result, options.outpaint or (0, 0, 0, 0))
+        yield source.restore(result, sides=options.outpaint)
 
 
 @dataclass(frozen=True)
@@ -107,21 +108,26 @@ class SourceImages:
             opaque.append(image if known.mode.endswith("A") else image.without_alpha())
         return cls(to_pixels(opaque, maps), tuple(images), maps, drop_alpha)
 
-    def restore(self, result: Tensor, sides: Sides) -> Tensor:
-        """Pixels (C, H, W) of the model in the channels of the images, extended by `sides`."""
-        parts = zip(self.images, split_maps(result, self.maps), self.maps, strict=True)
-        restored = [self._restore_map(*part, sides) for part in parts]
-        return torch.cat(restored) if len(restored) > 1 else restored[0]
+    def restore(self, result: Tensor, *, sides: Sides | None = None, factor: int = 1) -> Tensor:
+        """Pixels (C, H, W) of the model in the channels of the images.
 
-    def _restore_map(self, image: Image, result: Tensor, known: TextureMap, sides: Sides) -> Tensor:
-        if image.mode.startswith("L") and known.mode.startswith("RGB"):
-            # Known grays are equal in all channels, so their median is exact.
-            result = torch.cat([result[:3].median(dim=0, keepdim=True).values, result[3:]])
-        if image.has_alpha and not known.mode.endswith("A") and not self.drop_alpha:
-            left, top, right, bottom = sides
-            alpha = F.pad(image.pixels[-1:], (left, right, top, bottom), value=255.0)
-            result = torch.cat([result, alpha])
-        return result
+        The result is larger than the images: extended by `sides`, or enlarged by a factor.
+        """
+        left, top, right, bottom = sides or (0, 0, 0, 0)
+        parts = []
+        triples = zip(self.images, split_maps(result, self.maps), self.maps, strict=True)
+        for image, part, known in triples:
+            if image.mode.startswith("L") and known.mode.startswith("RGB"):
+                # Known grays are equal in all channels, so their median is exact.
+                median = part[:3].median(dim=0, keepdim=True).values
+                gray = median if factor == 1 else part[:3].mean(dim=0, keepdim=True)
+                parts += [gray, part[3:]]
+            else:
+                parts.append(part)
+            if image.has_alpha and not known.mode.endswith("A") and not self.drop_alpha:
+                alpha = F.pad(image.pixels[-1:], (left, right, top, bottom), value=255.0)
+                parts.append(alpha.repeat_interleave(factor, 1).repeat_interleave(factor, 2))
+        return torch.cat(parts)
 
 
 def extend_image(pixels: Tensor, sides: Sides) -> tuple[Tensor, Tensor]:
@@ -248,13 +254,9 @@ def inpaint(
     extra_bytes = 12 * checkpoint.config.channel_count * missing.numel()  # known pixels, and result
     plan = plan_tiling(kind, options, size, dtype, "off", extra_bytes=extra_bytes)
     x = checkpoint.normalization.to_model(window)[None].to(kind.device)
-    known, evaluations = KnownPixels(x, missing.to(kind.device)), kind.evaluations(options)
+    known = KnownPixels(x, missing.to(kind.device))
+    callback = evaluation_counter(on_step, count * kind.evaluations(options))
     for index in range(count):
-
-        def callback(step: int, _: Tensor, done: int = index * evaluations) -> None:
-            if on_step is not None:
-                on_step(done + step, count * evaluations)
-
         sample = kind.sample(
             options, [index], None, plan, dtype, callback, known=known, phases=phases
         )

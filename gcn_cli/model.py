@@ -18,7 +18,7 @@ from gcn_cli import analysis, inpaint, interactive, reconstruction, synthesis, u
 from gcn_cli import checkpoint as checkpoint_file
 from gcn_cli.analysis import AnomalyMap, LevelReport
 from gcn_cli.checkpoint import Checkpoint
-from gcn_cli.config import Config, NoiseConditionalConfig, check_rules
+from gcn_cli.config import LEARNERS_IN_WORDS, Config, NoiseConditionalConfig, check_rules
 from gcn_cli.errors import DivergedError, InputError
 from gcn_cli.images import TextureMap, split_maps, to_pillow
 from gcn_cli.images.color import ColorMatch
@@ -93,7 +93,7 @@ class Model:
         return {
             "model": "in memory" if self.path is None else str(self.path),
             "images": f"{' + '.join(m.mode for m in self.maps)}, {self.size[0]}x{self.size[1]}",
-            "training": f"{config.learner} on {crops}, "
+            "training": f"{LEARNERS_IN_WORDS[config.learner]} on {crops}, "
             + (f"{done} iterations" if self.complete else f"stopped at {done} of {last}"),
             "network": f"{parameters:,} parameters on {self.device}",
         }
@@ -391,7 +391,7 @@ class Model:
         colors = self._in_own_profile(image)
         source = inpaint.SourceImages.of(colors.images, self.maps, drop_alpha=False)
         clean, _ = reconstruction.denoise_image(self.checkpoint, source.pixels, sigma, self.dtype)
-        pixels = colors.restore(source.restore(clean, (0, 0, 0, 0)))
+        pixels = colors.restore(source.restore(clean))
         return convert_output(pixels, kind, colors.icc_profile)
 
     def _in_own_profile(self, image: LinkedImages) -> ColorMatch:

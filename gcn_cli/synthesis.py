@@ -36,6 +36,18 @@ log = logging.getLogger(__name__)
 OnEvaluation = Callable[[int, int], None]
 """Called with the number of evaluations done, and the number in all, over all images and blocks."""
 
+
+def evaluation_counter(on_step: OnEvaluation | None, total: int) -> Callable[..., None]:
+    """A function to call after every evaluation, with any arguments: it calls on_step."""
+    done = itertools.count(1)
+
+    def count(*_: object) -> None:
+        if on_step is not None:
+            on_step(next(done), total)
+
+    return count
+
+
 BLOCK_SIDES = (1024, 512, 256)  # pixels; larger blocks are no faster, they outgrow the caches
 MEMORY_SHARE = 0.8  # of the free memory that is planned for
 GIB = 2**30

@@ -26,6 +26,7 @@ from gcn_cli.samplers.rng import named_generator
 from gcn_cli.synthesis import (
     OnEvaluation,
     check_lattice,
+    evaluation_counter,
     lattice,
     plan_tiling,
     requested_size,
@@ -148,11 +149,9 @@ def sample_tiles(
     size = requested_size(checkpoint, options)
     tiles.check(size)
     check_lattice(checkpoint, options, size)
-    total = tiles.evaluations(kind, options, indices)
+    count = evaluation_counter(on_step, tiles.evaluations(kind, options, indices))
     phases = lattice(checkpoint, options, size, 0)
-    sampler = _TileSampler(
-        checkpoint, options, tiles, size, dtype, phases, total, on_step, on_state
-    )
+    sampler = _TileSampler(checkpoint, options, tiles, size, dtype, phases, count, on_state)
     for index in indices:
         yield sampler.tile(index)
 
@@ -167,11 +166,9 @@ class _TileSampler:
     size: tuple[int, int]
     dtype: torch.dtype
     phases: PhaseMap | None  # of the lattice that all tiles share
-    total: int  # evaluations
-    on_step: OnEvaluation | None
+    count: Callable[[], None]  # called after every evaluation
     on_state: Callable[[Tensor], None] | None
     bases: dict[int, Tensor] = field(default_factory=dict)  # seamless samples, by edge color
-    evaluations: int = 0
 
     def tile(self, index: int) -> Tensor:
         """The tile of an index, (C, H, W) in 0..255."""
@@ -274,9 +271,7 @@ class _TileSampler:
         plan = plan_tiling(kind, options, size, self.dtype, options.tile, extra_bytes=extra)
 
         def callback(_: int, x: Tensor) -> None:
-            self.evaluations += 1
-            if self.on_step is not None:
-                self.on_step(self.evaluations, self.total)
+            self.count()
             if self.on_state is not None:
                 self.on_state(x)
 

@@ -19,12 +19,13 @@ from torch.nn import functional as F
 
 from gcn_cli.checkpoint import Checkpoint
 from gcn_cli.errors import InputError
-from gcn_cli.images import Image, split_maps
+from gcn_cli.images import Image
 from gcn_cli.inpaint import SourceImages, find_seamless
 from gcn_cli.options import ReconstructOptions, SampleOptions
 from gcn_cli.samplers.guidance import KnownMeans
 from gcn_cli.synthesis import (
     OnEvaluation,
+    evaluation_counter,
     placement,
     plan_tiling,
     sampling_size,
@@ -78,30 +79,13 @@ def upscale(
     extra_bytes = 12 * config.channel_count * math.prod(size)
     plan = plan_tiling(kind, sampling, size, dtype, "auto", extra_bytes=extra_bytes)
     count = options.count or 1
-    evaluations = kind.evaluations(sampling)
+    callback = evaluation_counter(on_step, count * kind.evaluations(sampling))
     for index in range(count):
-
-        def callback(step: int, _: Tensor, done: int = index * evaluations) -> None:
-            if on_step is not None:
-                on_step(done + step, count * evaluations)
-
         x = kind.sample(
             sampling, [index], known.repeated, plan, dtype, callback, known=known, phases=phases
         )
-        yield _restored(to_finished_pixels(checkpoint, x)[0, :, :height, :width], source, factor)
-
-
-def _restored(result: Tensor, source: SourceImages, factor: int) -> Tensor:
-    """Pixels of the model in the channels of the source."""
-    parts = []
-    triples = zip(source.images, split_maps(result, source.maps), source.maps, strict=True)
-    for image, part, texture_map in triples:
-        if image.mode.startswith("L") and texture_map.mode.startswith("RGB"):
-            part = torch.cat([part[:3].mean(dim=0, keepdim=True), part[3:]])  # noqa: PLW2901
-        if image.has_alpha and not texture_map.mode.endswith("A"):
-            part = torch.cat([part, _repeat(image.pixels[-1:], factor)])  # noqa: PLW2901
-        parts.append(part)
-    return torch.cat(parts)
+        result = to_finished_pixels(checkpoint, x)[0, :, :height, :width]
+        yield source.restore(result, factor=factor)
 
 
 def keep_means(result: Tensor, image: Image, factor: int) -> Tensor:
@@ -129,8 +113,3 @@ def keep_means(result: Tensor, image: Image, factor: int) -> Tensor:
     order = (blocks - whole).argsort(dim=1, descending=True).argsort(dim=1)
     whole += order < lacking[:, None]
     return (F.pixel_shuffle(whole, factor)[:, 0] * 255 / largest).to(result)
-
-
-def _repeat(pixels: Tensor, factor: int) -> Tensor:
-    """Every pixel of (C, H, W) as a block of factor x factor."""
-    return pixels.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)

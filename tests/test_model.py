@@ -242,7 +242,8 @@ def test_quality_measures_the_first_of_linked_maps(tmp_path: Path) -> None:
 
 def test_a_model_says_what_it_is(model: gcn.Model) -> None:
     assert repr(model).startswith(
-        "<gcn model: in memory; RGB, 40x32; denoise,mle on crops of 16 pixels, 4 iterations; "
+        "<gcn model: in memory; RGB, 40x32; denoising and likelihood on crops of 16 pixels, "
+        "4 iterations; "
     )
     page = model._repr_html_()
     assert page == model._repr_html_()

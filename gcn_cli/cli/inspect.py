@@ -26,7 +26,7 @@ from gcn_cli.cli.options import (
     overwrite_option,
     threads_option,
 )
-from gcn_cli.config import setting_text, to_json
+from gcn_cli.config import LEARNERS_IN_WORDS, setting_text, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.presets import PRESETS, to_toml
 from gcn_cli.strict_json import dumps
@@ -453,8 +453,8 @@ def summary(model: "Model", facts: dict[str, Any]) -> str:
     written = time.strftime("%Y-%m-%d %H:%M", time.localtime(model.path.stat().st_mtime))
     state = "complete" if model.complete else f"iteration {done} of {facts['total_iterations']}"
     rows = {
-        "trained by": f"{config['learner']} from {f'crops of {crop}' if crop else 'whole images'}, "
-        f"seed {config['seed']}",
+        "trained by": f"{LEARNERS_IN_WORDS[config['learner']]} from "
+        f"{f'crops of {crop} pixels' if crop else 'whole images'}, seed {config['seed']}",
         "images": ", ".join(facts["maps"]) + regular,
         "network": f"{len(facts['layers'])} layers{cascade}, {facts['parameters']:,} parameters, "
         f"receptive field {facts['receptive_field']} pixels",

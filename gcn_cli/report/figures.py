@@ -118,26 +118,20 @@ def _crop_gradient(gradient: Tensor, side: int) -> Tensor:
     return pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
 
 
-def lit(sample: Tensor, maps: Sequence[TextureMap], axes: tuple[bool, bool]) -> Tensor | None:
-    """A sample (C, H, W) of a material in a light, two by two; None without normals or height.
+def in_use(
+    sample: Tensor, maps: Sequence[TextureMap], axes: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """A sample (C, H, W) in a light, two by two, and laid eight times, small.
 
-    axes: those along which samples tile, vertically and horizontally.
+    axes: those along which samples tile, vertically and horizontally. The first is None without
+    normals or height, the second if no axis tiles.
     """
-    if not shading.has_relief(maps):
-        return None
-    return tiled(shading.lit(shading.material(sample, maps, axes)), axes)
-
-
-def from_afar(sample: Tensor, maps: Sequence[TextureMap], axes: tuple[bool, bool]) -> Tensor | None:
-    """A sample (C, H, W) laid eight times along the axes that tile, small; None if none does."""
-    if not any(axes):
-        return None
+    light, first = None, maps[0]
     if shading.has_relief(maps):
-        shown = shading.lit(shading.material(sample, maps, axes))
-    else:
-        first = maps[0]
-        shown = Image(sample[: first.channels], first.mode, 32).to_mode("RGB")
-    return tiled(shrunk_to(shown, FAR_SIDE), axes, FAR_TIMES)
+        light = shading.lit(shading.material(sample, maps, axes))
+    colors = Image(sample[: first.channels], first.mode, 32).to_mode("RGB")
+    far = tiled(shrunk_to(colors if light is None else light, FAR_SIDE), axes, FAR_TIMES)
+    return None if light is None else tiled(light, axes), far if any(axes) else None
 
 
 def heat_map(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:

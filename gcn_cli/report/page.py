@@ -259,7 +259,7 @@ def _samples(model: Model, exemplar: images.Image | None, sample: Tensor, whole:
 def _scene(model: Model, sample: Tensor) -> Section | None:
     """The sample as it is used: in a light, and often, from a distance."""
     axes = model.checkpoint.kind.periodic_axes(SampleOptions())
-    light, far = (draw(sample, model.maps, axes) for draw in (figures.lit, figures.from_afar))
+    light, far = figures.in_use(sample, model.maps, axes)
     shown = []
     if light is not None:
         caption = "The material two by two, in a light from the upper left"

@@ -60,6 +60,7 @@ def test_the_short_form_describes_the_newest_model(folder: Path) -> None:
     names = [line.split("  ")[1] for line in lines[1:] if line.startswith("  ") and line[2] != " "]
     assert names[:6] == ["trained by", "images", "network", "state", "quality", "next"]
     assert "likelihood_weight" in done.stdout.decode()
+    assert "trained by  denoising and likelihood from crops of 32 pixels, seed 0" in lines[1]
 
 
 def test_the_next_command_names_the_model(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 import gcn_cli as gcn
 from gcn_cli import shading
 from gcn_cli.images import TextureMap
-from gcn_cli.report.figures import from_afar, heat_map, lit, unit_filters
+from gcn_cli.report.figures import heat_map, in_use, unit_filters
 from tests.small import SMALL_PUBLISHED, relief
 
 
@@ -41,16 +41,14 @@ def test_a_material_is_lit_and_every_texture_that_tiles_is_seen_from_afar() -> N
     sample, both = relief(96)[1:], (True, True)
     plain, material = ([TextureMap("", "RGB", kind=kind)] for kind in ("", "normal"))
     light = shading.lit(shading.material(sample, material))
-    drawn = lit(sample, material, both)
-    assert drawn is not None
-    assert torch.equal(drawn, light.repeat(1, 2, 2))
-    assert lit(sample, plain, both) is None
     for maps, shown in ((plain, sample), (material, light)):
-        far, across = (from_afar(sample, maps, axes) for axes in (both, (False, True)))
+        (drawn, far), (_, across) = (in_use(sample, maps, axes) for axes in (both, (False, True)))
+        assert (drawn is None) == (maps is plain)
+        assert drawn is None or torch.equal(drawn, light.repeat(1, 2, 2))
         assert far is not None
         assert far.shape == (3, 640, 640)
         assert torch.equal(far[:, :80, :80], far[:, 560:, 160:240])
         torch.testing.assert_close(far.mean((1, 2)), shown.mean((1, 2)), atol=1, rtol=0)
         assert across is not None
         assert across.shape == (3, 80, 640)
-        assert from_afar(sample, maps, (False, False)) is None
+        assert in_use(sample, maps, (False, False))[1] is None

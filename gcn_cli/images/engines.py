@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gcn_cli.errors import InputError
-from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, TextureMap, first_channels
-from gcn_cli.images.materials import MapKind, is_data
+from gcn_cli.images.color import libvips, profile_name, same_colors, to_profile
+from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, Image, TextureMap, first_channels
+from gcn_cli.images.materials import COLOR_KINDS, MapKind, is_data
 
 NEUTRAL_VALUES: dict[str, float] = {"ao": 255.0, "roughness": 255.0, "metalness": 0.0}
 """Of the maps that a packed file needs and a model does not have."""
@@ -96,6 +97,7 @@ class MapFile:
     texture_map: TextureMap  # its name is the last part of the file's name
     channels: tuple[Channel, ...]
     kinds: tuple[str, ...] = ()  # of the maps that it is made of
+    converted_from: bytes | None = None  # the profile of colors that the file has in sRGB
 
     @classmethod
     def of(cls, texture_map: TextureMap, first: int) -> "MapFile":
@@ -108,10 +110,15 @@ class MapFile:
     def pixels(self, sample: Tensor) -> Tensor:
         """The pixels (C, H, W) of the file, of a sample of the model."""
         first = self.channels[0].sources[:1]
-        if self.channels == tuple(Channel((k + sum(first),)) for k in range(len(self.channels))):
-            return sample[sum(first) : sum(first) + len(self.channels)]  # no copy of a large map
         depth = self.texture_map.bit_depth
-        return torch.stack([channel.of(sample, depth) for channel in self.channels])
+        if self.channels == tuple(Channel((k + sum(first),)) for k in range(len(self.channels))):
+            pixels = sample[sum(first) : sum(first) + len(self.channels)]  # no copy of a large map
+        else:
+            pixels = torch.stack([channel.of(sample, depth) for channel in self.channels])
+        if self.converted_from is None:
+            return pixels
+        about = (self.texture_map.mode, depth, self.converted_from)
+        return to_profile(Image(pixels, *about, color_managed=True), None).pixels
 
 
 @dataclass(frozen=True)
@@ -176,6 +183,8 @@ def engine_layout(name: str, maps: Sequence[TextureMap], y_up: bool | None = Non
     by_kind: dict[str, MapFile] = {}
     files: list[MapFile] = []
     for texture_map, file in zip(maps, map(MapFile.of, maps, first_channels(maps)), strict=True):
+        if texture_map.kind in COLOR_KINDS:
+            file = _in_srgb(file, name)  # noqa: PLW2901
         if not texture_map.kind or texture_map.kind in by_kind:
             files.append(_turned(file, _wanted(engine, y_up)))
         by_kind.setdefault(texture_map.kind, file)
@@ -193,7 +202,13 @@ def engine_layout(name: str, maps: Sequence[TextureMap], y_up: bool | None = Non
             named.append(_turned(replace(file, texture_map=about), _wanted(engine, y_up)))
         elif file is packed[0]:
             named.append(_packed(engine, by_kind))
-    layout = Layout((*named, *files), engine, notes)
+    notes += [
+        f"engines ignore color profiles: {file.texture_map.name} is converted from "
+        f"{profile_name(file.converted_from)} to sRGB"
+        for file in (*named, *files)
+        if file.converted_from is not None
+    ]
+    layout = Layout((*named, *files), engine, tuple(notes))
     lower = [title.lower() for title in layout.names]
     for title in layout.names:
         if lower.count(title.lower()) > 1:
@@ -224,6 +239,17 @@ def _turned(file: MapFile, y_up: bool | None) -> MapFile:
     return replace(file, texture_map=replace(texture_map, y_up=y_up), channels=tuple(channels))
 
 
+def _in_srgb(file: MapFile, engine: str) -> MapFile:
+    """The file of colors without a profile: they are converted if that changes them."""
+    texture_map = file.texture_map
+    if same_colors(texture_map.icc_profile, None):
+        return file
+    if texture_map.bit_depth == 16:
+        libvips(f"--names {engine}")
+    about = replace(texture_map, icc_profile=None)
+    return replace(file, texture_map=about, converted_from=texture_map.icc_profile)
+
+
 def _gray(file: MapFile) -> Channel:
     """The mean of the colors of a file."""
     colors = len(file.channels) - file.texture_map.mode.endswith("A")
@@ -233,10 +259,11 @@ def _gray(file: MapFile) -> Channel:
 def _with_alpha(colors: MapFile, opacity: MapFile, engine: Engine) -> MapFile:
     about, parts = colors.texture_map, (colors, opacity)
     depth = max(part.texture_map.bit_depth for part in parts) if engine.deep else 8
-    return MapFile(
-        replace(about, mode=f"{about.mode}A", bit_depth=depth),
-        (*colors.channels, _gray(opacity)),
-        ("albedo", "opacity"),
+    return replace(
+        colors,
+        texture_map=replace(about, mode=f"{about.mode}A", bit_depth=depth),
+        channels=(*colors.channels, _gray(opacity)),
+        kinds=("albedo", "opacity"),
     )
 
 
@@ -259,7 +286,7 @@ def _packed(engine: Engine, by_kind: Mapping[str, MapFile]) -> MapFile:
     )
 
 
-def _notes(engine: Engine, by_kind: Mapping[str, MapFile]) -> tuple[str, ...]:
+def _notes(engine: Engine, by_kind: Mapping[str, MapFile]) -> list[str]:
     """What is put in place of maps that are missing, and of a direction that is not known."""
     notes = []
     if any(kind in by_kind for kind in engine.packing):
@@ -273,4 +300,4 @@ def _notes(engine: Engine, by_kind: Mapping[str, MapFile]) -> tuple[str, ...]:
             "it is not known whether green of the normals points up, it is taken for up; if bumps "
             "look like dents, train with --normals y-down"
         )
-    return tuple(notes)
+    return notes

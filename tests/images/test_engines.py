@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from gcn_cli.errors import InputError
-from gcn_cli.images import TextureMap
+from gcn_cli.images import Image, TextureMap
+from gcn_cli.images.color import PRIMARIES, SRGB_CURVE, made_profile, profile_name, to_profile
 from gcn_cli.images.engines import ENGINES, Layout, engine_layout, plain_layout
 from gcn_cli.images.image import to_integers
 
-ALBEDO = TextureMap("albedo", "RGB", 8, icc_profile=b"profile", kind="albedo")
+ALBEDO = TextureMap("albedo", "RGB", 8, kind="albedo")
 NORMAL = TextureMap("normal", "RGB", 8, normals=True, kind="normal", y_up=True)
 ROUGH = TextureMap("roughness", "L", 8, icc_profile=b"gray", dpi=72, kind="roughness")
 METAL = TextureMap("metalness", "RGB", 8, kind="metalness")
@@ -41,7 +42,9 @@ def test_a_map_is_a_file_of_its_channels_without_a_copy() -> None:
     parts = [file.pixels(sample) for file in layout.files]
     assert torch.equal(torch.cat(parts), sample)
     assert parts[0].data_ptr() == sample.data_ptr()
-    assert [m.icc_profile for m in layout.maps] == [b"profile", *[None] * 8]  # none of data
+    wide = replace(ALBEDO, icc_profile=b"profile")
+    layout = plain_layout([wide, ROUGH])
+    assert [m.icc_profile for m in layout.maps] == [b"profile", None]  # none of data
     assert plain_layout([replace(ROUGH, kind="")]).maps[0].icc_profile == b"gray"
 
 
@@ -63,7 +66,7 @@ def test_files_and_channels_of_unity() -> None:
         "moss": [170],
     }
     depths = {m.name: (m.mode, m.bit_depth, m.icc_profile) for m in layout.maps}
-    assert depths["BaseMap"] == ("RGBA", 8, b"profile")
+    assert depths["BaseMap"] == ("RGBA", 8, None)
     assert depths["MaskMap"] == ("RGBA", 16, None)
     assert depths["Height"] == ("L", 16, None)
     assert layout.notes == ()
@@ -125,6 +128,33 @@ def test_the_second_map_of_a_kind_keeps_its_name() -> None:
     taken = replace(MOSS, name="HEIGHT")  # one file where letters have no case
     with pytest.raises(InputError, match=r"^--names godot: two maps are named height; leave"):
         engine_layout("godot", [HEIGHT, taken])
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_colors_are_converted_to_srgb_which_engines_assume(engine: str) -> None:
+    p3 = made_profile(PRIMARIES[12], SRGB_CURVE, 3)
+    wide = replace(ALBEDO, icc_profile=p3)
+    maps = [wide, NORMAL, OPACITY, replace(wide, name="wet")]
+    layout = engine_layout(engine, maps)
+    assert {m.icc_profile for m in layout.maps} == {None}
+    colors = torch.tensor([200.0, 60, 30])[:, None, None].expand(3, 2, 3)
+    sample = torch.cat([colors, sample_of([NORMAL, OPACITY]), colors])
+    written = {f.texture_map.name: f.pixels(sample)[:, 0, 0] for f in layout.files}
+    srgb = to_profile(Image(colors, "RGB", 8, p3, color_managed=True), None).pixels[:, 0, 0]
+    assert srgb[0] > 210  # a red that is more saturated in sRGB
+    base = ENGINES[engine].names["albedo"]
+    assert torch.equal(written[base][:3], srgb)
+    assert torch.equal(written["wet"], srgb)
+    assert written[base][3:].tolist() == ([40] if ENGINES[engine].alpha else [])
+    told = [f"engines ignore color profiles: {one} is converted from {profile_name(p3)} to sRGB"
+            for one in (base, "wet")]  # fmt: skip
+    assert list(layout.notes) == told
+    gray = replace(ALBEDO, mode="L", icc_profile=made_profile(PRIMARIES[1], (1.8,), 1))
+    (file,) = engine_layout(engine, [gray]).files
+    assert file.texture_map.icc_profile is None
+    assert float(file.pixels(torch.full((1, 2, 2), 128.0))[0, 0, 0]) > 132  # 128^1.8 is lighter
+    (same,) = engine_layout(engine, [ALBEDO]).files
+    assert same.converted_from is None
 
 
 @pytest.mark.parametrize("depth", [8, 16])

@@ -26,7 +26,7 @@ from gcn_cli.cli.options import (
     overwrite_option,
     threads_option,
 )
-from gcn_cli.config import LEARNERS_IN_WORDS, setting_text, to_json
+from gcn_cli.config import CASCADE_SIDE, LEARNERS_IN_WORDS, setting_text, to_json
 from gcn_cli.errors import InputError
 from gcn_cli.presets import PRESETS, to_toml
 from gcn_cli.strict_json import dumps
@@ -481,9 +481,20 @@ def advice(model: "Model", grades: dict[str, Any] | None) -> str:
     if grades is not None and (grades.get("copied") or 0) > COPIED:
         return "it copies the exemplar: fewer --iterations, or more images of the texture"
     if grades is not None and grades["verdict"] in (FAR, ROUGH):
-        return "more --iterations if there were few, more or larger images, or --preset best"
+        return _better_training(model)
     run, size = shlex.quote(str(model.run)), "" if model.config.head else " --size 1024"
     return f"gcn synthesize {run}{size}; gcn inspect report page --model {run}"
+
+
+def _better_training(model: "Model") -> str:
+    """The command of a training that may reach a better verdict."""
+    config, preset = model.config, model.checkpoint.asked.get("preset")
+    command = f"gcn train SOURCE -o {shlex.quote(str(model.run))} --overwrite"
+    if preset == "quick" or config.iteration_count < config.default_iterations:
+        return f"{command}, the whole default training"
+    if preset != "best" and min(model.size) >= CASCADE_SIDE:
+        return f"{command} --preset best"
+    return "gcn train SOURCE SOURCE ..., with more or larger images of the texture"
 
 
 def as_table(title: str, rows: list[dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from safetensors.torch import save_file
 import gcn_cli as gcn_api
 from gcn_cli.api import compare
 from gcn_cli.checkpoint import FORMAT
+from gcn_cli.cli import inspect
 from gcn_cli.images import to_pillow
+from gcn_cli.presets import build_config
 from gcn_cli.report.figures import filters_at, unit_filters
 from tests.cli.running import TEXTURE, gcn
 
@@ -70,6 +73,25 @@ def test_the_next_command_names_the_model(folder: Path, tmp_path: Path) -> None:
     words = gcn("inspect", "--model", "copy", cwd=tmp_path).stdout.decode().split()
     advice = " ".join(words[words.index("next") + 1 :])
     assert advice == "gcn synthesize copy --size 1024; gcn inspect report page --model copy"
+
+
+@pytest.mark.parametrize(
+    ("preset", "iterations", "side", "advice"),
+    [
+        ("default", 300, 512, "gcn train SOURCE -o run --overwrite, the whole default training"),
+        ("quick", 1000, 256, "gcn train SOURCE -o run --overwrite, the whole default training"),
+        ("default", 1000, 512, "gcn train SOURCE -o run --overwrite --preset best"),
+        ("default", 1000, 256, "gcn train SOURCE SOURCE ..., with more or larger images"),
+        ("best", 1400, 512, "gcn train SOURCE SOURCE ..., with more or larger images"),
+    ],
+)
+def test_a_bad_verdict_names_the_next_training(
+    preset: str, iterations: int, side: int, advice: str
+) -> None:
+    model = MagicMock(size=(side, side), run=Path("run"), complete=True)
+    model.checkpoint.asked = {"preset": preset}
+    model.config = build_config({"iterations": iterations})
+    assert inspect.advice(model, {"verdict": "far", "copied": 0.0}).startswith(advice)
 
 
 def test_the_next_commands_name_the_model(folder: Path) -> None:

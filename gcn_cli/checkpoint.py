@@ -234,7 +234,10 @@ def _map_from_json(values: dict[str, Any]) -> TextureMap:
     """The map. Raises ValueError for what cannot be written to a file, or becomes a path."""
     encoded = values["icc_profile"]
     profile = None if encoded is None else base64.b64decode(encoded, validate=True)
-    texture_map = TextureMap(**{**values, "icc_profile": profile})
+    values = {**values, "icc_profile": profile}
+    if values.pop("normals", False):  # of a model made before maps had kinds
+        values["kind"] = values.get("kind") or "normal"
+    texture_map = TextureMap(**values)
     name, depth, dpi = texture_map.name, texture_map.bit_depth, texture_map.dpi
     if Path(name).name != name or "\0" in name:
         raise ValueError(f"map {name!r}: must be a name without a folder")

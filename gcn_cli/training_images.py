@@ -417,7 +417,6 @@ def _describe(
         name,
         mode + "A" if has_alpha else mode,
         bit_depth=16 if any(image.bit_depth == 16 for image in opened) else 8,
-        normals=kind == "normal",
         icc_profile=profiles.pop() if len(profiles) == 1 else None,
         dpi=resolutions.pop() if len(resolutions) == 1 else None,
         kind=kind,

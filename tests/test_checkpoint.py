@@ -226,6 +226,15 @@ def test_a_description_must_have_values_that_are_written(
     assert "incomplete or inconsistent" in (message_of(checkpoint.load, path) or "")
 
 
+def test_normals_of_a_model_made_before_maps_had_kinds_stay_normals(
+    model_file: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    for old, normals in (({"maps.0.normals": True}, True), ({"maps.0.normals": False}, False)):
+        path.write_bytes(described(old, model_file))
+        assert checkpoint.load(path).maps[0].normals == normals
+
+
 @pytest.mark.parametrize(("value", "message"), [(float("nan"), "finite"), (None, "shapes")])
 def test_weights_must_be_numbers_of_the_layers_shapes(
     value: float | None, message: str, model_file: bytes, tmp_path: Path

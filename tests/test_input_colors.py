@@ -43,6 +43,6 @@ def test_a_start_image_is_converted_to_the_model_but_normals_and_arrays_are_not(
     plain = replace(noise("RGB"), color_managed=True)
     pixels = to_pixels(plain, [TextureMap(icc_profile=WIDE)])
     assert torch.equal(pixels, to_profile(plain, WIDE).pixels)
-    for image, normals in ((plain, True), (noise("RGB"), False)):
-        pixels = to_pixels(image, [TextureMap(icc_profile=WIDE, normals=normals)])
+    for image, kind in ((plain, "normal"), (noise("RGB"), "")):
+        pixels = to_pixels(image, [TextureMap(icc_profile=WIDE, kind=kind)])
         assert torch.equal(pixels, plain.pixels)

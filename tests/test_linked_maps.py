@@ -75,7 +75,6 @@ def test_names_tell_the_kinds_and_name_the_maps(
         ("height", "height", "L"), ("oak_arm", "", "RGB"),
     ]  # fmt: skip
     assert [one.y_up for one in maps] == [None, False, None, None, None]
-    assert [one.normals for one in maps] == [False, True, False, False, False]
     assert caplog.messages == [
         f"{files[2]}: its channels are equal: read as one",
         "map albedo: oak_diff.png, RGB, 8 bits, albedo by its name",
@@ -106,7 +105,7 @@ def test_values_count_more_than_a_name(
 ) -> None:
     caplog.set_level(logging.INFO, "gcn_cli")
     maps = load_maps(saved(folder, {"height.png": "gray", name: what}))
-    assert (maps[1].kind, maps[1].normals) == (kind, kind == "normal")
+    assert maps[1].kind == kind
     assert maps[1].name == (kind or Path(name).stem)
     assert reason in caplog.messages[-1]
 
@@ -126,7 +125,7 @@ def test_kind_and_file_say_what_a_map_is(folder: Path, caplog: pytest.LogCapture
     ]  # fmt: skip
     assert caplog.messages[-2] == "map metalness: b_rough.png, L, 8 bits, metalness as given"
     (_, blue) = load_maps([b, f"albedo={n}"])  # a blue surface is no normal map
-    assert (blue.kind, blue.normals) == ("albedo", False)
+    assert blue.kind == "albedo"
     literal = saved(folder, {"normal=x.png": "gray"})[0]
     assert load_maps([a, literal])[1].mode == "L"
 

@@ -21,7 +21,7 @@ from gcn_cli.images.materials import is_data
 from gcn_cli.images.provenance import without_folders
 from gcn_cli.metrics import SMALLEST_SIDE, TextureMetrics
 from gcn_cli.model import Model
-from gcn_cli.runs.folder import OutputFile, model_name, model_path
+from gcn_cli.runs.folder import OutputFile, model_name
 from gcn_cli.runs.grades import median, rounded
 from gcn_cli.tile_set import TileSet
 
@@ -136,8 +136,7 @@ def write_maps(
             write_bytes(Path(path), material_file(path, names, layout, sample), new=new)
             return
         pixels = file.pixels(sample)
-        about = {**record, **file_facts(pixels, file.texture_map)}
-        write_map(pixels, path, file.texture_map, about, new=new, quality=quality)
+        write_map(pixels, path, file.texture_map, record, new=new, quality=quality)
 
     jobs: list[tuple[MapFile | None, str]] = list(zip(layout.files, paths, strict=True))
     if output.material is not None:
@@ -180,9 +179,13 @@ def write_map(
     new: bool,
     quality: int | None,
 ) -> None:
-    """Write an image (C, H, W) of a map, with its bit depth, profile, resolution and a record."""
+    """Write an image (C, H, W) of a map, with its bit depth, profile, resolution and a record.
+
+    Size and map are added to the record.
+    """
     depth, profile, dpi = texture_map.bit_depth, texture_map.icc_profile, texture_map.dpi
-    images.write(pixels, path, depth, profile, new=new, quality=quality, dpi=dpi, record=record)
+    about = {**record, **file_facts(pixels, texture_map)}
+    images.write(pixels, path, depth, profile, new=new, quality=quality, dpi=dpi, record=about)
 
 
 def file_facts(pixels: Tensor, texture_map: TextureMap) -> dict[str, Any]:
@@ -216,11 +219,6 @@ def origin_of(
     }
     files = [SourceFile.of(path)._asdict() for path in inputs if path and Path(path).is_file()]
     return origin | {"options": plain} | ({"inputs": files} if files else {})
-
-
-def model_file(run: str | None) -> str | None:
-    """The model file of a run that was named."""
-    return None if run is None else str(model_path(run))
 
 
 def maps_like_sources(
@@ -270,8 +268,7 @@ def write_sheet(
 
     rows = [row(sample) for sample in samples[1:]]
     sheet = images.grid(torch.stack([row(samples[0]), *rows])) if rows else row(samples[0], 2)
-    record = {**origin, **file_facts(sheet, whole)}
-    write_map(sheet, path, replace(whole, dpi=None), record, new=not overwrite, quality=quality)
+    write_map(sheet, path, replace(whole, dpi=None), origin, new=not overwrite, quality=quality)
 
 
 def write_laid_tiles(
@@ -297,9 +294,7 @@ def write_laid_tiles(
     shrink = min(1.0, LONGEST_SHEET / max(laid.size))
     height, width = (round(shrink * side) for side in laid.size)
     sheet = laid.resized((height, width)).pixels
-    record = {**origin, **file_facts(sheet, shown)}
-    new = not overwrite
-    write_map(sheet, path, replace(shown, dpi=None), record, new=new, quality=quality)
+    write_map(sheet, path, replace(shown, dpi=None), origin, new=not overwrite, quality=quality)
 
 
 def sheet_map(maps: Sequence[TextureMap]) -> TextureMap:
@@ -339,8 +334,7 @@ def write_lit(
     whole, new = lit_map(maps), not overwrite
     if Path(path).suffix.lower() != ".webp":
         image = tiled(shading.lit(shading.material(sample, maps, axes)), axes)
-        record = {**origin, **file_facts(image, whole)}
-        write_map(image, path, whole, record, new=new, quality=quality)
+        write_map(image, path, whole, origin, new=new, quality=quality)
         return
     small = shrunk_to(sample, LIT_SIDE // (2 if any(axes) else 1))
     surface = shading.material(small, maps, axes)

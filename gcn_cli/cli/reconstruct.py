@@ -1,6 +1,8 @@
 """gcn reconstruct: auto-encoding, repair and denoising of images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +94,9 @@ def command(
         raise InputError("--output -: stdout has the paths of the results; name a file or a folder")
 
     from gcn_cli.cli.console import JsonResult, hardware_facts
-    from gcn_cli.cli.output import maps_like_sources, origin_of
     from gcn_cli.images import expand_sources
-    from gcn_cli.images.materials import split_kind
-    from gcn_cli.inputs import linked_images
     from gcn_cli.model import load
-    from gcn_cli.runs.folder import OutputFile, model_path, outputs_to_write, reconstruction_outputs
+    from gcn_cli.runs.folder import OutputFile, model_path, reconstruction_outputs
     from gcn_cli.runtime import set_threads
 
     result = JsonResult("reconstruct")
@@ -106,102 +105,94 @@ def command(
     sources = tuple(expand_sources(sources))
     if linked and len(sources) > 1:
         raise InputError(f"--map: needs a single IMAGE, not {len(sources)}")
-    auto_encodes = options.auto_encodes
-    folder = path.parent / ("reconstructions" if auto_encodes else "repairs")
+    folder = path.parent / ("reconstructions" if options.auto_encodes else "repairs")
     targets = reconstruction_outputs(output or str(folder), sources, options.count)
+    count, seed, is_default = options.count or 1, options.seed or 0, output is None
     loaded = load(path, device=device, precision=precision)
-    if linked and len(linked) >= len(loaded.maps):
-        raise InputError(
-            f"--map {linked[-1]}: {len(linked) + 1} images for a model of {len(loaded.maps)}; "
-            "leave it out"
-        )
-    images = [linked_images((source, *linked), loaded.maps) for source in sources]
-    seed, count = options.seed or 0, options.count or 1
-    outputs = outputs_to_write(
-        [OutputFile(str(t), seed, k % count, output is None) for k, t in enumerate(targets)],
-        [texture_map.name for texture_map in loaded.maps],
-        "overwrite" if overwrite else "refuse",
-    )
-    maps = [
-        loaded.maps
-        if auto_encodes
-        else maps_like_sources(
-            loaded.maps, parts, drop_alpha=options.mask == "alpha", factor=options.upscale or 1
-        )
-        for parts in images
-        for _ in range(count)
-    ]
-    _check_formats(outputs, maps, images, options, quality)
-    map_files = [split_kind(file)[1] for file in linked]
-    origins = [
-        origin_of(
-            typed_command(ctx), loaded, _settings(options), (source, *map_files, options.mask)
-        )
-        for source in sources
-        for _ in range(count)
-    ]
-    if auto_encodes:
-        results = _auto_encode(
-            loaded, images, outputs, options, origins, quality, overwrite=overwrite
-        )
-        named = zip(sources, results, strict=True)
-        files = [{"image": source, **facts} for source, group in named for facts in group]
-        if not as_json:
-            for facts in files:
-                metrics = [f"{k} {v:.4g}" for k, v in facts.items() if isinstance(v, float | int)]
-                click.echo("  ".join([str(facts["path"]), *metrics]))
-    else:
-        files = _repair(
-            loaded,
-            images,
-            outputs,
-            maps,
-            options,
-            origins,
-            quality,
-            as_json=as_json,
-            overwrite=overwrite,
-        )
+    outputs = [OutputFile(str(t), seed, k % count, is_default) for k, t in enumerate(targets)]
+    tasks = _tasks(loaded, sources, linked, outputs, options, typed_command(ctx), overwrite)
+    _check_formats(tasks, options, quality)
+    make = _auto_encode if options.auto_encodes else _repair
+    files = make(loaded, tasks, options, quality, as_json=as_json, overwrite=overwrite)
     if as_json:
         result.show(model=str(path), files=files, **hardware_facts(loaded.device, loaded.dtype))
 
 
-def _check_formats(
+@dataclass(frozen=True)
+class _Task:
+    """An image on its way to its results."""
+
+    source: str
+    images: "list[Image]"  # and those of its linked maps
+    outputs: "Sequence[OutputFile]"  # one for each variant
+    maps: "Sequence[TextureMap]"  # of the results
+    origin: dict[str, Any]  # for the metadata of the results
+
+
+def _tasks(
+    model: "Model",
+    sources: Sequence[str],
+    linked: Sequence[str],
     outputs: "Sequence[OutputFile]",
-    maps: "Sequence[Sequence[TextureMap]]",
-    images: "Sequence[Sequence[Image]]",
     options: ReconstructOptions,
-    quality: int | None,
+    command: str,
+    overwrite: bool,
+) -> list[_Task]:
+    """A task for each source, with its share of the outputs. `linked` are the files of --map.
+
+    Raises InputError for too many maps, and for outputs that exist.
+    """
+    from gcn_cli.cli.output import maps_like_sources, origin_of
+    from gcn_cli.images.materials import split_kind
+    from gcn_cli.inputs import linked_images
+    from gcn_cli.runs.folder import outputs_to_write
+
+    if linked and len(linked) >= len(model.maps):
+        raise InputError(
+            f"--map {linked[-1]}: {len(linked) + 1} images for a model of {len(model.maps)}; "
+            "leave it out"
+        )
+    images = [linked_images((source, *linked), model.maps) for source in sources]
+    names = [texture_map.name for texture_map in model.maps]
+    outputs = outputs_to_write(outputs, names, "overwrite" if overwrite else "refuse")
+    inputs = (*(split_kind(file)[1] for file in linked), options.mask)
+    # The metadata of a file have its seed and its number anyway.
+    settings = {k: v for k, v in options.changed().items() if k not in ("seed", "count")}
+    count, tasks = len(outputs) // len(sources), []
+    for place, (source, parts) in enumerate(zip(sources, images, strict=True)):
+        maps: Sequence[TextureMap] = model.maps
+        if not options.auto_encodes:
+            drop_alpha, factor = options.mask == "alpha", options.upscale or 1
+            maps = maps_like_sources(model.maps, parts, drop_alpha=drop_alpha, factor=factor)
+        origin = origin_of(command, model, settings, (source, *inputs))
+        own = outputs[place * count : (place + 1) * count]
+        tasks.append(_Task(source, parts, own, maps, origin))
+    return tasks
+
+
+def _check_formats(
+    tasks: Sequence[_Task], options: ReconstructOptions, quality: int | None
 ) -> None:
     """Raise InputError if a file cannot hold its result."""
     from gcn_cli.cli.output import check_files
 
     left, top, right, bottom = options.outpaint or (0, 0, 0, 0)
-    enlarged = options.upscale or 1
-    widths, heights = ([parts[0].size[axis] for parts in images] for axis in (1, 0))
-    check_files(
-        [
-            (path, m)
-            for file, ms in zip(outputs, maps, strict=True)
-            for path, m in zip(file.paths([m.name for m in ms]), ms, strict=True)
-        ],
-        (enlarged * max(widths) + left + right, enlarged * max(heights) + top + bottom),
-        quality,
-    )
-
-
-def _settings(options: ReconstructOptions) -> dict[str, Any]:
-    """The options that are not the default, for metadata, which hold the seed anyway."""
-    return {k: v for k, v in options.changed().items() if k not in ("seed", "count")}
+    heights, widths = zip(*(task.images[0].size for task in tasks), strict=True)
+    factor = options.upscale or 1
+    files = [
+        pair
+        for task in tasks
+        for output in task.outputs
+        for pair in zip(output.paths([m.name for m in task.maps]), task.maps, strict=True)
+    ]
+    size = (factor * max(widths) + left + right, factor * max(heights) + top + bottom)
+    check_files(files, size, quality)
 
 
 def _repair(
     model: "Model",
-    images: "list[list[Image]]",
-    outputs: "Sequence[OutputFile]",
-    maps: "Sequence[Sequence[TextureMap]]",
+    tasks: Sequence[_Task],
     options: ReconstructOptions,
-    origins: Sequence[Mapping[str, Any]],
     quality: int | None,
     *,
     as_json: bool,
@@ -214,58 +205,62 @@ def _repair(
     from gcn_cli.signals import exit_on_signals
 
     state, work = "finished images are saved", "repairing" if options.is_repair else "enlarging"
+    records: list[dict[str, Any]] = []
     with interrupted_as(state), exit_on_signals(state), Progress(work) as progress:
 
-        def variants() -> "Iterator[Tensor]":
-            for linked in images:
-                if options.upscale is not None:
-                    how = {k: v for k, v in vars(options).items() if k != "upscale"}
-                    yield from model.upscale(
-                        linked, options.upscale, kind="torch", on_step=progress.update, **how
-                    )
-                elif options.denoise is None:
-                    yield from model.repair(
-                        linked, kind="torch", on_step=progress.update, **vars(options)
-                    )
-                else:
-                    sigma = None if options.denoise == "auto" else options.denoise
-                    with notice("denoising ..."):
-                        clean = model.denoise(linked, sigma, kind="torch")
-                    yield clean
+        def variants(images: "list[Image]") -> "Iterator[Tensor]":
+            if options.denoise is not None:
+                sigma = None if options.denoise == "auto" else options.denoise
+                with notice("denoising ..."):
+                    clean = model.denoise(images, sigma, kind="torch")
+                yield clean
+                return
+            how: dict[str, Any] = {**vars(options), "kind": "torch", "on_step": progress.update}
+            if options.upscale is not None:
+                yield from model.upscale(images, how.pop("upscale"), **how)
+            else:
+                yield from model.repair(images, **how)
 
-        return write_all(
-            outputs,
-            variants(),
-            map(plain_layout, maps),
-            as_json=as_json,
-            overwrite=overwrite,
-            quality=quality,
-            origins=origins,
-        )
+        for task in tasks:
+            records += write_all(
+                task.outputs,
+                variants(task.images),
+                repeat(plain_layout(task.maps)),
+                as_json=as_json,
+                overwrite=overwrite,
+                quality=quality,
+                origins=repeat(task.origin),
+            )
+    return records
 
 
 def _auto_encode(
     model: "Model",
-    images: "list[list[Image]]",
-    outputs: "Sequence[OutputFile]",
+    tasks: Sequence[_Task],
     options: ReconstructOptions,
-    origins: Sequence[Mapping[str, Any]],
     quality: int | None,
     *,
+    as_json: bool,
     overwrite: bool,
-) -> "Iterator[list[dict[str, Any]]]":
-    """Write the auto-encoding of every image; yields the path of each map, with the metrics."""
+) -> list[dict[str, Any]]:
+    """Write the auto-encoding of every image, and print its metrics; a record of each file."""
     from gcn_cli.cli.console import notice
     from gcn_cli.cli.output import write_maps
     from gcn_cli.images.engines import plain_layout
 
-    layout = plain_layout(model.maps)
-    for linked, output, origin in zip(images, outputs, origins, strict=True):
+    records, steps = list[dict[str, Any]](), options.steps or 1
+    for task in tasks:
+        (output,) = task.outputs
         with notice(f"reconstructing {Path(output.path).stem} ..."):
             result, metrics = model.auto_encode(
-                linked, options.steps or 1, options.noise_level, kind="torch"
+                task.images, steps, options.noise_level, kind="torch"
             )
-        written = write_maps(output, result, layout, origin, quality, overwrite=overwrite)
-        yield [
-            {"path": path, **({"map": name} if name else {}), **metrics} for name, path in written
-        ]
+        layout = plain_layout(task.maps)
+        files = write_maps(output, result, layout, task.origin, quality, overwrite=overwrite)
+        for name, path in files:
+            named = {"map": name} if name else {}
+            records.append({"image": task.source, "path": path, **named, **metrics})
+            if not as_json:
+                values = (f"{name} {value:.4g}" for name, value in metrics.items())
+                click.echo("  ".join([path, *values]))
+    return records

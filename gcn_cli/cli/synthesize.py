@@ -237,8 +237,9 @@ def _origin(
     command: str, model: "Model", sampling: SampleOptions, output: OutputOptions
 ) -> dict[str, Any]:
     """How the images are made, for their metadata."""
-    from gcn_cli.cli.output import model_file, origin_of
+    from gcn_cli.cli.output import origin_of
     from gcn_cli.images.materials import split_kind
+    from gcn_cli.runs.folder import model_path
     from gcn_cli.tile_set import TileSet
 
     changed = {
@@ -254,7 +255,8 @@ def _origin(
             changed[name] = getattr(output, name)
     start = sampling.start if sampling.start_kind == "image" else None
     files = [split_kind(file)[1] for file in output.linked]
-    inputs = (start, *files, sampling.guide, sampling.mask, model_file(sampling.blend))
+    blended = None if sampling.blend is None else str(model_path(sampling.blend))
+    inputs = (start, *files, sampling.guide, sampling.mask, blended)
     return origin_of(command, model, changed, inputs)
 
 

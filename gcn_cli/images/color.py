@@ -161,7 +161,7 @@ def to_map(image: Image, texture_map: TextureMap) -> Image:
         return as_data(
             image, texture_map.kind, f"map {texture_map.name}" if texture_map.name else "the image"
         )
-    return image if texture_map.normals else to_profile(image, texture_map.icc_profile)
+    return to_profile(image, texture_map.icc_profile)
 
 
 @dataclass(frozen=True)

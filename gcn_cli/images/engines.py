@@ -151,7 +151,7 @@ def plain_layout(maps: Sequence[TextureMap], y_up: bool | None = None) -> Layout
 
     Raises InputError if there are none, or if the direction of their green is not known.
     """
-    known = [m.y_up for m in maps if _is_normal(m)]
+    known = [m.y_up for m in maps if m.normals]
     if y_up is not None and None in known:
         raise InputError(
             f"--normals {_in_words(y_up)}: it is not known whether green of the model's normals "
@@ -220,10 +220,6 @@ def _wanted(engine: Engine, y_up: bool | None) -> bool:
     return engine.y_up if y_up is None else y_up
 
 
-def _is_normal(texture_map: TextureMap) -> bool:
-    return texture_map.normals or texture_map.kind == "normal"
-
-
 def _in_words(y_up: bool) -> str:
     return "y-up" if y_up else "y-down"
 
@@ -231,7 +227,7 @@ def _in_words(y_up: bool) -> str:
 def _turned(file: MapFile, y_up: bool | None) -> MapFile:
     """The file with green of its normals in a direction; an unknown one is taken for up."""
     texture_map = file.texture_map
-    if y_up is None or not _is_normal(texture_map):
+    if y_up is None or not texture_map.normals:
         return file
     channels = list(file.channels)
     if y_up != (texture_map.y_up is not False):

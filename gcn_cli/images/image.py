@@ -140,11 +140,15 @@ class TextureMap:
     name: str = ""  # its kind, or that of the training file without its suffix
     mode: str = "RGB"
     bit_depth: int = 8
-    normals: bool = False  # a normal map: written with unit length
     icc_profile: bytes | None = None
     dpi: float | None = None  # pixels per inch
     kind: str = ""  # what it is of a material, one of `materials.MAP_KINDS`; "" is not known
     y_up: bool | None = None  # whether green of a normal map points up; None is not known
+
+    @property
+    def normals(self) -> bool:
+        """Whether it is a normal map, which is written with unit length."""
+        return self.kind == "normal"
 
     @property
     def channels(self) -> int:

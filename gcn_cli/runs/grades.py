@@ -65,13 +65,10 @@ def has_exemplar(run: Path | None) -> bool:
 
 
 def kept_exemplar(run: Path | None) -> Image | None:
-    """The image that `keep_exemplar` wrote; None if there is none.
-
-    Its values are in the color space of the model, although older files do not say so.
-    """
+    """The image that `keep_exemplar` wrote; None if there is none."""
     if run is None or not has_exemplar(run):
         return None
-    return replace(images.read_image(str(run / EXEMPLAR_FILE)), color_managed=False)
+    return images.read_image(str(run / EXEMPLAR_FILE))
 
 
 def texture_metrics(

@@ -66,15 +66,6 @@ def test_the_short_form_describes_the_newest_model(folder: Path) -> None:
     assert "trained by  denoising and likelihood from crops of 32 pixels, seed 0" in lines[1]
 
 
-def test_the_next_command_names_the_model(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "copy").mkdir()
-    model = (folder / "run" / "model.safetensors").read_bytes()  # without its quality
-    (tmp_path / "copy" / "model.safetensors").write_bytes(model)
-    words = gcn("inspect", "--model", "copy", cwd=tmp_path).stdout.decode().split()
-    advice = " ".join(words[words.index("next") + 1 :])
-    assert advice == "gcn synthesize copy --size 1024; gcn inspect report page --model copy"
-
-
 @pytest.mark.parametrize(
     ("preset", "iterations", "side", "advice"),
     [

@@ -12,7 +12,7 @@ from gcn_cli.images.engines import ENGINES, Layout, engine_layout, plain_layout
 from gcn_cli.images.image import to_integers
 
 ALBEDO = TextureMap("albedo", "RGB", 8, kind="albedo")
-NORMAL = TextureMap("normal", "RGB", 8, normals=True, kind="normal", y_up=True)
+NORMAL = TextureMap("normal", "RGB", 8, kind="normal", y_up=True)
 ROUGH = TextureMap("roughness", "L", 8, icc_profile=b"gray", dpi=72, kind="roughness")
 METAL = TextureMap("metalness", "RGB", 8, kind="metalness")
 HEIGHT = TextureMap("height", "L", 16, kind="height")
@@ -188,7 +188,7 @@ def test_what_cannot_be_named_or_turned_is_refused() -> None:
     for maps in ([ALBEDO], [TextureMap()]):
         with pytest.raises(InputError, match=r"^--normals y-up: the model has no normal map"):
             plain_layout(maps, True)
-    unknown = replace(NORMAL, kind="", y_up=None)
+    unknown = replace(NORMAL, y_up=None)
     with pytest.raises(InputError, match=r"^--normals y-down: it is not known whether green"):
         plain_layout([ALBEDO, unknown], False)
     with pytest.raises(InputError, match=r"^--normals y-down: it is not known whether green"):

@@ -68,7 +68,7 @@ def test_normal_maps_are_detected_and_get_unit_length() -> None:
     pixels = (directions + 1) * 127.5
     assert is_normal_map(pixels.round())
     assert not is_normal_map(torch.full((3, 8, 8), 100.0))
-    maps = [TextureMap("a", "L"), TextureMap("n", "RGB", normals=True)]
+    maps = [TextureMap("a", "L"), TextureMap("n", "RGB", kind="normal")]
     finished = finish_maps(torch.cat([pixels[:1], pixels + 9]), maps)
     assert torch.equal(finished[:1], pixels[:1])
     torch.testing.assert_close((finished[1:] / 127.5 - 1).norm(dim=0), torch.ones(8, 8))

@@ -13,19 +13,11 @@ from PIL import ImageCms
 
 import gcn_cli as gcn
 from gcn_cli.images import TextureMap, read_image, sheet_map
-from gcn_cli.images.color import made_profile, to_map
 from gcn_cli.metrics import TextureMetrics
 from gcn_cli.options import TrainOptions
 from gcn_cli.presets import build_config
 from gcn_cli.report.curve import curve
-from gcn_cli.runs.grades import (
-    EXEMPLAR_FILE,
-    keep_exemplar,
-    kept_exemplar,
-    rounded,
-    save_grades,
-    saved_grades,
-)
+from gcn_cli.runs.grades import keep_exemplar, kept_exemplar, rounded, save_grades, saved_grades
 from gcn_cli.training_images import TrainingImages, load_training_images
 from tests.reading import check_json_files, strict_json
 from tests.small import SMALL_TEXTURE, smooth_image
@@ -58,19 +50,6 @@ def test_heights_of_600_levels_measure_as_those_of_the_whole_range(tmp_path: Pat
         sample = scale * (low + levels * relief().flip(1, 2))
         qualities.append(TextureMetrics(exemplar.pixels).measure(sample)["quality"])
     assert qualities[0] == pytest.approx(qualities[1], abs=0.02)
-
-
-def test_an_exemplar_of_an_older_run_has_the_colors_of_the_model(tmp_path: Path) -> None:
-    """Older runs left out the profile: its values are not sRGB, but those that the model has."""
-    wide = made_profile((0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046), (1.0,), 3)
-    PillowImage.effect_noise((32, 32), 60).convert("RGB").save(tmp_path / EXEMPLAR_FILE)
-    exemplar = kept_exemplar(tmp_path)
-    assert exemplar is not None
-    assert to_map(exemplar, TextureMap(icc_profile=wide)) is exemplar
-    other = read_image(str(tmp_path / EXEMPLAR_FILE))
-    assert to_map(other, TextureMap(icc_profile=wide)) is not other
-    (tmp_path / EXEMPLAR_FILE).unlink()
-    assert kept_exemplar(tmp_path) is None
 
 
 def test_exemplars_and_previews_keep_depth_and_profile(tmp_path: Path) -> None:

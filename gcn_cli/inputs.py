@@ -242,6 +242,8 @@ def open_mask(mask: ImageLike, size: tuple[int, int] | None = None, *, soft: boo
     Raises InputError, with what was seen, for another size, for colors, for transparency, and for a
     mask that marks nothing or everything.
     """
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        mask = mask[None]
     if isinstance(mask, np.ndarray | Tensor) and mask.dtype in (np.bool_, torch.bool):
         mask = 255.0 * mask
     image = open_image(mask)

@@ -153,6 +153,7 @@ def load_masked(mask: PillowImage.Image) -> object:
         painted((255,) * 4, (0, 0, 0, 255), "RGBA"),
         np.asarray(painted(1, mode="1")),
         torch.from_numpy(np.array(painted(1, mode="1")))[None],
+        torch.from_numpy(np.array(painted(1, mode="1"))),
         np.asarray(painted(255, mode="L")).astype(np.uint16) * 257,
     ],
 )

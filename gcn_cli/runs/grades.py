@@ -142,9 +142,10 @@ def training_limits(checkpoint: Checkpoint) -> list[Limit]:
         limits.append(Limit(ROUGH, f"the training is at iteration {done} of {total}"))
     elif seen < SHORT:
         limits.append(Limit(ROUGH, f"a training of {total} iterations is short; {usual} are usual"))
-    state = convergence([row["loss"] for row in checkpoint.history if not row.get("likelihood")])
-    if state is not None and state.startswith(("stalled", "unstable")):
-        limits.append(Limit(ROUGH, f"the training was {state.partition(':')[0]}"))
+    losses = [row["loss"] for row in checkpoint.history if not row.get("likelihood")]
+    found = convergence(losses)
+    if found is not None and found.state in ("stalled", "unstable"):
+        limits.append(Limit(ROUGH, f"the training was {found.state}"))
     return limits
 
 

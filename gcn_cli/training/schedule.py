@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from gcn_cli.errors import DivergedError
 
@@ -131,8 +132,18 @@ DIVERGED_LOSS = 20.0  # a Gaussian model has a loss of 1 at most
 CHAIN_DEVIATIONS = (0.02, 20.0)  # of a chain over noisy data: below it collapsed, above diverged
 
 
-def convergence(losses: Sequence[float]) -> str | None:
-    """One sentence if the denoising losses, in order, show more than chance.
+class Convergence(NamedTuple):
+    """What a loss does: "unstable", "stalled", "converged" or "still learning", and the figures."""
+
+    state: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.reason}"
+
+
+def convergence(losses: Sequence[float]) -> Convergence | None:
+    """What the denoising losses, in order, do if they show more than chance.
 
     The loss of an iteration varies by several percent with its crops and its noise: short trainings
     mostly show nothing, and None is returned, as for fewer than MIN_LOSSES.
@@ -144,15 +155,18 @@ def convergence(losses: Sequence[float]) -> str | None:
     loss = statistics.fmean(last)
     spikes = sum(value > SPIKE * statistics.median(losses) for value in losses[fifth:])
     if spikes:
-        return f"unstable: {spikes} losses are far above the median; lower filter_rate"
+        reason = f"{spikes} losses are far above the median; lower filter_rate"
+        return Convergence("unstable", reason)
     fall, error = _relative_fall(first, last)
     if fall + error < FLAT:
-        return f"stalled: the loss, {loss:.3g}, is not below that of the first iterations"
+        reason = f"the loss, {loss:.3g}, is not below that of the first iterations"
+        return Convergence("stalled", reason)
     fall, error = _relative_fall(previous, last)
     if fall + error < FLAT:
-        return f"converged: the loss, {loss:.3g}, no longer falls"
+        return Convergence("converged", f"the loss, {loss:.3g}, no longer falls")
     if fall > error:
-        return f"still learning: the loss, {loss:.3g}, fell by {fall:.1%} in the last fifth"
+        reason = f"the loss, {loss:.3g}, fell by {fall:.1%} in the last fifth"
+        return Convergence("still learning", reason)
     return None
 
 

@@ -546,7 +546,7 @@ class CascadeTrainer:
         losses = [row["loss"] for row in history if start < row["iteration"] <= end]
         differences = [row["energy_difference"] for row in history if row["iteration"] > end]
         messages = (convergence(losses), difference_warning(differences))
-        return [message for message in messages if message is not None]
+        return [str(message) for message in messages if message is not None]
 
     def early_stop_advice(self, iteration: int) -> list[str]:
         if self.stages[0].likelihood is None:

@@ -93,9 +93,10 @@ def make_losses(
     ],
 )
 def test_convergence_names_the_state(losses: list[float], word: str) -> None:
-    message = convergence(losses)
-    assert message is not None
-    assert message.startswith(word)
+    found = convergence(losses)
+    assert found is not None
+    assert found.state == word
+    assert str(found) == f"{word}: {found.reason}"
 
 
 def test_losses_that_vary_more_than_they_fall_show_nothing() -> None:

@@ -149,8 +149,10 @@ def level_reports(
     """
     if not checkpoint.config.is_texture:
         raise InputError("levels: only for noise-conditional models of textures")
-    if kept is None or len(checkpoint.maps) > 1:
-        raise InputError("levels: needs the exemplar of a single map in the run; train it again")
+    if len(checkpoint.maps) > 1:
+        raise InputError("levels: not for linked maps; name a model of one image with --model")
+    if kept is None:
+        raise InputError("levels: needs the exemplar, which the run does not keep; train it again")
     exemplar = checkpoint.to_model(fit_to_model(checkpoint, kept))
     plan, options = TilingPlan((exemplar.shape[2], exemplar.shape[3])), SampleOptions(seed=0)
     kind, phases = checkpoint.kind, checkpoint.phases(exemplar)
@@ -254,6 +256,8 @@ def compare_models(
 
     Raises InputError for models without noise levels or with different channels.
     """
+    if any(len(checkpoint.maps) > 1 for checkpoint in checkpoints):
+        raise InputError("compare: not for linked maps; name models of one image each")
     if len({checkpoint.config.channel_count for checkpoint in checkpoints}) > 1:
         raise InputError(
             "compare: gray and color models are not comparable; train all with the same channels"

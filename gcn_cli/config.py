@@ -206,8 +206,7 @@ class NoiseConditionalConfig(BaseConfig):
     rotations: bool = setting(False, "Rotate training images by 90, 180 or 270 degrees at random.")
     normals: str = setting(
         "auto",
-        "Where green points in normal maps, for --flips and --rotations: y-up (OpenGL), y-down "
-        "(DirectX), or auto, as found.",
+        "Where green points in normal maps: y-up (OpenGL), y-down (DirectX), or auto, as found.",
         choices=("auto", "y-up", "y-down"),
     )
     shifts: int = setting(0, "Shift whole images at random, by up to N pixels.", low=0)
@@ -230,9 +229,6 @@ class NoiseConditionalConfig(BaseConfig):
             raise self._error("noise_min", f"must be below noise_max, {self.noise_max:g}")
         if (self.stages or 1) > 1 and crop is None:
             raise self._error("stages", "a cascade needs crops; use stages=1, or set crop")
-        if self.normals != "auto" and not (self.flips or self.rotations):
-            remedy = "give one of them, or leave it out"
-            raise self._error("normals", f"says how --flips and --rotations turn normals; {remedy}")
         if self.head and (crop is not None or self.rotations):
             remedy = "use --set crop=0 --no-rotations"
             raise self._error("head", f"needs whole upright images; {remedy}")

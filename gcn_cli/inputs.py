@@ -4,9 +4,10 @@ A model sees pixels (C, H, W) whose channels are those of its maps.
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -19,7 +20,15 @@ from gcn_cli.errors import InputError
 from gcn_cli.images import CHANNELS_OF_MODE, Image, TextureMap
 from gcn_cli.images.color import to_map
 from gcn_cli.images.image import UINT16_PER_GRAY_LEVEL, mode_of
-from gcn_cli.images.materials import contradiction, is_data, kind_of_name, split_kind
+from gcn_cli.images.materials import (
+    MapKind,
+    contradiction,
+    find_maps,
+    is_data,
+    kind_of_map,
+    kind_of_name,
+    split_kind,
+)
 from gcn_cli.images.reading import image_from_pillow
 
 log = logging.getLogger(__name__)
@@ -108,7 +117,10 @@ def to_pixels(
         return _array_pixels(image)[0]
     parts = linked_list(image)
     if len(parts) != len(maps):
-        raise InputError(f"{len(parts)} image(s) for a model of {_names(maps)}; give each (--map)")
+        raise InputError(
+            f"{len(parts)} image(s) for a model of {_names(maps)}; give each (--map), or a folder "
+            "of them"
+        )
     matched = [to_map(open_image(part), map_) for part, map_ in zip(parts, maps, strict=True)]
     for image_, map_ in zip(matched, maps, strict=True):
         if image_.transparent is not None and not map_.mode.endswith("A"):
@@ -119,13 +131,36 @@ def to_pixels(
     return torch.cat(pixels) if len(pixels) > 1 else pixels[0]
 
 
+def linked_files(files: Sequence[str], maps: Sequence[TextureMap]) -> list[str]:
+    """The files of a model's maps: a single folder stands for those of the kinds of the maps in it.
+
+    Kinds are known by names and by values. Other files, and those for a single map, are returned as
+    they are. Raises InputError for a folder that lacks a map, and for one beside files.
+    """
+    folders = [file for file in files if os.path.isdir(file)]
+    if len(maps) < 2 or not folders:
+        return list(files)
+    folder = folders[0]
+    if len(files) > 1:
+        raise InputError(f"{folder}: a folder has all maps of an image; leave --map out")
+    found, reason = find_maps(images.expand_sources(folders))
+    kinds = {kind_of_map(images.read_image(path), path)[0]: path for path in found}
+    if all(texture_map.kind and texture_map.kind in kinds for texture_map in maps):
+        return [kinds[cast(MapKind, texture_map.kind)] for texture_map in maps]
+    named = ", ".join(Path(path).name for path in found) or "the maps of no material"
+    raise InputError(
+        f"{folder}: has {named}{f', since {reason}' if reason else ''}; the maps of the model are "
+        f"{_names(maps)}: give each, the others as --map KIND=FILE"
+    )
+
+
 def linked_images(files: Sequence[str], maps: Sequence[TextureMap]) -> list[Image]:
     """The images of a model's maps, read from files, in the order of the maps.
 
     That is the order of the files, unless KIND=FILE or the names of all files tell the kinds of the
-    maps. Raises InputError for an image that is not of the kind of its map.
+    maps; a folder is a material. Raises InputError for an image that is not of the kind of its map.
     """
-    named = [split_kind(file) for file in files]
+    named = [split_kind(file) for file in linked_files(files, maps)]
     stated, paths = [kind for kind, _ in named], [path for _, path in named]
     opened = [images.read_image(path) for path in paths]
     if len(maps) > 1 and len(opened) == len(maps):  # `to_pixels` refuses another number

@@ -249,7 +249,8 @@ class SampleOptions(Options):
     seed: int = argument(0, "Seed of all random numbers.", low=0)
     start: Any = option(
         "noise",
-        "Start of sampling: noise, an image, or the chains of a published model (chains).",
+        "Start of sampling: noise, an image or a folder of linked maps, or the chains of a "
+        "published model (chains).",
         group="Sampling",
         metavar="noise|chains|IMAGE",
         kind="input",
@@ -290,7 +291,8 @@ class SampleOptions(Options):
     )
     guide: Any = option(
         None,
-        "Follow the large shapes of this image.",
+        "Follow the large shapes of this image; linked maps do so in the first map, or in all with "
+        "a folder of maps.",
         group="Guidance",
         metavar="IMAGE",
         kind="input",

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -154,8 +155,8 @@ def _plan(
     # The lattice of a start image, or of a guide that shows the pattern, is kept.
     phases = None if starts is None else checkpoint.phases(starts[:1])
     if starts is None and options.guide is not None and checkpoint.pattern is not None:
-        guide = checkpoint.normalization.to_model(to_pixels(options.guide, checkpoint.maps, size))
-        phases = checkpoint.phases(placement(checkpoint, options, larger_size)(guide)[None])
+        x, _ = _guide_image(checkpoint, options.guide, size)
+        phases = checkpoint.phases(placement(checkpoint, options, larger_size)(x)[None])
     return _SamplingPlan(size, tiling, starts, wrapper, phases)
 
 
@@ -269,25 +270,57 @@ def guidance(
     if checkpoint.config.head:
         raise InputError("--guide, --blend: not for models of aligned objects; use a texture's")
     place = placement(checkpoint, options, tiling.size)
-    wrappers: list[ImageGuide | ModelBlend] = []
+    wrappers: list[DenoiserWrapper] = []
     if options.blend is not None:
-        wrappers.append(_blend(checkpoint, options, tiling, size, place, dtype))
+        wrappers.append(_blend(checkpoint, options, tiling, size, place, dtype).wrap)
     if options.guide is not None:
         strength = GUIDE_STRENGTH if options.guide_strength is None else options.guide_strength
         shapes = _guide_shapes(checkpoint, options.guide, size)
-        wrappers.append(ImageGuide(place(shapes).to(checkpoint.kind.device), strength))
+        guide = ImageGuide(place(shapes).to(checkpoint.kind.device), strength)
+        wrappers.append(partial(_wrap_first, guide))
 
     def wrap(denoise: Denoiser) -> Denoiser:
         for wrapper in wrappers:
-            denoise = wrapper.wrap(denoise)
+            denoise = wrapper(denoise)
         return denoise
 
     return wrap
 
 
+def _wrap_first(guide: ImageGuide, denoise: Denoiser) -> Denoiser:
+    """D whose first channels, as many as those of the guide, are drawn to it."""
+    channels = guide.image.shape[1]
+
+    def guided(x: Tensor, noise: float) -> Tensor:
+        mean = denoise(x, noise)
+        drawn = guide.wrap(lambda *_: mean[:, :channels])(x, noise)
+        return drawn if channels == mean.shape[1] else torch.cat([drawn, mean[:, channels:]], 1)
+
+    return guided
+
+
+def _guide_image(
+    checkpoint: Checkpoint, guide: LinkedImages, size: tuple[int, int]
+) -> tuple[Tensor, int]:
+    """The guide (C, *size) in model units, and how many of its channels it has.
+
+    A single image for linked maps is one of the first map; the other maps have their means.
+    """
+    maps = checkpoint.maps
+    count = sum(texture_map.channels for texture_map in maps)
+    whole = isinstance(guide, Tensor) and len(guide) == count
+    if not whole and len(linked_list(guide)) == 1:
+        maps = maps[:1]
+    pixels = to_pixels(guide, maps, size)
+    means = pixels.new_tensor(checkpoint.normalization.mean[len(pixels) :])[:, None, None]
+    others = means.expand(-1, *pixels.shape[1:])
+    return checkpoint.normalization.to_model(torch.cat([pixels, others])), len(pixels)
+
+
 def _guide_shapes(checkpoint: Checkpoint, guide: LinkedImages, size: tuple[int, int]) -> Tensor:
-    """The guide (1, C, *size) in model units, with mean 0 and at most GUIDE_DEVIATION."""
-    shapes = checkpoint.normalization.to_model(to_pixels(guide, checkpoint.maps, size))[None]
+    """The channels (1, K, *size) of the guide in model units, mean 0, at most GUIDE_DEVIATION."""
+    x, channels = _guide_image(checkpoint, guide, size)
+    shapes = x[None, :channels]
     centered = shapes - shapes.mean(dim=(2, 3), keepdim=True)
     return centered / (centered.std() / GUIDE_DEVIATION).clamp_min(1)
 

@@ -80,22 +80,15 @@ class TrainingImages:
         """The channel of red of each normal map, and whether its green points up.
 
         Empty where images are neither flipped nor rotated, so that no vector turns. Logs what is
-        found. Raises InputError for `config.normals` without a normal map, and for images of which
-        some are y-up, some y-down.
+        found. Raises InputError for images of which some are y-up, some y-down.
         """
         if not (config.flips or config.rotations):
             return []
-        found = [
+        return [
             (first, self._green_is_up(index, first, config))
             for index, first in enumerate(first_channels(self.maps))
             if self.maps[index].normals
         ]
-        if config.normals != "auto" and not found:
-            raise InputError(
-                f"{option_text('normals', config.normals)}: no image is a normal map, whose colors "
-                "are vectors of length 1 (blue is up); leave it out"
-            )
-        return found
 
     def _green_is_up(self, index: int, first: int, config: Config) -> bool:
         """Whether green of a normal map points up, as `config.normals`, names or slopes say."""
@@ -114,9 +107,6 @@ class TrainingImages:
         others = clear.count(not y_up)
         if config.normals != "auto":
             log.info("%s: vectors turn with the pixels", title)
-            if others:
-                evidence = "slopes" if (not y_up) in shown else "name"
-                log.warning("--normals %s: the %s of %s look %s", sense, evidence, title, other)
         elif not clear:
             log.warning(
                 "%s: vectors turn with the pixels, as y-up, which its slopes leave open; "
@@ -146,14 +136,23 @@ class TrainingImages:
         return [y_up_of_name(file) for file in files], shown
 
     def with_directions(self, config: Config) -> "TrainingImages":
-        """The same with `y_up` of the normal maps, None if it is open. Logs a wrong name."""
+        """The same with `y_up` of the normal maps, None if it is open.
+
+        Logs a name or --normals that the slopes contradict. Raises InputError for `config.normals`
+        without a normal map.
+        """
+        if config.normals != "auto" and not any(one.normals for one in self.maps):
+            raise InputError(
+                f"{option_text('normals', config.normals)}: no image is a normal map, whose colors "
+                "are vectors of length 1 (blue is up); leave it out"
+            )
         maps = list(self.maps)
         for index, first in enumerate(first_channels(maps)):
             texture_map = maps[index]
             if texture_map.normals:
                 named, shown = self._directions(index, first)
                 for file, name, slopes in zip(self.titles[index:], named, shown, strict=False):
-                    if None not in (name, slopes) and name != slopes:
+                    if config.normals == "auto" and None not in (name, slopes) and name != slopes:
                         senses = ("up", "down") if name else ("down", "up")
                         log.warning(
                             "%s: its name says y-%s, its slopes look y-%s; the name counts, rename "
@@ -163,6 +162,13 @@ class TrainingImages:
                 y_up = found.pop() if len(found) == 1 else None
                 if config.normals != "auto":
                     y_up = config.normals == "y-up"
+                    if (not y_up) in (*named, *shown):
+                        log.warning(
+                            "--normals %s: the %s of %s look y-%s", config.normals,
+                            "slopes" if (not y_up) in shown else "name",
+                            f"map {texture_map.name}" if texture_map.name else "normal map",
+                            "down" if y_up else "up",
+                        )  # fmt: skip
                 maps[index] = replace(texture_map, y_up=y_up)
         return replace(self, maps=tuple(maps))
 
@@ -191,7 +197,14 @@ def load_training_images(
     if linked:
         opened, found = _link(opened, titles, kinds, config.channels)
     else:
-        found = [("normal" if _are_normals(opened, config.channels) else "", "")]
+        normals = _normals_among(opened, config.channels)
+        found = [("normal" if all(normals) else "", "")]
+        if config.is_texture and any(normals) and not all(normals):
+            log.warning(
+                "%s is a normal map, %s is not: both are learned as images of one texture; if they "
+                "are maps of a material, train on the albedo with --map KIND=FILE for each other",
+                titles[normals.index(True)], titles[normals.index(False)],
+            )  # fmt: skip
         opened = _match_colors(opened, titles, found[0][0], config.channels)
     hidden = None if options.mask is None else read_mask(options.mask, opened[0].size)
     size = (config.size, config.size) if config.size else None
@@ -256,10 +269,10 @@ def _gather(
     return expanded, kinds
 
 
-def _are_normals(opened: Sequence[Image], channels: int | None) -> bool:
-    """Whether images of one texture are normal maps."""
+def _normals_among(opened: Sequence[Image], channels: int | None) -> list[bool]:
+    """Which images of one texture are normal maps."""
     in_color = _in_color(opened, channels)
-    return in_color and all(is_normal_map(image.to_mode("RGB")) for image in opened)
+    return [in_color and is_normal_map(image.to_mode("RGB")) for image in opened]
 
 
 def _link(

@@ -324,8 +324,27 @@ def test_normal_maps_are_found_and_their_green(
     images = load([normal_image(y_up=y_up)], **settings)
     expected = y_up or settings.get("normals") == "y-up"
     assert images.normal_maps(build_config(settings)) == [(0, expected)]
-    assert words in caplog.messages[-1]
+    assert words in caplog.text
+    assert images.maps[0].y_up == expected
     assert images.normal_maps(build_config({})) == []
+
+
+def test_the_direction_of_normals_can_be_told_without_turning_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    flat = Image(torch.full((3, 48, 48), 127.5).index_fill(0, torch.tensor(2), 255).round(), "RGB")
+    (texture_map,) = load([normal_image(y_up=True)], normals="y-down").maps
+    assert texture_map.y_up is False
+    assert "--normals y-down: the slopes of normal map look y-up" in caplog.text
+    assert load([flat]).maps[0].y_up is None
+
+
+def test_a_normal_map_among_images_of_one_texture_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    load([normal_image(y_up=True), normal_image(y_up=True, angle=1.0)])
+    load([noise("RGB"), noise("L")])
+    assert "normal map" not in caplog.text
+    load([noise("RGB"), normal_image(y_up=True)])
+    assert "an image is a normal map, an image is not: both are learned as images" in caplog.text
 
 
 def test_a_normal_map_without_slopes_across_has_an_open_direction(
@@ -346,11 +365,9 @@ def test_normal_maps_of_two_directions_and_none_at_all_are_refused() -> None:
     with pytest.raises(InputError, match="--rotations: 1 of 2 normal maps look y-"):
         mixed.normal_maps(build_config(TURNS))
     assert mixed.normal_maps(build_config({"flips": True})) == [(0, True)]
-    named = build_config(TURNS | {"normals": "y-down"})
-    with pytest.raises(InputError, match="--normals y-down: no image is a normal map"):
-        load([noise("RGB")]).normal_maps(named)
-    with pytest.raises(InputError, match="--normals y-down: says how --flips and --rotations"):
-        build_config({"normals": "y-down"})
+    for turns in (TURNS, {}):
+        with pytest.raises(InputError, match="--normals y-down: no image is a normal map"):
+            load([noise("RGB")], **turns, normals="y-down")
     with pytest.raises(InputError, match="--normals up: must be one of auto, y-up, y-down"):
         build_config(TURNS | {"normals": "up"})
 

@@ -25,6 +25,7 @@ from gcn_cli.models.layers import PaddingMode, parse_layers
 from gcn_cli.options import SampleOptions, Seamless
 from gcn_cli.pattern import Pattern, PhaseField
 from gcn_cli.presets import PRESETS
+from gcn_cli.samplers.guidance import ImageGuide
 from gcn_cli.samplers.rng import named_generator
 from gcn_cli.synthesis import (
     GUIDE_DEVIATION,
@@ -154,6 +155,14 @@ def test_the_last_quarter_of_a_guide_is_the_last_quarter_of_the_sample(
     assert float(shift[40:70].mean()) < 0
     # Beyond the first side is its own mirror image, not the last side.
     assert float(shift[:8].mean()) < 0
+
+
+def test_a_guide_of_the_first_map_leaves_the_other_channels() -> None:
+    x = torch.randn(1, 5, 40, 40, generator=torch.Generator().manual_seed(0))
+    guide = ImageGuide(torch.ones(1, 3, 40, 40), 1)
+    guided = synthesis._wrap_first(guide, lambda x, noise: x)(x, 3.0)
+    assert torch.equal(guided[:, 3:], x[:, 3:])
+    assert float((guided - x)[:, :3].mean()) > 0.5
 
 
 @pytest.mark.parametrize("seamless", ["off", "both"])

@@ -74,15 +74,17 @@ def train_each(
 ) -> None:
     """Train a model on every image of the sources, `jobs` at a time; print the runs.
 
+    In a folder of folders each of these is a training.
+
     Raises InputError for images of the same name, GcnError if a training failed,
     InterruptedRunError or KeyboardInterrupt after a signal.
     """
-    from gcn_cli.images import expand_sources
+    from gcn_cli.images import expand_each
     from gcn_cli.runs.folder import run_name
     from gcn_cli.runtime import set_threads
 
     result = JsonResult("train")
-    images = expand_sources(sources)
+    images = expand_each(sources)
     if "-" in images:
         raise click.UsageError("--each: takes files and folders, not stdin")
     root, names = Path(options.output or "runs"), [run_name(image) for image in images]

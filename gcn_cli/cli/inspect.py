@@ -251,7 +251,7 @@ def image_command(
     device: str,
     threads: int | None,
 ) -> None:
-    """Print the score and energy of IMAGE; map its unusual parts.
+    """Print the score and energy of IMAGE, or of a folder of linked maps; map its unusual parts.
 
     Prints the share of open gates in every layer too.
 
@@ -263,15 +263,17 @@ def image_command(
         raise click.UsageError("--at, --filters: give both, a pixel and the file for its filters")
     _check_files(filters, map_file, overwrite=overwrite, as_json=as_json)
     from gcn_cli.images import write
+    from gcn_cli.inputs import linked_images
     from gcn_cli.report.figures import filters_at, heat_map
 
     result, loaded = JsonResult("inspect"), _load(model, device, threads)
     files = [file for file in (filters, map_file) if file is not None]
     with notice(f"analyzing {image} ..."):
-        facts = loaded.image_facts(image, noise_level)
+        opened = linked_images((image,), loaded.maps)
+        facts = loaded.image_facts(opened, noise_level)
         facts |= {"files": files} if files else {}
         if map_file is not None:
-            anomaly = loaded.anomaly_map(image, noise_level)
+            anomaly = loaded.anomaly_map(opened, noise_level)
             write(heat_map(anomaly.deviations, ANOMALY_RANGE), map_file, new=not overwrite)
             facts |= {
                 "unusual_share": round(anomaly.share, 4),
@@ -279,7 +281,7 @@ def image_command(
                 "most_unusual_at": list(anomaly.place),
             }
         if at is not None and filters is not None:
-            write(filters_at(loaded, image, at, noise_level), filters, new=not overwrite)
+            write(filters_at(loaded, opened, at, noise_level), filters, new=not overwrite)
     if "-" in (filters, map_file):
         return
     if as_json:
@@ -325,16 +327,18 @@ def report_command(
     It shows the verdict, a sample beside the exemplar, training curves, and the inside of the
     model.
     """
+    from gcn_cli.inputs import linked_images
     from gcn_cli.report.page import write_report
     from gcn_cli.runs.folder import refuse_existing
 
     refuse_existing(Path(folder) / "index.html", overwrite)
 
     result, loaded = JsonResult("inspect"), _load(model, device, threads)
+    opened = None if image is None else linked_images((image,), loaded.maps)
     typed = shlex.join(["gcn", *sys.argv[1:]])
     with Progress("writing the report", stays=False) as progress:
         page = write_report(
-            loaded, Path(folder), image, new=not overwrite, command=typed, on_step=progress.update
+            loaded, Path(folder), opened, new=not overwrite, command=typed, on_step=progress.update
         )
     _print_file(result, loaded, "report", str(page), as_json=as_json)
 

@@ -410,7 +410,7 @@ REMOVED = {
         "--report": "gcn inspect report FOLDER",
         "--levels": "gcn inspect levels",
         "--compare": "gcn inspect compare IMAGE RUN RUN...",
-        "--map": "gcn inspect image IMAGE --unusual FILE",
+        "--map": "gcn inspect image IMAGE --unusual FILE, or a folder of linked maps as IMAGE",
         "--at": "gcn inspect image IMAGE --at X,Y --filters FILE",
         "--filters": "gcn inspect filters FILE",
         "--level": "gcn inspect image IMAGE --noise-level X",

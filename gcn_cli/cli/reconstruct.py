@@ -72,7 +72,8 @@ def command(
 ) -> None:
     """Repair, extend, make seamless, enlarge or denoise IMAGE; else auto-encode it.
 
-    The paths of the results are printed. A repair does not change the pixels that it keeps.
+    IMAGE may be a folder: the maps of a material, or images to work on one by one. The paths of the
+    results are printed. A repair does not change the pixels that it keeps.
 
     Auto-encoding prints after each path how far the result is from IMAGE (rms_error in gray levels,
     share_of_variance that is lost, psnr_db) and how far it is from an energy minimum (residual: 0
@@ -87,6 +88,7 @@ def command(
     gcn reconstruct tile.png --mask holes.png --seamless both -o repaired
     gcn reconstruct photo.png --make-seamless 32 -o tile
     gcn reconstruct small.png --upscale 2 -o large.png
+    gcn reconstruct bark/ --upscale 2 -o large
     gcn reconstruct noisy.png --denoise auto
     """
     options, quality = collect(ReconstructOptions, given), collect(FileOptions, given).quality
@@ -102,13 +104,14 @@ def command(
     result = JsonResult("reconstruct")
     set_threads(threads)
     path = model_path(model)
-    sources = tuple(expand_sources(sources))
+    loaded = load(path, device=device, precision=precision)
+    if len(loaded.maps) == 1:  # else a folder is a material
+        sources = tuple(expand_sources(sources))
     if linked and len(sources) > 1:
         raise InputError(f"--map: needs a single IMAGE, not {len(sources)}")
     folder = path.parent / ("reconstructions" if options.auto_encodes else "repairs")
     targets = reconstruction_outputs(output or str(folder), sources, options.count)
     count, seed, is_default = options.count or 1, options.seed or 0, output is None
-    loaded = load(path, device=device, precision=precision)
     outputs = [OutputFile(str(t), seed, k % count, is_default) for k, t in enumerate(targets)]
     tasks = _tasks(loaded, sources, linked, outputs, options, typed_command(ctx), overwrite)
     _check_formats(tasks, options, quality)
@@ -144,7 +147,7 @@ def _tasks(
     """
     from gcn_cli.cli.output import maps_like_sources, origin_of
     from gcn_cli.images.materials import split_kind
-    from gcn_cli.inputs import linked_images
+    from gcn_cli.inputs import linked_files, linked_images
     from gcn_cli.runs.folder import outputs_to_write
 
     if linked and len(linked) >= len(model.maps):
@@ -152,10 +155,10 @@ def _tasks(
             f"--map {linked[-1]}: {len(linked) + 1} images for a model of {len(model.maps)}; "
             "leave it out"
         )
-    images = [linked_images((source, *linked), model.maps) for source in sources]
+    inputs = [linked_files((source, *linked), model.maps) for source in sources]
+    images = [linked_images(files, model.maps) for files in inputs]
     names = [texture_map.name for texture_map in model.maps]
     outputs = outputs_to_write(outputs, names, "overwrite" if overwrite else "refuse")
-    inputs = (*(split_kind(file)[1] for file in linked), options.mask)
     # The metadata of a file have its seed and its number anyway.
     settings = {k: v for k, v in options.changed().items() if k not in ("seed", "count")}
     count, tasks = len(outputs) // len(sources), []
@@ -164,7 +167,8 @@ def _tasks(
         if not options.auto_encodes:
             drop_alpha, factor = options.mask == "alpha", options.upscale or 1
             maps = maps_like_sources(model.maps, parts, drop_alpha=drop_alpha, factor=factor)
-        origin = origin_of(command, model, settings, (source, *inputs))
+        files = [split_kind(file)[1] for file in inputs[place]]
+        origin = origin_of(command, model, settings, (*files, options.mask))
         own = outputs[place * count : (place + 1) * count]
         tasks.append(_Task(source, parts, own, maps, origin))
     return tasks

@@ -239,6 +239,7 @@ def _origin(
     """How the images are made, for their metadata."""
     from gcn_cli.cli.output import origin_of
     from gcn_cli.images.materials import split_kind
+    from gcn_cli.inputs import linked_files
     from gcn_cli.runs.folder import model_path
     from gcn_cli.tile_set import TileSet
 
@@ -253,10 +254,11 @@ def _origin(
     for name in ("best_of", "names", "normals"):
         if getattr(output, name) is not None:
             changed[name] = getattr(output, name)
-    start = sampling.start if sampling.start_kind == "image" else None
-    files = [split_kind(file)[1] for file in output.linked]
+    start = (sampling.start, *output.linked) if sampling.start_kind == "image" else ()
+    guide = () if sampling.guide is None else (sampling.guide,)
+    files = [*linked_files(start, model.maps), *linked_files(guide, model.maps)]
     blended = None if sampling.blend is None else str(model_path(sampling.blend))
-    inputs = (start, *files, sampling.guide, sampling.mask, blended)
+    inputs = (*(split_kind(file)[1] for file in files), sampling.mask, blended)
     return origin_of(command, model, changed, inputs)
 
 

@@ -62,7 +62,8 @@ COMPLETE = "the model is complete and saved; run the same command again to measu
     "Output",
     "--each",
     is_flag=True,
-    help="Train a separate model on each image; -o is the parent folder.",
+    help="Train a separate model on each image, or on each folder in a folder of folders; -o is "
+    "the parent folder of the runs.",
 )
 @grouped(
     "Output",

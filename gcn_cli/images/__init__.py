@@ -6,7 +6,7 @@ Pixels are float32 (C, H, W) in 0..255, whatever the bit depth of a file.
 from gcn_cli.images.image import CHANNELS_OF_MODE, Image, TextureMap, split_maps, to_pillow
 from gcn_cli.images.normalization import Normalization
 from gcn_cli.images.provenance import SourceFile, read_record
-from gcn_cli.images.reading import expand_sources, read_image
+from gcn_cli.images.reading import expand_each, expand_sources, read_image
 from gcn_cli.images.writing import (
     FORMATS,
     check_format,
@@ -29,6 +29,7 @@ __all__ = [
     "SourceFile",
     "TextureMap",
     "check_format",
+    "expand_each",
     "expand_sources",
     "grid",
     "is_image_file",

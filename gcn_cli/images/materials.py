@@ -154,36 +154,15 @@ def as_data(image: Image, kind: str, title: str) -> Image:
 
 
 def material_of(paths: Sequence[str], folder: str) -> list[str]:
-    """The maps of one material among the images of a folder, the albedo first; [] if it is none.
+    """The maps of one material among the images of a folder, as `find_maps` does; [] if it is none.
 
-    It is one if names tell two kinds or more, each once, and all others are previews: a word says
-    so, or their names begin as those of all maps. Of two normal maps the one that is y-up counts.
     Logs what is found, and why a folder that names several kinds is none.
     """
-    kinds = {path: kind_of_name(path) for path in paths}
-    maps = [path for path in paths if kinds[path] is not None]
-    if len({kinds[path] for path in maps}) < 2:
-        return []
-    normals = [path for path in maps if kinds[path] == "normal"]
-    if {y_up_of_name(path) for path in normals} == {True, False} and len(normals) == 2:
-        maps.remove(next(path for path in normals if not y_up_of_name(path)))
-    pairs = takewhile(lambda words: len(set(words)) == 1, zip(*map(_words, maps), strict=False))
-    stem = [words[0] for words in pairs]
-    reason = None
-    for path in paths:
-        words = _words(path)
-        belongs = bool(stem) and words[: len(stem)] == stem
-        if kinds[path] is None and not belongs and not (_PREVIEWS | _OTHER_MAPS) & set(words):
-            reason = f"the name of {Path(path).name} tells no kind of map"
-    found = [kinds[path] for path in maps]
-    for kind in MAP_KINDS:
-        if found.count(kind) > 1:
-            same = [Path(path).name for path in maps if kinds[path] == kind]
-            reason = f"{' and '.join(same[:2])} are both of {kind}"
+    maps, reason = find_maps(paths)
     if reason is not None:
         log.info("%s: images of one texture, not the maps of a material, since %s", folder, reason)
+    if not maps:
         return []
-    maps.sort(key=lambda path: MAP_KINDS.index(kinds[path] or "albedo"))
     left_out = [Path(path).name for path in paths if path not in maps]
     log.info(
         "%s: one material: %s%s (to learn them as images of one texture, name them one by one)",
@@ -191,3 +170,33 @@ def material_of(paths: Sequence[str], folder: str) -> list[str]:
         f"; left out: {', '.join(left_out)}" if left_out else "",
     )  # fmt: skip
     return maps
+
+
+def find_maps(paths: Sequence[str]) -> tuple[list[str], str | None]:
+    """The maps of one material among images, the albedo first, and why they are none, in words.
+
+    They are a material if names tell two kinds or more, each once, and all others are previews: a
+    word says so, or one name begins as the names of all maps, or they as it. Of two normal maps
+    with different directions the one that is y-up counts, or else the one that is not y-down.
+    """
+    kinds = {path: kind_of_name(path) for path in paths}
+    maps = [path for path in paths if kinds[path] is not None]
+    if len({kinds[path] for path in maps}) < 2:
+        return [], None
+    normals = {path: y_up_of_name(path) for path in maps if kinds[path] == "normal"}
+    if len(normals) == len(set(normals.values())) == 2:
+        maps.remove(min(normals, key=lambda path: {True: 2, None: 1, False: 0}[normals[path]]))
+    pairs = takewhile(lambda words: len(set(words)) == 1, zip(*map(_words, maps), strict=False))
+    stem = [words[0] for words in pairs]
+    for path in paths:
+        words = _words(path)
+        same = min(len(words), len(stem))
+        belongs = any(stem) and any(words) and words[:same] == stem[:same]
+        if kinds[path] is None and not belongs and not (_PREVIEWS | _OTHER_MAPS) & set(words):
+            return [], f"the name of {Path(path).name} tells no kind of map"
+    found = [kinds[path] for path in maps]
+    for kind in MAP_KINDS:
+        if found.count(kind) > 1:
+            same_kind = [Path(path).name for path in maps if kinds[path] == kind]
+            return [], f"{' and '.join(same_kind[:2])} are both of {kind}"
+    return sorted(maps, key=lambda path: MAP_KINDS.index(kinds[path] or "albedo")), None

@@ -55,19 +55,37 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     return paths
 
 
+def expand_each(sources: Sequence[str]) -> list[str]:
+    """The sources of one training each: a folder of folders stands for these, others for images.
+
+    Raises InputError as `expand_sources` does.
+    """
+    expanded: list[str] = []
+    for source in sources:
+        inside = sorted(Path(source).iterdir()) if os.path.isdir(source) else []
+        folders = [str(path) for path in inside if path.is_dir() and path.name[0] != "."]
+        files = [path for path in inside if path.is_file() and _is_image(path)]
+        expanded += folders if folders and not files else expand_sources([source])
+    return expanded
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file in a folder is an image, by its name."""
+    image_format = PillowImage.registered_extensions().get(path.suffix.lower(), "")
+    can_read = image_format in PillowImage.OPEN and image_format not in NO_PIXELS
+    return can_read and not path.name.startswith(".")
+
+
 def _images_in(folder: str) -> list[str]:
-    formats = PillowImage.registered_extensions()
     inside, others = list[str](), list[str]()
     for path in sorted(Path(folder).iterdir()):
-        image_format = formats.get(path.suffix.lower(), "")
-        can_read = image_format in PillowImage.OPEN and image_format not in NO_PIXELS
-        if can_read and not path.name.startswith(".") and (path.is_file() or not path.exists()):
+        if _is_image(path) and (path.is_file() or not path.exists()):
             inside.append(str(path))
         elif path.name.lower() not in SYSTEM_FILES:
-            others.append(path.name)
+            others.append(f"{path.name}/" if path.is_dir() else path.name)
     left_out = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
     if not inside:
-        found = f"; {len(others)} other file(s): {left_out}" if others else ""
+        found = f"; it holds {left_out}" if others else ""
         raise InputError(f"{folder}: a folder without images{found}; name another one")
     if others:
         log.info(

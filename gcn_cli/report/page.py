@@ -133,7 +133,10 @@ def write_report(
     whole = states[-1][0]
     sample = whole[:, :LARGEST_SAMPLE, :LARGEST_SAMPLE]
     exemplar = kept_exemplar(model.run)
-    pixels = _image_to_analyze(model, exemplar if image is None else image, sample)
+    if image is None and len(model.maps) == 1:  # of linked maps the run keeps the first only
+        image = exemplar
+    pixels = sample if image is None else fit_to_model(model.checkpoint, image)
+    pixels = _fitting_part(model, pixels, figures.LARGEST_SIDE)
     measures, grades = part(lambda: _measured(model, sample)) or (None, None)
     internals = [
         part(lambda: _filters(model, pixels)),
@@ -175,14 +178,6 @@ def _optional(make: Callable[[], Any]) -> Any:
     except (GcnError, ValueError) as error:
         log.debug("left out of the report: %s", error)
         return None
-
-
-def _image_to_analyze(model: Model, image: LinkedImages | None, sample: Tensor) -> Tensor:
-    """Pixels (C, H, W) of an image, or else of the sample, of a size that all levels accept."""
-    pixels = sample
-    if image is not None and len(model.maps) == 1:
-        pixels = fit_to_model(model.checkpoint, image)
-    return _fitting_part(model, pixels, figures.LARGEST_SIDE)
 
 
 def _fitting_part(model: Model, pixels: Tensor, side: int) -> Tensor:

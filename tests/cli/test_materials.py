@@ -172,3 +172,32 @@ def test_data_have_no_color_profile_and_a_template_names_maps(
     for kind in KINDS:
         image = read_image(str(tmp_path / kind / "bark-4.tif"))
         assert (image.size, image.icc_profile) == ((16, 24), None)
+
+
+def test_a_folder_or_a_guide_of_the_first_map_steers_a_material(
+    trained: Path, tmp_path: Path
+) -> None:
+    folder, image = tmp_path / "bark", str(trained / "albedo.png")
+    folder.mkdir()
+    for kind in KINDS:
+        (folder / f"{kind}.png").write_bytes((trained / f"{kind}.png").read_bytes())
+    made = {}
+    for name, words in {
+        "plain": [], "start": ["--start", str(folder)], "guide": ["--guide", image],
+        "all": ["--guide", str(folder)],
+    }.items():  # fmt: skip
+        files = names(synthesize(trained, *words, "--seed", "0", "-o", str(tmp_path / name)))
+        assert files == [f"bark_{kind}.png" for kind in KINDS]
+        made[name] = [read_image(str(tmp_path / name / file)).pixels for file in files]
+    for name in ("start", "guide", "all"):
+        assert not made[name][0].equal(made["plain"][0])
+    assert not made["all"][3].equal(made["guide"][3])  # the height follows its own guide
+    record = read_record(tmp_path / "start" / "bark_normal.png")
+    assert record is not None
+    assert [one["name"] for one in record["inputs"]] == [f"{kind}.png" for kind in KINDS]
+    done = gcn("inspect", "image", str(folder), "--model", "bark", cwd=trained)
+    assert done.returncode == 0, done.stderr.decode()
+    page = ["inspect", "report", str(tmp_path / "page"), "--model", "bark", "--image"]
+    assert "1 image(s) for a model of albedo, normal" in error(gcn(*page, image, cwd=trained))
+    for command in (["levels", "-m", "bark"], ["compare", image, "bark", "bark"]):
+        assert f"{command[0]}: not for linked maps" in error(gcn("inspect", *command, cwd=trained))

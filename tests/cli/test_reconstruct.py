@@ -1,6 +1,7 @@
 """gcn reconstruct: auto-encoding, repair, denoising; linked maps; modes and bit depths of files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -267,7 +268,39 @@ def test_linked_maps_are_repaired_together(linked: Path) -> None:
         assert not torch.equal(repaired, original)
     alone = gcn("reconstruct", "albedo.png", *arguments, "--overwrite", cwd=linked)
     assert alone.returncode == 2
-    assert b"1 image(s) for a model of albedo, normal, height; give each (--map)" in alone.stderr
+    words = (
+        b"1 image(s) for a model of albedo, normal, height; give each (--map), or a folder of them"
+    )
+    assert words in alone.stderr
+
+
+def test_a_folder_of_maps_is_repaired_as_one_material(linked: Path, tmp_path: Path) -> None:
+    material = tmp_path / "wall"
+    material.mkdir()
+    for name in ("albedo", "normal", "height"):
+        shutil.copy(linked / f"{name}.png", material / f"wall_{name}.png")
+    shutil.copy(linked / "height.png", material / "wall_ao.png")  # one that the model does not have
+    words = ["--model", str(linked / "maps"), "--mask", str(linked / "mask.png"), *FEW]
+    maps = ["--map", "wall/wall_normal.png", "--map", "wall/wall_height.png"]
+    for source, where in ((["wall"], "whole"), (["wall/wall_albedo.png", *maps], "single")):
+        done = gcn("reconstruct", *source, *words, "-o", where, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr.decode()
+    for name in ("albedo", "normal", "height"):
+        whole = pixels(tmp_path / "whole" / f"wall_{name}.png")
+        assert torch.equal(whole, pixels(tmp_path / "single" / f"wall_albedo_{name}.png"))
+    record = read_record(tmp_path / "whole" / "wall_albedo.png")
+    assert record is not None
+    names = [one["name"] for one in record["inputs"]]
+    assert names == ["wall_albedo.png", "wall_normal.png", "wall_height.png", "mask.png"]
+    done = gcn("reconstruct", "wall", *maps[:2], *words, "-o", "x", cwd=tmp_path)
+    assert b"wall: a folder has all maps of an image; leave --map out" in done.stderr
+    (material / "wall_height.png").rename(material / "wall_roughness.png")
+    done = gcn("reconstruct", "wall", *words, "-o", "x", cwd=tmp_path)
+    assert done.returncode == 2
+    lacks = (
+        "wall: has wall_albedo.png, wall_normal.png, wall_roughness.png, wall_ao.png; the maps of"
+    )
+    assert lacks in done.stderr.decode()
 
 
 @pytest.mark.parametrize("kind", ["gray", "16 bit", "16 bit gray", "transparent"])

@@ -331,6 +331,24 @@ def test_folders_are_expanded_in_order(tmp_path: Path, caplog: pytest.LogCapture
         images.expand_sources([str(tmp_path / "empty")])
 
 
+def test_a_folder_of_folders_stands_for_them(tmp_path: Path) -> None:
+    for name in (
+        "mats/b/x.png",
+        "mats/a/y.png",
+        "mats/.git/z.png",
+        "mats/readme.txt",
+        "flat/c.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "flat" / "more").mkdir()
+    mats, flat = str(tmp_path / "mats"), str(tmp_path / "flat")
+    expanded = images.expand_each([flat, mats, f"{mats}/a/y.png"])
+    assert expanded == [f"{flat}/c.png", f"{mats}/a", f"{mats}/b", f"{mats}/a/y.png"]
+    with pytest.raises(InputError, match=r"a folder without images; it holds .git/, a/, b/, ...;"):
+        images.expand_sources([mats])
+
+
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
 def test_a_device_without_an_end_is_refused() -> None:
     with pytest.raises(InputError, match="/dev/zero: a device, whose data may not end"):

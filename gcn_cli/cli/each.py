@@ -63,6 +63,25 @@ TrainOne = Callable[[str, TrainOptions, StopRequest], None]
 """Trains a model on an image; stopped early, it raises InterruptedRunError."""
 
 
+def _expanded(sources: Sequence[str]) -> list[str]:
+    """The source of every training. Warns of maps that one model could learn together."""
+    from gcn_cli.images import expand_each
+    from gcn_cli.images.materials import find_maps
+
+    expanded = expand_each(sources)
+    if "-" in expanded:
+        raise click.UsageError("--each: takes files and folders, not stdin")
+    maps, _ = find_maps(expanded)
+    if maps:
+        LOGGER.warning(
+            "--each: %s and %d more look like the maps of one material; without --each they are "
+            "learned together",
+            Path(maps[0]).name,
+            len(maps) - 1,
+        )
+    return expanded
+
+
 def train_each(
     ctx: click.Context,
     sources: tuple[str, ...],
@@ -79,14 +98,11 @@ def train_each(
     Raises InputError for images of the same name, GcnError if a training failed,
     InterruptedRunError or KeyboardInterrupt after a signal.
     """
-    from gcn_cli.images import expand_each
     from gcn_cli.runs.folder import run_name
     from gcn_cli.runtime import set_threads
 
     result = JsonResult("train")
-    images = expand_each(sources)
-    if "-" in images:
-        raise click.UsageError("--each: takes files and folders, not stdin")
+    images = _expanded(sources)
     root, names = Path(options.output or "runs"), [run_name(image) for image in images]
     for name in names:
         if names.count(name) > 1:

@@ -18,7 +18,7 @@ from gcn_cli.errors import InterruptedRunError
 from gcn_cli.model import load
 from gcn_cli.options import TrainOptions
 from gcn_cli.signals import StopRequest
-from tests.cli.running import restored_logging
+from tests.cli.running import gcn, restored_logging
 from tests.small import SMALL_TEXTURE, small_image
 
 CPU = torch.device("cpu")
@@ -107,3 +107,13 @@ def test_threads_of_one_process_are_those_of_the_option(
     done = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "runs")])
     assert done.exit_code == 0, done.output
     assert given == [3]
+
+
+def test_the_maps_of_a_material_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(each.JobPool, "run", lambda *_: None)
+    for words, told in ((("bark_albedo", "bark_normal"), True), (("bark", "moss"), False)):
+        for word in words:
+            images.write(small_image(), str(tmp_path / words[0] / f"{word}.png"))
+        done = gcn("train", "--each", words[0], "--device", "cpu", cwd=tmp_path)
+        message = b"bark_albedo.png and 1 more look like the maps of one material; without --each"
+        assert (message in done.stderr) == told

@@ -126,6 +126,7 @@ def _half_cosine(progress: float) -> float:
 
 MIN_LOSSES = 50  # for a convergence check
 SPIKE = 3.0  # times the median loss: a step overshot
+MANY_SPIKES = 0.01  # share of the losses; from fewer, before the last fifth, a training recovers
 FLAT = 0.01  # relative fall of the loss that counts as none
 LARGE_DIFFERENCE = 0.06  # energy difference per value, above chance
 DIVERGED_LOSS = 20.0  # a Gaussian model has a loss of 1 at most
@@ -153,9 +154,10 @@ def convergence(losses: Sequence[float]) -> Convergence | None:
     fifth = len(losses) // 5
     first, previous, last = losses[:fifth], losses[-2 * fifth : -fifth], losses[-fifth:]
     loss = statistics.fmean(last)
-    spikes = sum(value > SPIKE * statistics.median(losses) for value in losses[fifth:])
-    if spikes:
-        reason = f"{spikes} losses are far above the median; lower filter_rate"
+    high = SPIKE * statistics.median(losses)
+    spikes = sum(value > high for value in losses[fifth:])
+    if spikes > MANY_SPIKES * len(losses) or max(last) > high:
+        reason = f"{spikes} of {len(losses)} losses are far above the median; lower filter_rate"
         return Convergence("unstable", reason)
     fall, error = _relative_fall(first, last)
     if fall + error < FLAT:

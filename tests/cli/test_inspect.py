@@ -82,7 +82,11 @@ def test_a_bad_verdict_names_the_next_training(
     model = MagicMock(size=(side, side), run=Path("run"), complete=True)
     model.checkpoint.asked = {"preset": preset}
     model.config = build_config({"iterations": iterations})
-    assert inspect.advice(model, {"verdict": "far", "copied": 0.0}).startswith(advice)
+    grades: dict[str, Any] = {"verdict": "far", "copied": 0.0, "limits": []}
+    assert inspect.advice(model, grades).startswith(advice)
+    grades["limits"] = ["the training was unstable"]
+    lower = "gcn train SOURCE -o run --overwrite --set filter_rate=0.015 --set learning_rate=0.003"
+    assert inspect.advice(model, grades) == lower
 
 
 def test_the_next_commands_name_the_model(folder: Path) -> None:

@@ -83,13 +83,18 @@ def make_losses(
     return [(start + (end - start) * p) * (1 + 0.02 * noise.gauss(0, 1)) for p in positions]
 
 
+FALLING = make_losses(1.0, 0.5)
+
+
 @pytest.mark.parametrize(
     ("losses", "word"),
     [
-        (make_losses(1.0, 0.5), "still learning"),
+        (FALLING, "still learning"),
         (make_losses(1.0, 0.5, flat_from=0.5), "converged"),
         (make_losses(0.8, 0.8), "stalled"),
         ([*make_losses(1.0, 0.5), 40.0], "unstable"),
+        ([40.0 if k % 40 == 0 else loss for k, loss in enumerate(FALLING)], "unstable"),
+        ([4.0 if k == 220 else loss for k, loss in enumerate(FALLING)], "still learning"),
     ],
 )
 def test_convergence_names_the_state(losses: list[float], word: str) -> None:

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -270,33 +269,20 @@ def guidance(
     if checkpoint.config.head:
         raise InputError("--guide, --blend: not for models of aligned objects; use a texture's")
     place = placement(checkpoint, options, tiling.size)
-    wrappers: list[DenoiserWrapper] = []
+    wrappers: list[ImageGuide | ModelBlend] = []
     if options.blend is not None:
-        wrappers.append(_blend(checkpoint, options, tiling, size, place, dtype).wrap)
+        wrappers.append(_blend(checkpoint, options, tiling, size, place, dtype))
     if options.guide is not None:
         strength = GUIDE_STRENGTH if options.guide_strength is None else options.guide_strength
         shapes = _guide_shapes(checkpoint, options.guide, size)
-        guide = ImageGuide(place(shapes).to(checkpoint.kind.device), strength)
-        wrappers.append(partial(_wrap_first, guide))
+        wrappers.append(ImageGuide(place(shapes).to(checkpoint.kind.device), strength))
 
     def wrap(denoise: Denoiser) -> Denoiser:
         for wrapper in wrappers:
-            denoise = wrapper(denoise)
+            denoise = wrapper.wrap(denoise)
         return denoise
 
     return wrap
-
-
-def _wrap_first(guide: ImageGuide, denoise: Denoiser) -> Denoiser:
-    """D whose first channels, as many as those of the guide, are drawn to it."""
-    channels = guide.image.shape[1]
-
-    def guided(x: Tensor, noise: float) -> Tensor:
-        mean = denoise(x, noise)
-        drawn = guide.wrap(lambda *_: mean[:, :channels])(x, noise)
-        return drawn if channels == mean.shape[1] else torch.cat([drawn, mean[:, channels:]], 1)
-
-    return guided
 
 
 def _guide_image(

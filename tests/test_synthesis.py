@@ -160,7 +160,7 @@ def test_the_last_quarter_of_a_guide_is_the_last_quarter_of_the_sample(
 def test_a_guide_of_the_first_map_leaves_the_other_channels() -> None:
     x = torch.randn(1, 5, 40, 40, generator=torch.Generator().manual_seed(0))
     guide = ImageGuide(torch.ones(1, 3, 40, 40), 1)
-    guided = synthesis._wrap_first(guide, lambda x, noise: x)(x, 3.0)
+    guided = guide.wrap(lambda x, noise: x)(x, 3.0)
     assert torch.equal(guided[:, 3:], x[:, 3:])
     assert float((guided - x)[:, :3].mean()) > 0.5
 

@@ -484,20 +484,21 @@ def advice(model: "Model", grades: dict[str, Any] | None) -> str:
         return "run the training command again to resume"
     if grades is not None and (grades.get("copied") or 0) > COPIED:
         return "it copies the exemplar: fewer --iterations, or more images of the texture"
-    limits = [] if grades is None else grades["limits"]
     if grades is not None and grades["verdict"] in (FAR, ROUGH):
-        return _better_training(model, unstable=any("unstable" in limit for limit in limits))
+        return _better_training(model)
     run, size = shlex.quote(str(model.run)), "" if model.config.head else " --size 1024"
     return f"gcn synthesize {run}{size}; gcn inspect report page --model {run}"
 
 
-def _better_training(model: "Model", *, unstable: bool) -> str:
+def _better_training(model: "Model") -> str:
     """The command of a training that may reach a better verdict."""
+    from gcn_cli.runs.grades import training_state
+
     config, preset = model.config, model.checkpoint.asked.get("preset")
     command = f"gcn train SOURCE -o {shlex.quote(str(model.run))} --overwrite"
-    if unstable:
-        rates = {name: getattr(config, name) / 2 for name in config.halved_after_divergence}
-        return " ".join([command, *(f"--set {name}={rate:g}" for name, rate in rates.items())])
+    if training_state(model.checkpoint) == "unstable":
+        slowed, names = config.slowed(), config.halved_after_divergence
+        return " ".join([command, *(f"--set {name}={getattr(slowed, name):g}" for name in names)])
     if preset == "quick" or config.iteration_count < config.default_iterations:
         return f"{command}, the whole default training"
     if preset != "best" and min(model.size) >= CASCADE_SIDE:

@@ -142,11 +142,16 @@ def training_limits(checkpoint: Checkpoint) -> list[Limit]:
         limits.append(Limit(ROUGH, f"the training is at iteration {done} of {total}"))
     elif seen < SHORT:
         limits.append(Limit(ROUGH, f"a training of {total} iterations is short; {usual} are usual"))
+    if (state := training_state(checkpoint)) in ("stalled", "unstable"):
+        limits.append(Limit(ROUGH, f"the training was {state}"))
+    return limits
+
+
+def training_state(checkpoint: Checkpoint) -> str | None:
+    """The state of `convergence` of the denoising losses; None if they show nothing."""
     losses = [row["loss"] for row in checkpoint.history if not row.get("likelihood")]
     found = convergence(losses)
-    if found is not None and found.state in ("stalled", "unstable"):
-        limits.append(Limit(ROUGH, f"the training was {found.state}"))
-    return limits
+    return None if found is None else found.state
 
 
 def save_grades(run: Path, iteration: int, grades: Graded) -> None:

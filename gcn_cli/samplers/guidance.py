@@ -28,9 +28,9 @@ HALF_STRENGTH_LEVEL = 0.3  # noise level at which a guide counts half; the model
 
 @dataclass(frozen=True)
 class ImageGuide:
-    """A guide image (1, C, H, W) with a strength from 0, not at all, to 1, as closely as possible.
+    """A guide image (1, K, H, W) with a strength from 0, not at all, to 1, as closely as possible.
 
-    Low frequencies of D are drawn to those of the guide,
+    Low frequencies of the first K channels of D are drawn to those of the guide,
 
         D + w(s) G (image - D),    w(s) = strength s^2 / (s^2 + HALF_STRENGTH_LEVEL^2),
 
@@ -46,7 +46,9 @@ class ImageGuide:
         def guided(x: Tensor, noise: float) -> Tensor:
             mean = denoise(x, noise)
             weight = self.strength * noise**2 / (noise**2 + HALF_STRENGTH_LEVEL**2)
-            return mean + weight * low_pass(self.image - mean, BLUR)
+            channels = self.image.shape[1]
+            first, others = mean[:, :channels], mean[:, channels:]
+            return torch.cat([first + weight * low_pass(self.image - first, BLUR), others], dim=1)
 
         return guided
 

@@ -80,11 +80,11 @@ def test_a_bad_verdict_names_the_next_training(
     preset: str, iterations: int, side: int, advice: str
 ) -> None:
     model = MagicMock(size=(side, side), run=Path("run"), complete=True)
-    model.checkpoint.asked = {"preset": preset}
+    model.checkpoint.asked, model.checkpoint.history = {"preset": preset}, []
     model.config = build_config({"iterations": iterations})
     grades: dict[str, Any] = {"verdict": "far", "copied": 0.0, "limits": []}
     assert inspect.advice(model, grades).startswith(advice)
-    grades["limits"] = ["the training was unstable"]
+    model.checkpoint.history = [{"loss": 1 - 0.001 * k} for k in range(100)] + [{"loss": 50.0}]
     lower = "gcn train SOURCE -o run --overwrite --set filter_rate=0.015 --set learning_rate=0.003"
     assert inspect.advice(model, grades) == lower
 

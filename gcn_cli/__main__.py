@@ -15,13 +15,12 @@ SPINNING = {
     "GOMP_SPINCOUNT": "3000",  # of GNU OpenMP, in PyTorch for Linux
     "KMP_BLOCKTIME": "1",  # of LLVM and Intel OpenMP, in milliseconds
 }
-"""How long a thread that waits for others spins before it sleeps.
+"""How long a thread that waits for others spins before it sleeps, unless the environment says it.
 
-By default, some 10 and 200 milliseconds: where other processes run too, waiting threads take the
-cores from the threads that they wait for. On a free machine a short spin costs a tenth of the
-speed.
+By default, some 10 and 200 milliseconds: once other processes run too, waiting threads take the
+cores from the threads that they wait for, and all is four times as slow (docs/benchmarks.md). On a
+free machine a short spin costs less than a tenth of the speed.
 """
-BUSY_LOAD = 0.5  # load average of the last minute from which others use the machine
 
 
 class LogFile(io.FileIO):
@@ -40,7 +39,7 @@ def main() -> None:
     """Run the command line in a process of its own; exit with its code."""
     exit_while_loading()
     prepare_streams()
-    if "OMP_WAIT_POLICY" not in os.environ and is_busy():
+    if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in SPINNING.items():
             os.environ.setdefault(name, value)
     from gcn_cli.cli.app import main as run_command_line
@@ -49,14 +48,6 @@ def main() -> None:
         run_command_line()
     finally:
         ignore_signals()
-
-
-def is_busy() -> bool:
-    """Whether other processes use the machine."""
-    try:
-        return os.getloadavg()[0] >= BUSY_LOAD
-    except (AttributeError, OSError):  # not told by this system
-        return False
 
 
 def prepare_streams() -> None:

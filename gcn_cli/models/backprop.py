@@ -17,7 +17,9 @@ maps: images are z / span, and the potential is F / span. Gradients with respect
 gains and readouts are the same in both units; those with respect to shifts are divided by the span.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -73,12 +75,28 @@ class PackedNet:
         # With a dtype argument, sum would first copy the maps to it.
         return maps.sum(dim=(2, 3)).to(self.biases.dtype)
 
-    def sum_to_readout(self, layer: int, maps: Tensor) -> Tensor:
-        """Sum of maps (N, filters, h, w) over all positions that share a readout weight."""
-        stride = self.net.strides[layer]
-        if self.net.image_size:
-            return maps.sum(dim=0).to(self.biases.dtype) * stride
-        return self.sum_positions(maps).sum(dim=0)[:, None, None] * stride
+    def pool(self, maps: Tensor) -> Tensor:
+        """Sums of maps over the positions that share a readout weight: (N, filters, h, w).
+
+        Of textures, all positions: h = w = 1, in the dtype of the parameters.
+        """
+        return maps if self.net.image_size else self.sum_positions(maps)[:, :, None, None]
+
+    def readout_gradients(
+        self, pooled: Sequence[Tensor], weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Gradients of the readouts by name, from pooled maps of all layers.
+
+        weights: of the images, (N, 1, 1, 1).
+        """
+        counts = [len(weight) for weight in self.filters]
+        by_layer = pooled if self.net.image_size else [torch.cat(list(pooled), dim=1)]
+        if weights is not None:
+            by_layer = [maps * weights for maps in by_layer]
+        sums = [maps.sum(dim=0).to(self.biases.dtype) for maps in by_layer]
+        sums = sums if self.net.image_size else list(torch.split(sums[0], counts))
+        gradients = torch._foreach_mul(sums, [float(stride) for stride in self.net.strides])
+        return {f"readouts.{layer}": value for layer, value in enumerate(gradients)}
 
 
 @torch.no_grad()
@@ -140,6 +158,11 @@ class ForwardPass:
             return net.rectifier.value(self.responses[layer], self.gates[layer])
         inputs = self.padded_inputs[layer + 1][: len(self.gates[layer])]
         return interior(inputs, *circular_border(net.layers[layer + 1]))
+
+    @cached_property
+    def pooled(self) -> list[Tensor]:
+        """The rectified responses of all layers, see `PackedNet.pool`."""
+        return [self.packed.pool(self.rectified(layer)) for layer in range(len(self.gates))]
 
     def deconvolve(self, layer: int, by_output: Tensor) -> Tensor:
         """Gradient with respect to a layer's input, from that of its raw responses."""
@@ -256,11 +279,13 @@ def backward(fwd: ForwardPass) -> BackwardPass:
 
 def potential(fwd: ForwardPass) -> Tensor:
     """F(z; s) from a forward pass for training: (N,)."""
-    values = [
-        fwd.packed.sum_positions(fwd.rectified(layer) * readout).sum(dim=1)
-        for layer, readout in enumerate(fwd.packed.readouts)
-    ]
-    return fwd.packed.net.rectifier.span * torch.stack(values).sum(dim=0)
+    packed = fwd.packed
+    if packed.net.image_size:
+        pairs = zip(fwd.pooled, packed.readouts, strict=True)
+        products = torch.cat([packed.sum_positions(maps * readout) for maps, readout in pairs], 1)
+    else:
+        products = torch.cat(fwd.pooled, dim=1) * torch.cat(packed.readouts, dim=1)
+    return packed.net.rectifier.span * products.flatten(1).sum(dim=1)
 
 
 @torch.no_grad()
@@ -275,17 +300,23 @@ def double_backward(
     tangents, raw_tangents, gradients = _tangent_pass(fwd, direction)
     weights = None if potential_weights is None else _map_weights(fwd, potential_weights)
     packed, rectifier, count = fwd.packed, fwd.packed.net.rectifier, len(direction)
+    if weights is not None:
+        of_potential = packed.readout_gradients(fwd.pooled, weights)
+        torch._foreach_add_(list(gradients.values()), list(of_potential.values()))
+    by_responses: list[Tensor] = []
+    by_gains: list[Tensor] = []
     gradient: Tensor | None = None
     for layer in reversed(range(len(fwd.gates))):
         by_response = rectifier.gate_backward(fwd.responses[layer], tangents[layer])
         by_response.mul_(bwd.by_value[layer])
         if weights is not None:
             gradient = _add_readout(fwd, layer, weights, gradient)
-            gradients[f"readouts.{layer}"] += _readout_gradient(fwd, layer, weights)
         if gradient is not None:
             by_response.addcmul_(fwd.gates[layer], gradient)
-        by_gain = packed.sum_positions(raw_tangents[layer].mul_(bwd.by_response[layer]))
-        gradients |= _modulation_gradients(fwd, layer, by_response, by_gain)
+        by_responses.insert(0, packed.sum_positions(by_response))
+        by_gain = packed.sum_positions(by_response * fwd.raw_responses[layer])
+        along_v = packed.sum_positions(raw_tangents[layer].mul_(bwd.by_response[layer]))
+        by_gains.insert(0, by_gain + along_v)
         outputs = bwd.by_output[layer]
         torch.mul(by_response, fwd.gains[layer], out=outputs[:count])
         # Both products in one call: images with `by_response`, tangents with dF / d(raw response).
@@ -295,7 +326,7 @@ def double_backward(
             gradient = fwd.deconvolve(layer, outputs[:count])
         else:
             gradients |= _phase_gradient(fwd, outputs[:count])
-    return gradients
+    return gradients | _modulation_gradients(fwd, by_responses, by_gains)
 
 
 @torch.no_grad()
@@ -304,13 +335,15 @@ def potential_gradient(fwd: ForwardPass, potential_weights: Tensor) -> dict[str,
 
     `potential_weights` is (N,). Gradients have the dtype of the parameters.
     """
-    gradients: dict[str, Tensor] = {}
-    weights = _map_weights(fwd, potential_weights)
+    packed, weights = fwd.packed, _map_weights(fwd, potential_weights)
+    gradients = packed.readout_gradients(fwd.pooled, weights)
+    by_responses: list[Tensor] = []
+    by_gains: list[Tensor] = []
     gradient: Tensor | None = None
     for layer in reversed(range(len(fwd.gates))):
         by_response = fwd.gates[layer] * _add_readout(fwd, layer, weights, gradient)
-        gradients |= _modulation_gradients(fwd, layer, by_response)
-        gradients[f"readouts.{layer}"] = _readout_gradient(fwd, layer, weights)
+        by_responses.insert(0, packed.sum_positions(by_response))
+        by_gains.insert(0, packed.sum_positions(by_response * fwd.raw_responses[layer]))
         by_output = by_response.mul_(fwd.gains[layer])
         inputs = fwd.padded_inputs[layer][: len(by_output)]
         gradients[f"weights.{layer}"] = _filter_gradient(fwd.packed, layer, by_output, inputs)
@@ -318,7 +351,7 @@ def potential_gradient(fwd: ForwardPass, potential_weights: Tensor) -> dict[str,
             gradient = fwd.deconvolve(layer, by_output)
         else:
             gradients |= _phase_gradient(fwd, by_output)
-    return gradients
+    return gradients | _modulation_gradients(fwd, by_responses, by_gains)
 
 
 def _tangent_pass(
@@ -332,22 +365,22 @@ def _tangent_pass(
     packed, top = fwd.packed, len(fwd.gates) - 1
     tangents: list[Tensor] = []
     raw_tangents: list[Tensor] = []
-    gradients: dict[str, Tensor] = {}
+    pooled: list[Tensor] = []
     tangent = packed.first_input(direction)
     for layer, spec in enumerate(packed.net.layers):
         border, padded = circular_border(spec), fwd.padded_inputs[layer][len(direction) :]
         inputs = interior(padded, *border)
         if layer:
             torch.mul(fwd.gates[layer - 1], tangent, out=inputs)
-            gradients[f"readouts.{layer - 1}"] = packed.sum_to_readout(layer - 1, inputs)
+            pooled.append(packed.pool(inputs))
         else:
             inputs.copy_(tangent)
         fill_border_(padded, packed.padding_mode, *border)
         raw_tangents.append(F.conv2d(padded, packed.filters[layer], stride=spec.stride))
         tangent = raw_tangents[-1] * fwd.gains[layer]
         tangents.append(tangent)
-    gradients[f"readouts.{top}"] = packed.sum_to_readout(top, fwd.gates[top] * tangent)
-    return tangents, raw_tangents, gradients
+    pooled.append(packed.pool(fwd.gates[top] * tangent))
+    return tangents, raw_tangents, packed.readout_gradients(pooled)
 
 
 def _map_weights(fwd: ForwardPass, potential_weights: Tensor) -> Tensor:
@@ -362,26 +395,26 @@ def _add_readout(fwd: ForwardPass, layer: int, weights: Tensor, gradient: Tensor
     return by_readout if gradient is None else gradient.add_(by_readout)
 
 
-def _readout_gradient(fwd: ForwardPass, layer: int, weights: Tensor) -> Tensor:
-    return fwd.packed.sum_to_readout(layer, fwd.rectified(layer) * weights)
-
-
 def _modulation_gradients(
-    fwd: ForwardPass, layer: int, by_response: Tensor, by_gain: Tensor | float = 0.0
+    fwd: ForwardPass, by_responses: Sequence[Tensor], by_gains: Sequence[Tensor]
 ) -> dict[str, Tensor]:
     """Gradients of biases, scales and shifts: gain = 1 + scale, offset = shift + bias gain.
 
-    `by_gain` (N, filters) is a further gradient with respect to the gains.
+    Of all layers at once, from the gradients with respect to responses, summed over positions, and
+    gains: (N, filters) for each layer.
     """
-    packed = fwd.packed
-    gain = fwd.gains[layer][:, :, 0, 0].to(packed.biases.dtype)
-    by_shift = packed.sum_positions(by_response) / packed.net.rectifier.span
-    by_scale = packed.sum_positions(by_response * fwd.raw_responses[layer]) + by_gain
-    by_scale = by_scale + by_shift * packed.net.biases[layer]
-    return {
-        f"biases.{layer}": (by_shift * gain).sum(dim=0),
-        f"modulations.{layer}": torch.cat([by_scale, by_shift], dim=1).T @ fwd.embedding,
-    }
+    packed, counts = fwd.packed, [len(weight) for weight in fwd.packed.filters]
+    by_shift = torch.cat(list(by_responses), dim=1) / packed.net.rectifier.span
+    by_scale = torch.cat(list(by_gains), dim=1) + by_shift * packed.biases
+    gains = torch.cat(fwd.gains, dim=1)[:, :, 0, 0].to(packed.biases.dtype)
+    by_bias = torch.split((by_shift * gains).sum(dim=0), counts)
+    pairs = zip(
+        *(torch.split(values, counts, dim=1) for values in (by_scale, by_shift)), strict=True
+    )
+    rows = torch.cat([part for pair in pairs for part in pair], dim=1)
+    by_modulation = torch.split(rows.T @ fwd.embedding, [2 * count for count in counts])
+    gradients = {f"biases.{layer}": value for layer, value in enumerate(by_bias)}
+    return gradients | {f"modulations.{layer}": v for layer, v in enumerate(by_modulation)}
 
 
 def _phase_gradient(fwd: ForwardPass, by_output: Tensor) -> dict[str, Tensor]:

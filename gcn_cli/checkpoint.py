@@ -193,13 +193,15 @@ def _checkpoint(
         layers = parse_layers(description["layers"])
         kind = build_kind(config, (height, width), layers, description["pattern"])
     weights = substate(tensors, "model.")
-    shapes = {name: tensor.shape for name, tensor in kind.net.state_dict().items()}
+    empty = kind.net.state_dict()
+    shapes = {name: tensor.shape for name, tensor in empty.items()}
     if shapes != {name: tensor.shape for name, tensor in weights.items()}:
         raise ValueError("the shapes of the weights differ from those of the layers")
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
         raise ValueError("weights are not finite numbers")
-    kind.net.to_empty(device=device)
-    kind.net.load_state_dict(weights)
+    # Module.to_empty would import the compiler of PyTorch, which takes half a second.
+    copies = {name: weights[name].to(device, t.dtype, copy=True) for name, t in empty.items()}
+    kind.net.load_state_dict(copies, assign=True)
     normalization = _normalization(description["normalization"], config.channel_count)
     model_state = {f"model.{name}": tensor for name, tensor in weights.items()}
     rows = tensors["history"].tolist()

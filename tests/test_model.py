@@ -80,6 +80,22 @@ def test_importing_is_quick_and_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
+@pytest.mark.slow
+def test_training_loading_and_sampling_do_not_import_the_compiler_of_pytorch(
+    tmp_path: Path,
+) -> None:
+    """It takes seconds of each command."""
+    script = (
+        "import sys, PIL.Image, gcn_cli as gcn\n"
+        f"model = gcn.train(PIL.Image.effect_noise((40, 32), 60), **{MACHINE | SMALL})\n"
+        f"model.save({str(tmp_path / 'm.safetensors')!r})\n"
+        f"gcn.load({str(tmp_path / 'm.safetensors')!r}, **{MACHINE}).synthesize(steps=2)\n"
+        "loaded = [m for m in sys.modules if m in ('torch._dynamo', 'torch._inductor', 'sympy')]\n"
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_a_model_trained_in_memory_can_be_saved_and_loaded(
     model: gcn.Model, tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ def test_the_gpu_check_runs_to_its_end_on_a_processor(tmp_path: Path) -> None:
         row["share_of_matrix_product"] for row in figures["iterations"].values() if len(row) == 3
     ]
     assert min(shares) > 0
+    assert all(work["kernels"] for work in figures["kernels"].values())
     assert len(list((tmp_path / "sweep" / "tiny").glob("*.png"))) == 2 * 3
 
 

@@ -18,7 +18,7 @@ SPINNING = {
 """How long a thread that waits for others spins before it sleeps, unless the environment says it.
 
 By default, some 10 and 200 milliseconds: once other processes run too, waiting threads take the
-cores from the threads that they wait for, and all is four times as slow (docs/benchmarks.md). On a
+cores from the threads that they wait for, and all is five times as slow (docs/experiments.md). On a
 free machine a short spin costs less than a tenth of the speed.
 """
 

@@ -73,8 +73,11 @@ FIRST_USAGE = Usage.now()
 
 
 def free_cores() -> int:
-    """The available cores that other processes have left free since the start, at least 1."""
+    """The available cores that other processes have left free since the start, at least half.
+
+    Busy cores are shared too: where none is free, half of them do more than one.
+    """
     cores, now = available_cores(), Usage.now()
     if now is None or FIRST_USAGE is None:
         return cores
-    return max(1, cores - round(now.others_since(FIRST_USAGE)))
+    return max(1, cores // 2, cores - round(now.others_since(FIRST_USAGE)))

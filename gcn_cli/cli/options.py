@@ -334,7 +334,7 @@ def device_option(default: str) -> Callable[[F], F]:
 
 threads_option: Callable[[F], F] = grouped(
     "Hardware", "--threads", type=KINDS["count"],
-    help="CPU threads.  [default: the cores that are free]",
+    help="CPU threads.  [default: the free cores, at least half]",
 )  # fmt: skip
 hardware_options: Callable[[F], F] = combined(
     device_option("auto"),

@@ -4,7 +4,8 @@
 
 Every ratio compares two functions timed alternately in this run (A B A B ...): the median of the
 pairs, with the smallest and the largest. Parts: basis, denoising_step, langevin (beside torchebm),
-area, iterations (training iterations of each preset), neighbor (trainings beside another process).
+area, iterations (training iterations of each preset), kernels (those that take most of the time of
+a sample and of iterations), neighbor (trainings beside another process).
 Takes under 5 minutes on two CPU cores; uses a GPU if there is one.
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from gcn_cli.config import DEFAULT_LAYERS, PUBLISHED_LAYERS, Config, NoiseConditionalConfig
@@ -51,6 +53,7 @@ Work = Callable[[], object]
 
 ROOT = Path(__file__).parents[1]
 TEXTURE = ROOT / "examples" / "textures" / "gravel.png"
+KERNELS = 15  # listed of each kind of work
 ITERATIONS = {"cuda": 40, "mps": 10, "cpu": 4}  # timed of each phase
 PAPER = {"preset": "paper-texture", "chains": 16, "layerwise": False}
 # Settings and the side of the image in pixels.
@@ -236,11 +239,8 @@ def langevin_figures(device: torch.device, repeats: int) -> dict[str, Any]:
     return {"speedup": ratio(slow, fast), "steps_per_second": 4 / statistics.median(fast)}
 
 
-def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[str, Any]:
-    """Seconds per megapixel of a sample with 4 evaluations of D, sides of 256 to `largest`.
-
-    Sizes are timed alternately, so that a machine that slows down does so for all of them.
-    """
+def sampler(device: torch.device) -> Callable[[int], Tensor]:
+    """Makes a square sample of a side, with 4 evaluations of D of the untrained default network."""
     net, config = noise_conditional_net(device), NoiseConditionalConfig()
     net.padding_mode = PaddingMode.CIRCULAR
     denoise = make_denoiser(Cascade([net]), torch.bfloat16)
@@ -249,6 +249,16 @@ def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[st
 
     def sample(side: int) -> Tensor:
         return anneal(levels[0] * noise((1, 3, side, side)), denoise, levels, noise)
+
+    return sample
+
+
+def scaling_figures(device: torch.device, repeats: int, largest: int) -> dict[str, Any]:
+    """Seconds per megapixel of a sample with 4 evaluations of D, sides of 256 to `largest`.
+
+    Sizes are timed alternately, so that a machine that slows down does so for all of them.
+    """
+    sample = sampler(device)
 
     def samples(side: int) -> None:
         """As many samples as cover 1024x1024 pixels, at least one."""
@@ -330,6 +340,36 @@ def iteration_figures(device: torch.device, repeats: int, small: bool) -> dict[s
                 "share_of_matrix_product": work / taken / peak,
             }
         figures[f"{name}, training"] = {"seconds": whole}
+    return figures
+
+
+def kernel_figures(device: torch.device, small: bool) -> dict[str, Any]:
+    """Kernels of a large sample, and of training iterations of the default."""
+    side = 64 if small else 2048 if device.type == "cuda" else 512
+    figures = {f"sample of {side} pixels": timed_kernels(partial(sampler(device), side), device)}
+    config = build_config({})
+    config = small_config(config) if small else config
+    data = [torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))]
+    dtype = choose_precision("auto", device, smooth_gates=config.smooth_gates)
+    trainer = make_trainer(config, data, device, dtype)[1]
+    for end in dict.fromkeys([1, trainer.iterations]):
+        figures[f"iteration {end}"] = timed_kernels(partial(trainer.step, end), device)
+    return figures
+
+
+def timed_kernels(work: Work, device: torch.device) -> dict[str, Any]:
+    """Seconds of a first and a second call; of a third milliseconds of the longest kernels."""
+    figures: dict[str, Any] = {}
+    for name in ("first_seconds", "second_seconds"):
+        figures[name] = seconds(work, device)
+    with profile() as profiled:
+        seconds(work, device)
+    kind = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    rows = [(getattr(row, kind) / 1e3, row.count, row.key[:100]) for row in profiled.key_averages()]
+    rows = sorted((row for row in rows if row[0] > 0), reverse=True)
+    figures["milliseconds"] = sum(row[0] for row in rows)
+    figures["count"] = sum(row[1] for row in rows)
+    figures["kernels"] = {name: taken for taken, _, name in rows[:KERNELS]}
     return figures
 
 
@@ -425,6 +465,7 @@ def main() -> None:
         "langevin": lambda: langevin_figures(device, repeats),
         "area": lambda: scaling_figures(device, repeats, options.largest),
         "iterations": lambda: iteration_figures(device, repeats, options.small),
+        "kernels": lambda: kernel_figures(device, options.small),
         "neighbor": lambda: neighbor_figures(min(3, repeats), options.small),
     }
     figures: dict[str, Any] = {

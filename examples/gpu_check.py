@@ -22,37 +22,32 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from torch.profiler import profile
 
 from gcn_cli import images
-from gcn_cli.kinds import make_trainer
 from gcn_cli.model import load
-from gcn_cli.presets import build_config
-from gcn_cli.runtime import choose_device, choose_precision
+from gcn_cli.runtime import choose_device
 
 ROOT = Path(__file__).parents[1]
 TEXTURES = 8
-KERNELS = 15  # listed of each kind of work
 SMALL = [
     *("--set", "layers=4@5,4@3/2", "--set", "crop=16", "--set", "margin=2"),
     *("--iterations", "4", "--device", "cpu"),
 ]
 
 
-def iteration_figures(small: list[str]) -> Any:
-    """Of benchmark.py: time and share of the matrix product rate of training iterations."""
-    words = ["--json", "--only", "iterations", *(["--small"] if small else [])]
+def benchmark_figures(part: str, small: list[str]) -> Any:
+    """Of a part of benchmark.py."""
+    words = ["--json", "--only", part, *(["--small"] if small else [])]
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "benchmark.py"), *words],
         check=True, cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
-    return json.loads(done.stdout)["iterations"]
+    return json.loads(done.stdout)[part]
 
 
 def gcn(*words: str) -> dict[str, Any]:
@@ -129,53 +124,6 @@ def sample_figures(run: Path, sides: tuple[int, ...]) -> dict[str, Any]:
     return figures
 
 
-def kernel_figures(run: Path, side: int, device: torch.device, small: bool) -> dict[str, Any]:
-    """Kernels of a sample once all is loaded, and of training steps of the default."""
-    model = load(run, device=str(device))
-
-    def sample() -> object:
-        return model.synthesize(size=side, kind="torch")[0].cpu()
-
-    figures = {f"sample of {side} pixels": timed_kernels(sample, device)}
-    settings = {"layers": "4@5,4@3/2", "crop": 16, "margin": 2} if small else {}
-    config = build_config(settings)
-    noise = torch.randn(3, 256, 256, generator=torch.Generator().manual_seed(0))
-    dtype = choose_precision("auto", device, smooth_gates=True)
-    for start in (0, make_trainer(config, [noise], device, dtype)[1].likelihood_starts[0]):
-        trainer = make_trainer(config, [noise], device, dtype)[1]
-        trainer.step(start + 1)  # captured here
-        step = partial(trainer.step, start + 2)
-        figures[f"iteration {start + 2}"] = timed_kernels(step, device)
-    return figures
-
-
-def timed_kernels(work: Callable[[], object], device: torch.device) -> dict[str, Any]:
-    """Seconds of a first and a second call; of a third the kernels that take most of the time."""
-    figures: dict[str, Any] = {}
-    for name in ("first_seconds", "second_seconds"):
-        figures[name] = seconds(work, device)
-    with profile() as profiled:
-        seconds(work, device)
-    kind = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    rows = [(getattr(row, kind) / 1e3, row.count, row.key[:100]) for row in profiled.key_averages()]
-    rows = sorted((row for row in rows if row[0] > 0), reverse=True)
-    figures["milliseconds"] = sum(row[0] for row in rows)
-    figures["count"] = sum(row[1] for row in rows)
-    figures["kernels"] = rows[:KERNELS]
-    return figures
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of one call, synchronized with the device before and after."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
 def sweep_figures(sweep: Path, sources: list[str], samples: Path) -> dict[str, Any]:
     """A training of each line on each image, and three samples of each model."""
     figures: dict[str, Any] = {}
@@ -222,13 +170,11 @@ def main() -> None:
         jobs, sides = ((2,), (64,)) if options.small else ((1, 2, 4, 8), (2048, 4096))
         parts: dict[str, Callable[[], Any]] = {
             "tests": test_result,
-            "iterations": lambda: iteration_figures(small),
+            "iterations": lambda: benchmark_figures("iterations", small),
             "commands": lambda: command_figures(folder, big, small),
             "each": lambda: each_figures(folder, small, jobs),
             "samples": lambda: sample_figures(Path(scratch, "run default"), sides),
-            "kernels": lambda: kernel_figures(
-                Path(scratch, "run default"), sides[0], device, options.small
-            ),
+            "kernels": lambda: benchmark_figures("kernels", small),
         }
         if options.sweep:
             given = images.expand_sources([str(options.images or folder)])
